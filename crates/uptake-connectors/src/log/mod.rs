@@ -1,0 +1,162 @@
+//! Logs: topics of partitions of records, each at an offset that never changes.
+//!
+//! An append is durable when it returns and gets consecutive offsets; a read gives back what was
+//! appended, in order. Retention drops the oldest records and moves the start offset; what it
+//! dropped is out of range, never silently skipped. The append time comes from the caller.
+
+mod embedded;
+mod memory;
+
+pub use embedded::{Durability, EmbeddedLog, LogOptions, Recovered};
+pub use memory::MemoryLog;
+
+use crate::error::LogError;
+use crate::url::Backend;
+
+/// The result of a log's operation.
+pub type Result<T> = std::result::Result<T, LogError>;
+
+/// What is appended.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Record {
+    /// The key, which the writer used to choose the partition; may be empty.
+    pub key: Vec<u8>,
+    /// The value.
+    pub value: Vec<u8>,
+}
+
+impl Record {
+    /// A record of a key and a value.
+    pub fn new(key: impl Into<Vec<u8>>, value: impl Into<Vec<u8>>) -> Self {
+        Self { key: key.into(), value: value.into() }
+    }
+}
+
+/// What is read back.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Stored {
+    /// The record's number in its partition, from 0.
+    pub offset: u64,
+    /// When it was appended, as the writer said: milliseconds since 1970 UTC.
+    pub appended_ms: i64,
+    /// The key.
+    pub key: Vec<u8>,
+    /// The value.
+    pub value: Vec<u8>,
+}
+
+/// A log. All methods may be called from many threads at once.
+///
+/// ```
+/// use uptake_connectors::log::{Log, MemoryLog, Record};
+/// let log = MemoryLog::new();
+/// log.create_topic("plays", 2)?;
+/// let first = log.append("plays", 0, &[Record::new("r1", "a"), Record::new("r2", "b")], 1_000)?;
+/// assert_eq!(first, 0);
+/// let read = log.read("plays", 0, 1, 100, 1 << 20)?;
+/// assert_eq!((read[0].offset, read[0].value.as_slice()), (1, b"b".as_slice()));
+/// assert_eq!(log.end_offset("plays", 0)?, 2);
+/// # Ok::<(), uptake_connectors::LogError>(())
+/// ```
+pub trait Log: Send + Sync {
+    /// Creates `topic` with `partitions` partitions; does nothing if it is there with as many.
+    ///
+    /// # Errors
+    /// The name has other characters than `[a-z0-9._-]`, or the topic has another number of
+    /// partitions.
+    fn create_topic(&self, topic: &str, partitions: u32) -> Result<()>;
+
+    /// How many partitions `topic` has.
+    ///
+    /// # Errors
+    /// There is no such topic.
+    fn partitions(&self, topic: &str) -> Result<u32>;
+
+    /// The topics, in the order of their names.
+    fn topics(&self) -> Vec<String>;
+
+    /// Appends `records` as one unit at the time `now_ms` and returns the first one's offset
+    /// (the end offset where `records` is empty). Durable on return.
+    ///
+    /// # Errors
+    /// The topic or partition is unknown, the device is full, the system refuses. Nothing is
+    /// left of an append that failed.
+    fn append(&self, topic: &str, partition: u32, records: &[Record], now_ms: i64) -> Result<u64>;
+
+    /// The records from offset `from` on: at most `max_records`, and at most `max_bytes` of keys
+    /// and values unless the first record alone is larger. Empty at the end of the partition.
+    ///
+    /// # Errors
+    /// `from` is below the start or beyond the end, or the stored bytes are damaged.
+    fn read(
+        &self,
+        topic: &str,
+        partition: u32,
+        from: u64,
+        max_records: usize,
+        max_bytes: usize,
+    ) -> Result<Vec<Stored>>;
+
+    /// The first offset that is kept; the end offset where nothing is.
+    ///
+    /// # Errors
+    /// The topic or partition is unknown.
+    fn start_offset(&self, topic: &str, partition: u32) -> Result<u64>;
+
+    /// The offset that the next record gets.
+    ///
+    /// # Errors
+    /// The topic or partition is unknown.
+    fn end_offset(&self, topic: &str, partition: u32) -> Result<u64>;
+
+    /// The offset of the first kept record appended at `ms` or later; the end offset where there
+    /// is none.
+    ///
+    /// # Errors
+    /// The topic or partition is unknown, or the stored bytes are damaged.
+    fn offset_for_time(&self, topic: &str, partition: u32, ms: i64) -> Result<u64>;
+
+    /// Drops records below `offset` as far as that is cheap (an embedded log drops whole
+    /// segments) and never one at or above it. Returns the new start offset.
+    ///
+    /// # Errors
+    /// The topic or partition is unknown, or the system refuses.
+    fn truncate_before(&self, topic: &str, partition: u32, offset: u64) -> Result<u64>;
+}
+
+/// Opens the log that `backend` names; an embedded one also says what it had to repair.
+///
+/// # Errors
+/// As [`EmbeddedLog::open`].
+pub fn open(backend: &Backend, options: LogOptions) -> Result<(Box<dyn Log>, Vec<Recovered>)> {
+    match backend {
+        Backend::Memory => Ok((Box::new(MemoryLog::new()), Vec::new())),
+        Backend::File(directory) => {
+            let (log, recovered) = EmbeddedLog::open(directory, options)?;
+            Ok((Box::new(log), recovered))
+        }
+    }
+}
+
+/// The one rule for names of topics, safe in a path on every file system.
+fn check_topic_name(topic: &str) -> Result<()> {
+    let ok = (1..=200).contains(&topic.len())
+        && !topic.starts_with('.')
+        && topic.bytes().all(|c| matches!(c, b'a'..=b'z' | b'0'..=b'9' | b'.' | b'_' | b'-'));
+    if ok { Ok(()) } else { Err(LogError::TopicName { topic: topic.to_owned() }) }
+}
+
+/// A topic has at least one partition and keeps its number.
+fn check_partition_count(topic: &str, has: Option<u32>, asked: u32) -> Result<()> {
+    if asked == 0 || has.is_some_and(|has| has != asked) {
+        return Err(LogError::PartitionCount { topic: topic.to_owned(), has: has.unwrap_or(0), asked });
+    }
+    Ok(())
+}
+
+fn check_offset(topic: &str, partition: u32, offset: u64, start: u64, end: u64) -> Result<()> {
+    if (start..=end).contains(&offset) {
+        return Ok(());
+    }
+    Err(LogError::OffsetOutOfRange { topic: topic.to_owned(), partition, offset, start, end })
+}

@@ -1,0 +1,180 @@
+//! Tables: the tallies as rows, to serve and to explain.
+//!
+//! A write gives absolute values and **the larger row wins**, so writes commute: retries,
+//! replays and a paused old process that wakes up all end in the same table, in any order. A
+//! stored set lets anyone ask which request is behind a number.
+
+mod memory;
+mod sqlite;
+
+use std::cmp::Ordering;
+use std::sync::Arc;
+
+pub use memory::MemoryTable;
+pub use sqlite::{FILE_NAME, SqliteTable};
+use uptake_model::{Epoch, RequestId, TallyRow};
+
+use crate::error::TableError;
+use crate::url::Backend;
+
+/// The result of a table's operation.
+pub type Result<T> = std::result::Result<T, TableError>;
+
+/// A row whose stored sets hold a request, or may hold it.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Found {
+    /// The video.
+    pub video_id: Arc<str>,
+    /// The segment.
+    pub segment: Arc<str>,
+    /// The epoch.
+    pub epoch: Epoch,
+    /// Whether the request played the video; `None` where only a sketch is left to ask.
+    pub played: Option<bool>,
+    /// Whether the request was shown the video; `None` where only a sketch is left to ask.
+    pub shown: Option<bool>,
+}
+
+impl Found {
+    /// Whether one of the sets surely holds the request.
+    pub fn is_certain(&self) -> bool {
+        self.played == Some(true) || self.shown == Some(true)
+    }
+}
+
+/// A table of tallies.
+///
+/// Which of two rows with one key stays is decided by `(plays + impressions, plays, exact)`, the
+/// larger. Where these are equal the rows say the same, and the stored one gains what the other
+/// adds: the sealed flag, and the sets (of two different ones, the one with the larger bytes).
+///
+/// ```
+/// use uptake_connectors::table::{MemoryTable, Table};
+/// use uptake_model::{Epoch, TallyRow, tally::Counts};
+/// let row = |plays, impressions| TallyRow {
+///     video_id: "v1".into(),
+///     segment: "".into(),
+///     epoch: Epoch(982_464),
+///     counts: Counts { plays, impressions, exact: true },
+///     sealed: false,
+///     sets: None,
+/// };
+/// let mut table = MemoryTable::new();
+/// table.write(&[row(2, 9)])?;
+/// table.write(&[row(1, 4)])?; // an older state, written late: changes nothing
+/// assert_eq!(table.get("v1", "", Epoch(982_464))?.map(|r| r.counts.plays), Some(2));
+/// # Ok::<(), uptake_connectors::TableError>(())
+/// ```
+pub trait Table: Send {
+    /// Writes `rows` in one transaction: all of them, or on an error none.
+    ///
+    /// # Errors
+    /// A count is beyond 2⁶², the device is full, or the driver refuses.
+    fn write(&mut self, rows: &[TallyRow]) -> Result<()>;
+
+    /// One row, with its sets where they are stored.
+    ///
+    /// # Errors
+    /// The driver refuses, or the stored row is damaged. So for all that read.
+    fn get(&self, video: &str, segment: &str, epoch: Epoch) -> Result<Option<TallyRow>>;
+
+    /// Calls `each` with every row of `segment`, without sets, by video id (bytewise), then
+    /// epoch. An error of `each` ends the scan and is returned.
+    ///
+    /// # Errors
+    /// As [`Table::get`], and those of `each`.
+    fn scan(&self, segment: &str, each: &mut dyn FnMut(TallyRow) -> Result<()>) -> Result<()>;
+
+    /// The `limit` rows of one epoch with the most plays, then impressions, then by video id;
+    /// without sets. Without an epoch, of the latest one that has rows in `segment`.
+    ///
+    /// # Errors
+    /// As [`Table::get`].
+    fn top(&self, segment: &str, epoch: Option<Epoch>, limit: usize) -> Result<Vec<TallyRow>>;
+
+    /// All epochs of one video in `segment`, oldest first, without sets.
+    ///
+    /// # Errors
+    /// As [`Table::get`].
+    fn video(&self, video: &str, segment: &str) -> Result<Vec<TallyRow>>;
+
+    /// The rows whose stored sets hold `request`, and those where only a sketch is left to ask
+    /// and it may be in there ([`Found::is_certain`] tells them apart). By video id, segment and
+    /// epoch. Reads every stored set; rows without sets (not sealed yet) are not found.
+    ///
+    /// # Errors
+    /// As [`Table::get`].
+    fn find_request(&self, request: RequestId) -> Result<Vec<Found>>;
+
+    /// The segments that have rows, by name, each with its number of rows.
+    ///
+    /// # Errors
+    /// As [`Table::get`].
+    fn segments(&self) -> Result<Vec<(Arc<str>, u64)>>;
+
+    /// A small value kept beside the rows, such as the configuration's fingerprint.
+    ///
+    /// # Errors
+    /// As [`Table::get`].
+    fn meta_get(&self, key: &str) -> Result<Option<String>>;
+
+    /// Keeps a small value beside the rows, in place of an earlier one.
+    ///
+    /// # Errors
+    /// As [`Table::write`].
+    fn meta_put(&mut self, key: &str, value: &str) -> Result<()>;
+
+    /// Whether there are no rows.
+    ///
+    /// # Errors
+    /// As [`Table::get`].
+    fn is_empty(&self) -> Result<bool>;
+}
+
+/// Opens the table that `backend` names, to write and to read; creates it where there is none.
+///
+/// # Errors
+/// As [`SqliteTable::open`].
+pub fn open(backend: &Backend) -> Result<Box<dyn Table>> {
+    Ok(match backend {
+        Backend::Memory => Box::new(MemoryTable::new()),
+        Backend::File(directory) => Box::new(SqliteTable::open(directory)?),
+    })
+}
+
+/// Opens the table that `backend` names, to read only; `memory:` is an empty one.
+///
+/// # Errors
+/// As [`SqliteTable::open_read_only`].
+pub fn open_read_only(backend: &Backend) -> Result<Box<dyn Table>> {
+    Ok(match backend {
+        Backend::Memory => Box::new(MemoryTable::new()),
+        Backend::File(directory) => Box::new(SqliteTable::open_read_only(directory)?),
+    })
+}
+
+/// Counts stay below 2⁶² so that their sum is a 64-bit integer in every table.
+const COUNT_MAX: u64 = 1 << 62;
+
+fn check_range(rows: &[TallyRow]) -> Result<()> {
+    match rows.iter().find(|row| row.counts.plays >= COUNT_MAX || row.counts.impressions >= COUNT_MAX) {
+        Some(row) => {
+            Err(TableError::OutOfRange { video_id: row.video_id.to_string(), epoch: row.epoch.0 })
+        }
+        None => Ok(()),
+    }
+}
+
+/// What decides between two rows of one key.
+fn rank(row: &TallyRow) -> (u64, u64, bool) {
+    (row.counts.size(), row.counts.plays, row.counts.exact)
+}
+
+/// The order of a table's answer to `top`.
+fn by_plays(a: &TallyRow, b: &TallyRow) -> Ordering {
+    (b.counts.plays, b.counts.impressions, &a.video_id).cmp(&(
+        a.counts.plays,
+        a.counts.impressions,
+        &b.video_id,
+    ))
+}

@@ -1,0 +1,461 @@
+//! The embedded table: one file, `table.sqlite`, that `sqlite3` and Python open as it is.
+//!
+//! Table `tallies` has one row per video, segment and epoch; `meta` holds small values. The
+//! columns `played` and `shown` are the sets of request ids, NULL until the epoch is sealed: a
+//! tag byte, then for tag 0 the 64-bit ids, ascending, 8 bytes little-endian each; for tag 1 a
+//! compact theta sketch in the bytes of Apache DataSketches. `PRAGMA user_version` is the version
+//! of this layout. One process may write while others read.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use rusqlite::types::ValueRef;
+use rusqlite::{Connection, OpenFlags, OptionalExtension, Row, Transaction, TransactionBehavior, params};
+use uptake_model::tally::{Counts, RequestSet, TallySets};
+use uptake_model::{Epoch, RequestId, TallyRow};
+
+use super::{Found, Result, Table, check_range};
+use crate::error::TableError;
+
+/// The table's file in its directory.
+pub const FILE_NAME: &str = "table.sqlite";
+
+/// The layout that this program writes, as `PRAGMA user_version`.
+const VERSION: i64 = 1;
+
+/// "UPTK" as `PRAGMA application_id`, by which `file` and others tell what the file is.
+const APPLICATION_ID: i64 = 0x5550_544b;
+
+/// How long a process waits for the one that is writing. A transaction of a whole tick takes far
+/// less; who waits longer has met a writer that hangs.
+const BUSY_TIMEOUT: Duration = Duration::from_secs(10);
+
+const SCHEMA: &str = "
+CREATE TABLE tallies (
+    video_id    TEXT    NOT NULL,
+    segment     TEXT    NOT NULL,
+    epoch       INTEGER NOT NULL,
+    plays       INTEGER NOT NULL,
+    impressions INTEGER NOT NULL,
+    exact       INTEGER NOT NULL,
+    sealed      INTEGER NOT NULL,
+    played      BLOB,
+    shown       BLOB,
+    PRIMARY KEY (video_id, segment, epoch)
+) WITHOUT ROWID, STRICT;
+CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID, STRICT;
+";
+
+/// The larger row wins; equal ones add the sealed flag and the sets. The same rule as `merge` of
+/// the table in memory, which the tests hold it to.
+const UPSERT: &str = "
+INSERT INTO tallies AS old (video_id, segment, epoch, plays, impressions, exact, sealed, played, shown)
+VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)
+ON CONFLICT DO UPDATE SET
+    plays = excluded.plays, impressions = excluded.impressions, exact = excluded.exact,
+    sealed = excluded.sealed, played = excluded.played, shown = excluded.shown
+WHERE excluded.plays + excluded.impressions > old.plays + old.impressions
+   OR excluded.plays + excluded.impressions = old.plays + old.impressions
+      AND (excluded.plays, excluded.exact) > (old.plays, old.exact)
+";
+
+/// What an equal row adds; runs only for the rows that bring a flag or sets.
+const ADD: &str = "
+UPDATE tallies SET
+    sealed = max(sealed, ?7),
+    played = CASE WHEN ?8 IS NOT NULL AND (played IS NULL OR (?8, ?9) > (played, shown))
+             THEN ?8 ELSE played END,
+    shown  = CASE WHEN ?8 IS NOT NULL AND (played IS NULL OR (?8, ?9) > (played, shown))
+             THEN ?9 ELSE shown END
+WHERE video_id = ?1 AND segment = ?2 AND epoch = ?3
+  AND plays = ?4 AND impressions = ?5 AND exact = ?6
+  AND (sealed < ?7 OR ?8 IS NOT NULL AND (played IS NULL OR (?8, ?9) > (played, shown)))
+";
+
+/// The columns of a row without its sets.
+const BARE: &str = "video_id, segment, epoch, plays, impressions, exact, sealed";
+
+/// A table in a file.
+#[derive(Debug)]
+pub struct SqliteTable {
+    connection: Connection,
+    path: PathBuf,
+}
+
+impl SqliteTable {
+    /// Opens the table in `directory` to write and to read; makes the directory and the file
+    /// where there are none.
+    ///
+    /// # Errors
+    /// The file is of a newer layout, or is something else, or the system refuses.
+    pub fn open(directory: &Path) -> Result<Self> {
+        fs::create_dir_all(directory).map_err(|source| TableError::Io {
+            operation: "make the directory",
+            path: directory.to_path_buf(),
+            source,
+        })?;
+        let path = directory.join(FILE_NAME);
+        let flags = OpenFlags::SQLITE_OPEN_READ_WRITE
+            | OpenFlags::SQLITE_OPEN_CREATE
+            | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+        let mut table = Self::connect(path, flags)?;
+        table.prepare_to_write()?;
+        Ok(table)
+    }
+
+    /// Opens the table in `directory` to read what a writer, in this process or another, has
+    /// committed.
+    ///
+    /// # Errors
+    /// There is no such file, it is of a newer layout, or is something else.
+    pub fn open_read_only(directory: &Path) -> Result<Self> {
+        let path = directory.join(FILE_NAME);
+        if !path.exists() {
+            return Err(TableError::Missing { path });
+        }
+        let table =
+            Self::connect(path, OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX)?;
+        match table.layout()? {
+            Layout::Ours => Ok(table),
+            Layout::Empty => Err(TableError::Missing { path: table.path }),
+        }
+    }
+
+    fn connect(path: PathBuf, flags: OpenFlags) -> Result<Self> {
+        let connection =
+            Connection::open_with_flags(&path, flags).map_err(|e| TableError::sqlite("open", &path, e))?;
+        let table = Self { connection, path };
+        table.on("open", |db| {
+            db.busy_timeout(BUSY_TIMEOUT)?;
+            // 16 MiB: the inner pages of a few million rows stay in memory between ticks.
+            db.pragma_update(None, "cache_size", -16_384)?;
+            db.pragma_update(None, "temp_store", "MEMORY")
+        })?;
+        Ok(table)
+    }
+
+    fn prepare_to_write(&mut self) -> Result<()> {
+        self.layout()?;
+        self.on("open", |db| {
+            // The log beside the file lets readers go on while one process writes.
+            db.pragma_update_and_check(None, "journal_mode", "WAL", |_| Ok(()))?;
+            // A power cut may lose the last transactions, never the file; the rows come again
+            // from the checkpoint, and the larger row wins.
+            db.pragma_update(None, "synchronous", "NORMAL")
+        })?;
+        self.transaction("create", |db| {
+            // Asked again inside the transaction: two processes may get here at once.
+            let version: i64 = db.pragma_query_value(None, "user_version", |row| row.get(0))?;
+            if version == 0 {
+                db.execute_batch(SCHEMA)?;
+                db.pragma_update(None, "application_id", APPLICATION_ID)?;
+                db.pragma_update(None, "user_version", VERSION)?;
+            }
+            Ok(())
+        })
+    }
+
+    fn layout(&self) -> Result<Layout> {
+        let (version, tables) = self.on("open", |db| {
+            let version: i64 = db.pragma_query_value(None, "user_version", |row| row.get(0))?;
+            let tables: i64 = db.query_row("SELECT count(*) FROM sqlite_schema", [], |row| row.get(0))?;
+            Ok((version, tables))
+        })?;
+        match version {
+            0 if tables == 0 => Ok(Layout::Empty),
+            VERSION => {
+                let id: i64 = self
+                    .on("open", |db| db.pragma_query_value(None, "application_id", |row| row.get(0)))?;
+                if id == APPLICATION_ID { Ok(Layout::Ours) } else { Err(self.foreign()) }
+            }
+            found if found > VERSION => {
+                Err(TableError::Newer { path: self.path.clone(), found, known: VERSION })
+            }
+            _ => Err(self.foreign()),
+        }
+    }
+
+    /// The table's file.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    fn foreign(&self) -> TableError {
+        TableError::Foreign { path: self.path.clone() }
+    }
+
+    fn on<T>(
+        &self,
+        operation: &'static str,
+        f: impl FnOnce(&Connection) -> rusqlite::Result<T>,
+    ) -> Result<T> {
+        f(&self.connection).map_err(|e| TableError::sqlite(operation, &self.path, e))
+    }
+
+    fn transaction(
+        &mut self,
+        operation: &'static str,
+        f: impl FnOnce(&Transaction<'_>) -> rusqlite::Result<()>,
+    ) -> Result<()> {
+        // Immediate: the wait for another writer happens here, where it can be waited for.
+        let run = |db: &mut Connection| {
+            let transaction = db.transaction_with_behavior(TransactionBehavior::Immediate)?;
+            f(&transaction)?;
+            transaction.commit()
+        };
+        run(&mut self.connection).map_err(|e| TableError::sqlite(operation, &self.path, e))
+    }
+
+    fn bare_rows(&self, condition: &str, values: impl rusqlite::Params) -> Result<Vec<TallyRow>> {
+        self.on("read", |db| {
+            let mut statement = db.prepare(&format!("SELECT {BARE} FROM tallies WHERE {condition}"))?;
+            statement.query_map(values, bare_row)?.collect()
+        })
+    }
+
+    fn damaged(&self, row: &TallyRow) -> TableError {
+        TableError::Corrupt {
+            path: self.path.clone(),
+            what: format!(
+                "the sets of video {} in epoch {}, segment \"{}\"",
+                row.video_id, row.epoch, row.segment
+            ),
+        }
+    }
+}
+
+enum Layout {
+    Empty,
+    Ours,
+}
+
+fn bare_row(row: &Row<'_>) -> rusqlite::Result<TallyRow> {
+    Ok(TallyRow {
+        video_id: row.get(0)?,
+        segment: row.get(1)?,
+        epoch: Epoch(row.get(2)?),
+        counts: Counts { plays: count(row, 3)?, impressions: count(row, 4)?, exact: row.get(5)? },
+        sealed: row.get(6)?,
+        sets: None,
+    })
+}
+
+fn count(row: &Row<'_>, index: usize) -> rusqlite::Result<u64> {
+    let value: i64 = row.get(index)?;
+    u64::try_from(value).map_err(|_| rusqlite::Error::IntegralValueOutOfRange(index, value))
+}
+
+/// The stored bytes of a set: a tag, then ids or a sketch.
+pub(super) fn encode_set(set: &RequestSet) -> Vec<u8> {
+    match set {
+        RequestSet::Exact(ids) => {
+            let mut bytes = Vec::with_capacity(1 + ids.len() * 8);
+            bytes.push(0);
+            ids.iter().for_each(|id| bytes.extend_from_slice(&id.to_le_bytes()));
+            bytes
+        }
+        RequestSet::Sketch(sketch) => [&[1], sketch.as_slice()].concat(),
+    }
+}
+
+/// The set that `encode_set` wrote, if it did.
+fn decode_set(bytes: &[u8]) -> Option<RequestSet> {
+    match bytes.split_first()? {
+        (0, ids) => {
+            let (ids, rest) = ids.as_chunks::<8>();
+            let ids: Vec<u64> = ids.iter().map(|id| u64::from_le_bytes(*id)).collect();
+            (rest.is_empty() && ids.is_sorted_by(|a, b| a < b)).then_some(RequestSet::Exact(ids))
+        }
+        (1, sketch) => Some(RequestSet::Sketch(sketch.to_vec())),
+        _ => None,
+    }
+}
+
+/// Whether the stored bytes hold `request`, without copying them; `Some(None)` for a sketch.
+fn stored_contains(bytes: &[u8], request: RequestId) -> Option<Option<bool>> {
+    match bytes.split_first()? {
+        (0, ids) => {
+            let (ids, rest) = ids.as_chunks::<8>();
+            let found = ids.binary_search_by_key(&request.0, |id| u64::from_le_bytes(*id)).is_ok();
+            rest.is_empty().then_some(Some(found))
+        }
+        (1, _) => Some(None),
+        _ => None,
+    }
+}
+
+fn blob<'a>(row: &'a Row<'_>, index: usize) -> rusqlite::Result<Option<&'a [u8]>> {
+    match row.get_ref(index)? {
+        ValueRef::Null => Ok(None),
+        value => Ok(Some(value.as_blob()?)),
+    }
+}
+
+/// The rows' indices in the order of the primary key, in which inserting costs least: each row
+/// then lands on the page of the one before.
+fn in_key_order(rows: &[TallyRow]) -> Vec<u32> {
+    // The first 8 bytes decide most comparisons without following a pointer.
+    let prefix = |row: &TallyRow| {
+        let mut head = [0u8; 8];
+        let n = row.video_id.len().min(8);
+        head[..n].copy_from_slice(&row.video_id.as_bytes()[..n]);
+        u64::from_be_bytes(head)
+    };
+    let mut order: Vec<(u64, u32)> = rows.iter().map(prefix).zip(0..).collect();
+    order.sort_unstable_by(|(head_a, a), (head_b, b)| {
+        head_a.cmp(head_b).then_with(|| {
+            let (x, y) = (&rows[*a as usize], &rows[*b as usize]);
+            (&x.video_id, &x.segment, x.epoch, a).cmp(&(&y.video_id, &y.segment, y.epoch, b))
+        })
+    });
+    order.into_iter().map(|(_, index)| index).collect()
+}
+
+impl Table for SqliteTable {
+    fn write(&mut self, rows: &[TallyRow]) -> Result<()> {
+        check_range(rows)?;
+        if rows.is_empty() {
+            return Ok(());
+        }
+        let order = in_key_order(rows);
+        self.transaction("write to", |db| {
+            let mut upsert = db.prepare(UPSERT)?;
+            let mut add = db.prepare(ADD)?;
+            for index in order {
+                let row = &rows[index as usize];
+                let (played, shown) = match &row.sets {
+                    Some(sets) => (Some(encode_set(&sets.played)), Some(encode_set(&sets.shown))),
+                    None => (None, None),
+                };
+                let values = params![
+                    &*row.video_id,
+                    &*row.segment,
+                    row.epoch.0,
+                    row.counts.plays as i64,
+                    row.counts.impressions as i64,
+                    row.counts.exact,
+                    row.sealed,
+                    played,
+                    shown,
+                ];
+                if upsert.execute(values)? == 0 && (row.sealed || row.sets.is_some()) {
+                    add.execute(values)?;
+                }
+            }
+            Ok(())
+        })
+    }
+
+    fn get(&self, video: &str, segment: &str, epoch: Epoch) -> Result<Option<TallyRow>> {
+        let found = self.on("read", |db| {
+            db.prepare(&format!(
+                "SELECT {BARE}, played, shown FROM tallies WHERE video_id = ?1 AND segment = ?2 AND epoch = ?3"
+            ))?
+            .query_row(params![video, segment, epoch.0], |row| {
+                let set = |index| Ok::<_, rusqlite::Error>(blob(row, index)?.map(decode_set));
+                Ok((bare_row(row)?, set(7)?, set(8)?))
+            })
+            .optional()
+        })?;
+        match found {
+            None => Ok(None),
+            Some((row, None, None)) => Ok(Some(row)),
+            Some((row, Some(Some(played)), Some(Some(shown)))) => {
+                Ok(Some(TallyRow { sets: Some(TallySets { played, shown }), ..row }))
+            }
+            Some((row, ..)) => Err(self.damaged(&row)),
+        }
+    }
+
+    fn scan(&self, segment: &str, each: &mut dyn FnMut(TallyRow) -> Result<()>) -> Result<()> {
+        let wrap = |e| TableError::sqlite("read", &self.path, e);
+        let sql = format!("SELECT {BARE} FROM tallies WHERE segment = ?1 ORDER BY video_id, epoch");
+        let mut statement = self.connection.prepare(&sql).map_err(wrap)?;
+        let mut rows = statement.query([segment]).map_err(wrap)?;
+        while let Some(row) = rows.next().map_err(wrap)? {
+            each(bare_row(row).map_err(wrap)?)?;
+        }
+        Ok(())
+    }
+
+    fn top(&self, segment: &str, epoch: Option<Epoch>, limit: usize) -> Result<Vec<TallyRow>> {
+        let latest = || {
+            self.on("read", |db| {
+                db.query_row("SELECT max(epoch) FROM tallies WHERE segment = ?1", [segment], |row| row.get(0))
+            })
+        };
+        let epoch: Option<i64> = match epoch {
+            Some(epoch) => Some(epoch.0),
+            None => latest()?,
+        };
+        let Some(epoch) = epoch else { return Ok(Vec::new()) };
+        self.bare_rows(
+            "segment = ?1 AND epoch = ?2 ORDER BY plays DESC, impressions DESC, video_id LIMIT ?3",
+            params![segment, epoch, i64::try_from(limit).unwrap_or(i64::MAX)],
+        )
+    }
+
+    fn video(&self, video: &str, segment: &str) -> Result<Vec<TallyRow>> {
+        self.bare_rows("video_id = ?1 AND segment = ?2 ORDER BY epoch", params![video, segment])
+    }
+
+    fn find_request(&self, request: RequestId) -> Result<Vec<Found>> {
+        let wrap = |e| TableError::sqlite("read", &self.path, e);
+        let sql = format!(
+            "SELECT {BARE}, played, shown FROM tallies
+             WHERE played IS NOT NULL ORDER BY video_id, segment, epoch"
+        );
+        let mut statement = self.connection.prepare(&sql).map_err(wrap)?;
+        let mut rows = statement.query([]).map_err(wrap)?;
+        let mut all = Vec::new();
+        while let Some(row) = rows.next().map_err(wrap)? {
+            let contains = |index| {
+                let bytes = blob(row, index).map_err(wrap)?.unwrap_or_default();
+                match stored_contains(bytes, request) {
+                    Some(answer) => Ok(answer),
+                    None => Err(self.damaged(&bare_row(row).map_err(wrap)?)),
+                }
+            };
+            let (played, shown) = (contains(7)?, contains(8)?);
+            if played != Some(false) || shown != Some(false) {
+                let row = bare_row(row).map_err(wrap)?;
+                let TallyRow { video_id, segment, epoch, .. } = row;
+                all.push(Found { video_id, segment, epoch, played, shown });
+            }
+        }
+        Ok(all)
+    }
+
+    fn segments(&self) -> Result<Vec<(Arc<str>, u64)>> {
+        self.on("read", |db| {
+            let mut statement =
+                db.prepare("SELECT segment, count(*) FROM tallies GROUP BY segment ORDER BY segment")?;
+            statement.query_map([], |row| Ok((row.get(0)?, count(row, 1)?)))?.collect()
+        })
+    }
+
+    fn meta_get(&self, key: &str) -> Result<Option<String>> {
+        self.on("read", |db| {
+            db.query_row("SELECT value FROM meta WHERE key = ?1", [key], |row| row.get(0)).optional()
+        })
+    }
+
+    fn meta_put(&mut self, key: &str, value: &str) -> Result<()> {
+        self.transaction("write to", |db| {
+            db.execute(
+                "INSERT INTO meta (key, value) VALUES (?1, ?2)
+                 ON CONFLICT DO UPDATE SET value = excluded.value",
+                [key, value],
+            )?;
+            Ok(())
+        })
+    }
+
+    fn is_empty(&self) -> Result<bool> {
+        self.on("read", |db| {
+            db.query_row("SELECT NOT EXISTS (SELECT 1 FROM tallies)", [], |row| row.get(0))
+        })
+    }
+}

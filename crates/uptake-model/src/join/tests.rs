@@ -1,0 +1,280 @@
+//! The three methods against the contract, and against the slides they come from.
+
+use std::collections::{BTreeSet, HashMap};
+
+use proptest::prelude::*;
+
+use super::*;
+use crate::contract;
+use crate::ids::{RequestId, VideoHash};
+
+/// A join as the pipeline runs it: events in batches, a watermark after each.
+enum Method {
+    State(Box<(HashMap<RequestId, (RequestState, EventTime)>, JoinDictionary)>),
+    Holding(Box<dyn HoldingJoin>),
+}
+
+fn methods(rules: JoinRules) -> [(&'static str, Method); 3] {
+    [
+        ("state", Method::State(Box::default())),
+        ("window", Method::Holding(Box::new(WindowJoin::new(rules)))),
+        ("batch-to-window", Method::Holding(Box::new(BatchToWindow::new(rules)))),
+    ]
+}
+
+#[derive(Default, Debug, PartialEq)]
+struct Outcome {
+    counted: Vec<Event>,
+    expired: Vec<Event>,
+    duplicate: usize,
+    capped: usize,
+    late: usize,
+}
+
+impl Method {
+    fn batch(&mut self, events: &[Event], rules: &JoinRules, watermark: EventTime, out: &mut Outcome) {
+        let Outcome { counted, expired, duplicate, capped, .. } = out;
+        let mut refuse = |arrival| match arrival {
+            Arrival::Duplicate => *duplicate += 1,
+            Arrival::Capped => *capped += 1,
+            Arrival::Counted | Arrival::Waiting => {}
+        };
+        match self {
+            Self::State(state) => {
+                let (requests, dictionary) = &mut **state;
+                for event in events {
+                    let (request, last) =
+                        requests.entry(event.request).or_insert((RequestState::default(), event.time));
+                    *last = event.time.max(*last);
+                    refuse(request.step(event, rules, dictionary, &mut |e| counted.push(e)));
+                }
+                let over: Vec<_> = requests
+                    .iter()
+                    .filter(|(_, (_, last))| watermark > last.plus(rules.retention_ms()))
+                    .map(|(r, _)| *r)
+                    .collect();
+                for r in over {
+                    let (request, _) = requests.remove(&r).unwrap();
+                    request.expire(r, dictionary, &mut |e| expired.push(e));
+                }
+                if requests.is_empty() {
+                    assert_eq!(dictionary.len(), 0, "every reference was given back");
+                }
+            }
+            Self::Holding(join) => {
+                for event in events {
+                    refuse(join.accept(event, &mut |e| counted.push(e)));
+                }
+                join.end_batch(
+                    watermark,
+                    &mut |e| counted.push(e),
+                    &mut |_, arrival| refuse(arrival),
+                    &mut |e| expired.push(e),
+                );
+                if watermark == EventTime::MAX {
+                    assert_eq!(join.events(), 0);
+                }
+            }
+        }
+    }
+}
+
+fn run(mut method: Method, events: &[Event], batch: usize, rules: &JoinRules) -> Outcome {
+    let (mut out, mut newest, mut watermark) = (Outcome::default(), EventTime::MIN, EventTime::MIN);
+    for batch in events.chunks(batch.max(1)) {
+        let (late, taken): (Vec<Event>, Vec<Event>) =
+            batch.iter().partition(|e| rules.is_late(e.time, watermark));
+        out.late += late.len();
+        newest = taken.iter().map(|e| e.time).max().max(Some(newest)).unwrap_or(newest);
+        watermark = newest.minus(rules.lateness_ms);
+        method.batch(&taken, rules, watermark, &mut out);
+    }
+    method.batch(&[], rules, EventTime::MAX, &mut out);
+    let key = |e: &Event| (e.request, e.time, e.video, e.kind);
+    out.counted.sort_by_key(key);
+    out.expired.sort_by_key(key);
+    out
+}
+
+/// `"i r1 v1 3 | p r1 v2 5"`: kind, request, video, minute.
+fn events(text: &str) -> Vec<Event> {
+    text.split('|')
+        .filter(|t| !t.trim().is_empty())
+        .map(|t| {
+            let f: Vec<&str> = t.split_whitespace().collect();
+            Event {
+                kind: if f[0] == "p" { Kind::Play } else { Kind::Impression },
+                request: RequestId(f[1][1..].parse().unwrap()),
+                video: VideoHash(f[2][1..].parse().unwrap()),
+                time: EventTime((f[3].parse::<f64>().unwrap() * 60_000.0) as i64),
+                ..Event::default()
+            }
+        })
+        .collect()
+}
+
+fn text(e: &Event) -> String {
+    let kind = if e.kind == Kind::Play { 'p' } else { 'i' };
+    format!("{kind} r{} v{} {}", e.request.0, e.video.0, e.time.0 / 60_000)
+}
+
+#[test]
+fn the_walk_through() {
+    // What comes in, and what goes out at that step.
+    let steps = [
+        ("i r1 v1 1", ""),                    // I1 of R1: held, nothing out
+        ("i r2 v8 1", ""),                    // I8 of R2: held, nothing out
+        ("p r1 v1 30", "i r1 v1 1|p r1 v1 30"), // P1 of R1: (R1,I1), (R1,P1)
+        ("i r3 v5 140", ""),                  // I5 of R3; the watermark passes R2, which expires
+        ("i r1 v6 80", "i r1 v6 80"),         // I6 of R1, late: (R1,I6)
+    ];
+    let rules = JoinRules { lateness_ms: 0, horizon_ms: 60 * 60_000, ..JoinRules::default() };
+    for (name, mut method) in methods(rules) {
+        let mut watermark = EventTime::MIN;
+        let mut out = Outcome::default();
+        for (event, emitted) in steps {
+            let event = events(event);
+            assert!(!rules.is_late(event[0].time, watermark));
+            watermark = watermark.max(event[0].time);
+            out.counted.clear();
+            method.batch(&event, &rules, watermark, &mut out);
+            let expected: Vec<String> = emitted.split('|').filter(|t| !t.is_empty()).map(str::to_owned).collect();
+            assert_eq!(out.counted.iter().map(text).collect::<Vec<_>>(), expected, "{name}: {event:?}");
+        }
+        if name == "state" {
+            // Windows are dropped whole, so there R2 goes a little later.
+            assert_eq!(out.expired.iter().map(text).collect::<Vec<_>>(), ["i r2 v8 1"], "R2 expires");
+        }
+    }
+}
+
+fn check(input: &str, kind: JoinKind, counted: &str) {
+    let rules = JoinRules { kind, horizon_ms: 10 * 60_000, lateness_ms: 1 << 40, ..JoinRules::default() };
+    let expected: BTreeSet<String> = counted.split('|').map(|t| t.trim().to_owned()).filter(|t| !t.is_empty()).collect();
+    for batch in [1, 2, 100] {
+        for (name, method) in methods(rules) {
+            let out = run(method, &events(input), batch, &rules);
+            let got: BTreeSet<String> = out.counted.iter().map(text).collect();
+            assert_eq!(got, expected, "{name}, batches of {batch}: {input}");
+        }
+    }
+}
+
+#[test]
+fn what_counts() {
+    use JoinKind::{Inner, Left};
+    check("i r1 v1 0", Inner, "");
+    check("i r1 v1 0", Left, "i r1 v1 0");
+    check("p r1 v1 0", Left, "");
+    check("i r1 v1 0 | p r1 v2 5", Inner, "i r1 v1 0 | p r1 v2 5"); // on the request, not the video
+    check("i r1 v1 0 | p r2 v1 5", Inner, "");
+    check("i r1 v1 0 | p r1 v1 10", Inner, "i r1 v1 0 | p r1 v1 10"); // exactly the horizon
+    check("i r1 v1 0 | p r1 v1 10.1", Inner, "");
+    check("i r1 v1 0 | p r1 v1 10.1", Left, "i r1 v1 0");
+    check("i r1 v1 0 | i r1 v1 0 | p r1 v1 1", Inner, "i r1 v1 0 | p r1 v1 1"); // a duplicate
+    // The play reaches one impression and not the other, which another play reaches.
+    check("i r1 v1 0 | i r1 v2 15 | p r1 v1 9", Inner, "i r1 v1 0 | i r1 v2 15 | p r1 v1 9");
+    check("i r1 v1 0 | i r1 v2 20 | p r1 v1 9", Inner, "i r1 v1 0 | p r1 v1 9");
+    check("i r1 v1 0 | i r1 v2 40 | p r1 v1 9 | p r1 v3 25", Inner, "i r1 v1 0 | p r1 v1 9");
+}
+
+#[test]
+fn the_cap_cuts_and_counts() {
+    let rules = JoinRules { request_events_max: 3, ..JoinRules::default() };
+    let input = events("i r1 v1 0|i r1 v2 0|i r1 v1 0|p r1 v1 1|p r1 v2 1|i r1 v1 0|i r2 v1 0");
+    for (name, method) in methods(rules) {
+        let out = run(method, &input, 100, &rules);
+        let counted: Vec<_> = out.counted.iter().map(text).collect();
+        assert_eq!(counted, ["i r1 v1 0", "i r1 v2 0", "p r1 v1 1"], "{name}");
+        assert_eq!((out.duplicate, out.capped, out.expired.len()), (2, 1, 1), "{name}");
+    }
+}
+
+#[test]
+fn a_large_request_is_right_and_linear() {
+    // 20,000 events of one request: indexed, or the test would take minutes.
+    let rules = JoinRules { request_events_max: usize::MAX, horizon_ms: 5_000, lateness_ms: 1 << 40, ..JoinRules::default() };
+    let input: Vec<Event> = (0..20_000u64)
+        .map(|i| Event {
+            kind: if i % 13 == 0 { Kind::Play } else { Kind::Impression },
+            request: RequestId(7),
+            video: VideoHash(i % 50),
+            time: EventTime((i * 7919 % 20_011) as i64 * 997),
+            ..Event::default()
+        })
+        .collect();
+    let counting = contract::counting(&input, &rules).into_iter().filter(|c| *c).count();
+    for (name, method) in methods(rules) {
+        assert_eq!(run(method, &input, 1_000, &rules).counted.len(), counting, "{name}");
+    }
+}
+
+fn event() -> impl Strategy<Value = Event> {
+    (0u64..4, 0u64..5, 0i64..120, any::<bool>(), 0u32..2).prop_map(|(request, video, minute, play, partition)| Event {
+        kind: if play { Kind::Play } else { Kind::Impression },
+        request: RequestId(request),
+        video: VideoHash(video),
+        time: EventTime(minute * 60_000),
+        partition,
+        ..Event::default()
+    })
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(400))]
+
+    /// Whatever the order, the repeats and the batches: each method counts exactly what the
+    /// contract says, each event once, and accounts for every event it took.
+    #[test]
+    fn methods_agree_with_the_contract(
+        input in prop::collection::vec(event(), 0..300),
+        batch in 1usize..40,
+        horizon in 0i64..40,
+        lateness in 0i64..200,
+        left in any::<bool>(),
+    ) {
+        let rules = JoinRules {
+            kind: if left { JoinKind::Left } else { JoinKind::Inner },
+            horizon_ms: horizon * 60_000,
+            lateness_ms: lateness * 60_000,
+            ..JoinRules::default()
+        };
+        for (name, method) in methods(rules) {
+            let out = run(method, &input, batch, &rules);
+            prop_assert_eq!(
+                out.counted.len() + out.expired.len() + out.duplicate + out.late, input.len(), "{}: books", name
+            );
+            if out.late == 0 {
+                let mut expected: Vec<Event> = input
+                    .iter()
+                    .zip(contract::counting(&input, &rules))
+                    .filter_map(|(e, counts)| counts.then_some(*e))
+                    .collect();
+                let key = |e: &Event| (e.request, e.time, e.video, e.kind);
+                expected.sort_by_key(key);
+                expected.dedup_by_key(|e| key(e));
+                let got: Vec<_> = out.counted.iter().map(key).collect();
+                prop_assert_eq!(got, expected.iter().map(key).collect::<Vec<_>>(), "{}", name);
+            }
+        }
+    }
+
+    /// Small and large forms, and the change from one to the other.
+    #[test]
+    fn many_events_of_one_request(
+        input in prop::collection::vec((0u64..40, 0i64..2_000, any::<bool>()), 0..400),
+        horizon in 0i64..60,
+    ) {
+        let rules = JoinRules { horizon_ms: horizon, ..JoinRules::default() };
+        let input: Vec<Event> = input.into_iter().map(|(video, time, play)| Event {
+            kind: if play { Kind::Play } else { Kind::Impression },
+            request: RequestId(1), video: VideoHash(video), time: EventTime(time), ..Event::default()
+        }).collect();
+        let distinct: BTreeSet<_> = input.iter().zip(contract::counting(&input, &rules))
+            .filter(|(_, c)| *c).map(|(e, _)| (e.time, e.video, e.kind)).collect();
+        for (name, method) in methods(rules) {
+            let out = run(method, &input, 50, &rules);
+            prop_assert_eq!(out.counted.len(), distinct.len(), "{}", name);
+        }
+    }
+}

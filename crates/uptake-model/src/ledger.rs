@@ -1,0 +1,191 @@
+//! The ledger: what became of every record that was read, so that nothing disappears silently.
+//!
+//! Per source partition: read = counted + waiting + expired + filtered + dead + duplicate + late
+//! + capped. It holds numbers only and is added up over workers.
+
+use serde::{Deserialize, Serialize};
+
+use crate::event::Reason;
+
+/// Upper ends of the age classes of late events, in hours behind the watermark; the last class is open.
+pub const LATE_AGE_HOURS: [u32; 5] = [1, 3, 6, 12, 24];
+
+/// The books of one source partition. All fields are numbers of records.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+pub struct Account {
+    /// Records read: lines, or elements of an array of events.
+    pub read: u64,
+    /// Events that count.
+    pub counted: u64,
+    /// Events whose request may still bring its other half.
+    pub waiting: u64,
+    /// Events whose request never brought its other half in time.
+    pub expired: u64,
+    /// Of the expired: plays without an impression under `join.kind = "left"`.
+    pub organic: u64,
+    /// Dropped by each filter, in the order of the configuration.
+    pub filtered: Vec<u64>,
+    /// Dead letters by reason, in the order of [`Reason::ALL`].
+    pub dead: [u64; Reason::ALL.len()],
+    /// Delivered again: request, kind, video and time as before.
+    pub duplicate: u64,
+    /// Came when the watermark had passed them by more than horizon and lateness.
+    pub late: u64,
+    /// The late ones by age, see [`LATE_AGE_HOURS`].
+    pub late_by_age: [u64; LATE_AGE_HOURS.len() + 1],
+    /// Cut by the cap per request or per member and epoch.
+    pub capped: u64,
+    /// Blank lines, which are no records and not part of `read`.
+    pub blank: u64,
+}
+
+impl Account {
+    /// Records dropped by any filter.
+    pub fn filtered_sum(&self) -> u64 {
+        self.filtered.iter().sum()
+    }
+
+    /// Dead letters for any reason.
+    pub fn dead_sum(&self) -> u64 {
+        self.dead.iter().sum()
+    }
+
+    /// All that is accounted for; equals `read` when the books balance.
+    pub fn accounted(&self) -> u64 {
+        self.counted
+            + self.waiting
+            + self.expired
+            + self.filtered_sum()
+            + self.dead_sum()
+            + self.duplicate
+            + self.late
+            + self.capped
+    }
+
+    /// Whether every record read is accounted for, and every class adds up.
+    pub fn balances(&self) -> bool {
+        self.read == self.accounted() && self.late == self.late_by_age.iter().sum()
+    }
+
+    /// Counts one late event that lies `age_ms` behind the watermark.
+    pub fn add_late(&mut self, age_ms: i64) {
+        let hours = age_ms / 3_600_000;
+        let class = LATE_AGE_HOURS.iter().position(|&h| hours < i64::from(h)).unwrap_or(LATE_AGE_HOURS.len());
+        self.late += 1;
+        self.late_by_age[class] += 1;
+    }
+
+    /// Counts one dead letter.
+    pub fn add_dead(&mut self, reason: Reason) {
+        self.dead[reason as usize] += 1;
+    }
+
+    /// Counts one record dropped by filter number `rule`.
+    pub fn add_filtered(&mut self, rule: usize) {
+        if self.filtered.len() <= rule {
+            self.filtered.resize(rule + 1, 0);
+        }
+        self.filtered[rule] += 1;
+    }
+
+    fn add(&mut self, other: &Self) {
+        self.read += other.read;
+        self.counted += other.counted;
+        self.waiting += other.waiting;
+        self.expired += other.expired;
+        self.organic += other.organic;
+        if self.filtered.len() < other.filtered.len() {
+            self.filtered.resize(other.filtered.len(), 0);
+        }
+        self.filtered.iter_mut().zip(&other.filtered).for_each(|(a, b)| *a += b);
+        self.dead.iter_mut().zip(&other.dead).for_each(|(a, b)| *a += b);
+        self.duplicate += other.duplicate;
+        self.late += other.late;
+        self.late_by_age.iter_mut().zip(&other.late_by_age).for_each(|(a, b)| *a += b);
+        self.capped += other.capped;
+        self.blank += other.blank;
+    }
+}
+
+/// The books of all partitions.
+///
+/// ```
+/// use uptake_model::ledger::Ledger;
+/// let mut ledger = Ledger::default();
+/// ledger.account(0).read += 2;
+/// ledger.account(0).counted += 1;
+/// assert!(!ledger.balances());
+/// ledger.account(0).duplicate += 1;
+/// assert!(ledger.balances());
+/// ```
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+pub struct Ledger {
+    accounts: Vec<Account>,
+}
+
+impl Ledger {
+    /// The books of `partition`.
+    #[inline]
+    pub fn account(&mut self, partition: u32) -> &mut Account {
+        let index = partition as usize;
+        if index >= self.accounts.len() {
+            self.accounts.resize_with(index + 1, Account::default);
+        }
+        &mut self.accounts[index]
+    }
+
+    /// The books of all partitions, by number.
+    pub fn accounts(&self) -> &[Account] {
+        &self.accounts
+    }
+
+    /// All partitions added up.
+    pub fn total(&self) -> Account {
+        let mut total = Account::default();
+        self.accounts.iter().for_each(|a| total.add(a));
+        total
+    }
+
+    /// Adds the books of another worker.
+    pub fn merge(&mut self, other: &Self) {
+        for (partition, account) in (0..).zip(&other.accounts) {
+            self.account(partition).add(account);
+        }
+    }
+
+    /// Whether every partition balances.
+    pub fn balances(&self) -> bool {
+        self.accounts.iter().all(Account::balances)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn late_events_are_classed_by_age() {
+        let mut a = Account::default();
+        for hours in [0, 1, 2, 23, 24, 1000] {
+            a.add_late(hours * 3_600_000);
+        }
+        a.read = 6;
+        assert_eq!(a.late_by_age, [1, 2, 0, 0, 1, 2]);
+        assert!(a.balances());
+    }
+
+    #[test]
+    fn workers_add_up_to_one_ledger() {
+        let (mut one, mut two) = (Ledger::default(), Ledger::default());
+        one.account(0).read = 3;
+        one.account(0).add_dead(Reason::NotJson);
+        one.account(0).add_filtered(2);
+        two.account(1).read = 1;
+        two.account(1).counted = 1;
+        two.account(0).counted = 1;
+        one.merge(&two);
+        assert!(one.balances());
+        assert_eq!(one.total().read, 4);
+        assert_eq!(one.total().filtered, [0, 0, 1]);
+    }
+}

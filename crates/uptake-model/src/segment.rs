@@ -1,0 +1,183 @@
+//! Segments: the groups of members for which tallies are kept apart.
+//!
+//! A segment is a list of dimensions, as `["country", "device"]`; the empty list is everyone.
+//! An event adds to one tally per configured segment: to the one of its own values.
+
+use std::sync::Arc;
+
+/// The configured segments and the dimensions they use.
+///
+/// ```
+/// use uptake_model::segment::Segments;
+/// let segments = Segments::new(vec![vec![], vec!["country".into()]]).unwrap();
+/// assert_eq!(segments.dimensions(), ["country"]);
+/// assert_eq!(segments.names(&["BR"]).map(|s| s.to_string()).collect::<Vec<_>>(), ["", "country=BR"]);
+/// ```
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Segments {
+    dimensions: Vec<String>,
+    /// For each segment, indices into `dimensions`.
+    segments: Vec<Vec<usize>>,
+}
+
+impl Default for Segments {
+    /// Everyone.
+    fn default() -> Self {
+        Self { dimensions: Vec::new(), segments: vec![Vec::new()] }
+    }
+}
+
+impl Segments {
+    /// The most segments a configuration may have: each costs one tally update per event.
+    pub const COUNT_MAX: usize = 64;
+
+    /// Segments from lists of dimension names.
+    ///
+    /// # Errors
+    /// A message for each mistake: none or too many segments, a segment given twice, a dimension
+    /// repeated in one, or a name that is empty or holds `=`, `,` or a control character.
+    pub fn new(lists: Vec<Vec<String>>) -> Result<Self, Vec<String>> {
+        let (mut dimensions, mut segments, mut mistakes) = (Vec::<String>::new(), Vec::new(), Vec::new());
+        if lists.is_empty() {
+            mistakes.push("no segment at all; [] is everyone: [[]]".to_owned());
+        }
+        if lists.len() > Self::COUNT_MAX {
+            mistakes.push(format!("{} segments; at most {} are allowed", lists.len(), Self::COUNT_MAX));
+        }
+        for list in lists {
+            let mut segment = Vec::new();
+            for name in list {
+                if name.is_empty() || name.contains(['=', ',']) || name.contains(char::is_control) {
+                    mistakes.push(format!("{name:?} is not a dimension's name"));
+                    continue;
+                }
+                let index = dimensions.iter().position(|d| *d == name).unwrap_or_else(|| {
+                    dimensions.push(name.clone());
+                    dimensions.len() - 1
+                });
+                if segment.contains(&index) {
+                    mistakes.push(format!("{name:?} stands twice in one segment"));
+                }
+                segment.push(index);
+            }
+            if segments.contains(&segment) {
+                mistakes.push(format!("the segment {:?} is given twice", dimensions_of(&dimensions, &segment)));
+            }
+            segments.push(segment);
+        }
+        if mistakes.is_empty() { Ok(Self { dimensions, segments }) } else { Err(mistakes) }
+    }
+
+    /// The dimensions that any segment uses, in the order in which values are passed.
+    pub fn dimensions(&self) -> &[String] {
+        &self.dimensions
+    }
+
+    /// How many segments there are.
+    pub fn count(&self) -> usize {
+        self.segments.len()
+    }
+
+    /// The names of the segments that an event with these values belongs to, one per configured
+    /// segment. `values` are in the order of [`Segments::dimensions`]; an absent value is empty.
+    pub fn names<'a>(&'a self, values: &'a [&'a str]) -> impl Iterator<Item = Arc<str>> + 'a {
+        self.segments.iter().map(move |segment| {
+            let mut name = String::new();
+            for &d in segment {
+                if !name.is_empty() {
+                    name.push(',');
+                }
+                name.push_str(&self.dimensions[d]);
+                name.push('=');
+                escape_into(&mut name, values.get(d).copied().unwrap_or(""));
+            }
+            Arc::from(name)
+        })
+    }
+
+    /// The canonical name of the segment that `text` asks for: `country=BR,device=tv` in any
+    /// order of its parts; the empty text is everyone.
+    ///
+    /// # Errors
+    /// What is wrong with the text, and which segments there are.
+    pub fn canonical(&self, text: &str) -> Result<String, String> {
+        let mut asked = Vec::new();
+        for part in text.split(',').filter(|p| !p.trim().is_empty()) {
+            let Some((name, value)) = part.split_once('=') else {
+                return Err(format!("{part:?} is not of the form dimension=value"));
+            };
+            asked.push((name.trim(), value.trim()));
+        }
+        for segment in &self.segments {
+            let mut values = Vec::new();
+            for &d in segment {
+                values.extend(asked.iter().find(|(name, _)| *name == self.dimensions[d]));
+            }
+            if values.len() == segment.len() && asked.len() == segment.len() {
+                let parts: Vec<String> = values
+                    .iter()
+                    .map(|(name, value)| {
+                        let mut part = format!("{name}=");
+                        escape_into(&mut part, value);
+                        part
+                    })
+                    .collect();
+                return Ok(parts.join(","));
+            }
+        }
+        let known: Vec<String> =
+            self.segments.iter().map(|s| format!("[{}]", dimensions_of(&self.dimensions, s).join(","))).collect();
+        Err(format!("no segment is kept by those dimensions; there are {}", known.join(" ")))
+    }
+}
+
+fn dimensions_of(dimensions: &[String], segment: &[usize]) -> Vec<String> {
+    segment.iter().map(|&d| dimensions[d].clone()).collect()
+}
+
+/// A value may hold any text, but a segment's name must split again at `,` and `=`.
+fn escape_into(name: &mut String, value: &str) {
+    for c in value.chars() {
+        match c {
+            ',' => name.push_str("%2C"),
+            '=' => name.push_str("%3D"),
+            '%' => name.push_str("%25"),
+            c if c.is_control() => name.push_str(&format!("%{:02X}", c as u32)),
+            c => name.push(c),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn segments(lists: &[&[&str]]) -> Result<Segments, Vec<String>> {
+        Segments::new(lists.iter().map(|l| l.iter().map(|s| s.to_string()).collect()).collect())
+    }
+
+    #[test]
+    fn an_event_belongs_to_one_group_of_each_segment() {
+        let s = segments(&[&[], &["country"], &["country", "device"]]).unwrap();
+        let names: Vec<_> = s.names(&["BR", "tv"]).map(|n| n.to_string()).collect();
+        assert_eq!(names, ["", "country=BR", "country=BR,device=tv"]);
+        let unknown: Vec<_> = s.names(&["", "a,b=%"]).map(|n| n.to_string()).collect();
+        assert_eq!(unknown, ["", "country=", "country=,device=a%2Cb%3D%25"]);
+    }
+
+    #[test]
+    fn a_segment_is_asked_for_in_any_order() {
+        let s = segments(&[&[], &["country", "device"]]).unwrap();
+        assert_eq!(s.canonical("device=tv, country=BR").unwrap(), "country=BR,device=tv");
+        assert_eq!(s.canonical("").unwrap(), "");
+        assert!(s.canonical("country=BR").unwrap_err().contains("[country,device]"));
+        assert!(s.canonical("BR").unwrap_err().contains("dimension=value"));
+    }
+
+    #[test]
+    fn all_mistakes_are_told() {
+        let mistakes = segments(&[&["a", "a"], &["b="], &[""], &["a"], &["a"]]).unwrap_err();
+        assert_eq!(mistakes.len(), 5, "{mistakes:?}"); // a twice, two bad names, [] and [a] given twice
+        assert!(segments(&[]).is_err());
+    }
+}

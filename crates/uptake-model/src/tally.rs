@@ -1,0 +1,338 @@
+//! Tallies: for each video, epoch and segment, which requests were shown it and which played it.
+//!
+//! A tally holds sets, not counters, so applying an event twice changes nothing and a row can be
+//! written again after a restart. A set is exact up to a configured size and a mergeable sketch
+//! beyond. It does not know how rows are stored.
+
+use std::sync::Arc;
+
+use datasketches::theta::{CompactThetaSketch, ThetaSketch, ThetaSketchBuilder};
+use serde::{Deserialize, Serialize};
+
+use crate::event::Kind;
+use crate::ids::RequestId;
+use crate::time::Epoch;
+
+/// When a set stops being exact, and how fine the sketch is that follows.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct TallyLimits {
+    /// The most requests a set holds exactly (8 bytes each).
+    pub exact_max: usize,
+    /// log₂ of the number of hashes a sketch keeps; its relative standard error is 1/√2^lg_k.
+    pub sketch_lg_k: u8,
+}
+
+impl Default for TallyLimits {
+    /// 262,144 requests exactly (2 MiB), then sketches of 2^14 hashes (128 KiB, ± 0.8 %).
+    fn default() -> Self {
+        Self { exact_max: 1 << 18, sketch_lg_k: 14 }
+    }
+}
+
+/// A growing set of request ids as a vector: a sorted part without repeats, then what came since.
+///
+/// Sorting only when the unsorted part has grown as long as the sorted one makes adding cheap
+/// (amortised O(log n)) and keeps 8 bytes a member, which a hash set does not.
+#[derive(Clone, Debug, Default)]
+pub struct IdSet {
+    items: Vec<u64>,
+    sorted: usize,
+}
+
+impl IdSet {
+    /// Adds one id.
+    #[inline]
+    pub fn insert(&mut self, id: RequestId) {
+        self.items.push(id.0);
+        if self.items.len() - self.sorted >= self.sorted.max(32) {
+            self.settle();
+        }
+    }
+
+    /// How many different ids there are. Sorts what came since the last call.
+    pub fn len(&mut self) -> usize {
+        self.settle();
+        self.items.len()
+    }
+
+    /// Whether nothing was ever added.
+    pub fn is_empty(&self) -> bool {
+        self.items.is_empty()
+    }
+
+    /// The ids in ascending order, without repeats.
+    pub fn as_sorted(&mut self) -> &[u64] {
+        self.settle();
+        &self.items
+    }
+
+    /// Bytes held on the heap.
+    pub fn heap_bytes(&self) -> usize {
+        self.items.capacity() * size_of::<u64>()
+    }
+
+    fn settle(&mut self) {
+        if self.sorted == self.items.len() {
+            return;
+        }
+        self.items[self.sorted..].sort_unstable();
+        if self.sorted > 0 && self.items[self.sorted] <= self.items[self.sorted - 1] {
+            // The stable sort finds the two ascending runs and merges them in linear time.
+            self.items.sort();
+        }
+        self.items.dedup();
+        self.sorted = self.items.len();
+    }
+}
+
+/// One side of a tally: the requests that were shown the video, or that played it.
+#[derive(Debug)]
+enum Side {
+    Exact(IdSet),
+    Sketch(Box<ThetaSketch>),
+}
+
+impl Default for Side {
+    fn default() -> Self {
+        Self::Exact(IdSet::default())
+    }
+}
+
+fn new_sketch(lg_k: u8) -> Box<ThetaSketch> {
+    let sketch = ThetaSketchBuilder::default().lg_k(lg_k).build();
+    Box::new(sketch.expect("lg_k was checked when the configuration was read"))
+}
+
+impl Side {
+    #[inline]
+    fn insert(&mut self, request: RequestId, limits: TallyLimits) {
+        match self {
+            Self::Exact(set) => {
+                set.insert(request);
+                if set.items.len() > limits.exact_max && set.len() > limits.exact_max {
+                    self.promote(limits);
+                }
+            }
+            Self::Sketch(sketch) => sketch.update(request.0),
+        }
+    }
+
+    #[cold]
+    fn promote(&mut self, limits: TallyLimits) {
+        if let Self::Exact(set) = self {
+            let mut sketch = new_sketch(limits.sketch_lg_k);
+            set.items.iter().for_each(|id| sketch.update(*id));
+            *self = Self::Sketch(sketch);
+        }
+    }
+
+    /// The number of different requests, and whether it is exact.
+    ///
+    /// A sketch is trimmed first: its hashes are then the 2^lg_k smallest, whatever the order
+    /// they came in, so the number depends on the set alone and never falls as the set grows.
+    fn count(&mut self, limits: TallyLimits) -> (u64, bool) {
+        match self {
+            Self::Exact(set) => (set.len() as u64, true),
+            Self::Sketch(sketch) => {
+                sketch.trim();
+                let estimate = sketch.estimate().round() as u64;
+                (estimate.max(limits.exact_max as u64 + 1), false)
+            }
+        }
+    }
+
+    fn to_set(&mut self) -> RequestSet {
+        match self {
+            Self::Exact(set) => RequestSet::Exact(set.as_sorted().to_vec()),
+            Self::Sketch(sketch) => {
+                sketch.trim();
+                RequestSet::Sketch(sketch.compact(true).serialize())
+            }
+        }
+    }
+
+    fn heap_bytes(&self) -> usize {
+        match self {
+            Self::Exact(set) => set.heap_bytes(),
+            Self::Sketch(sketch) => sketch.estimated_size(),
+        }
+    }
+}
+
+/// The two sets of one (video, epoch, segment).
+///
+/// ```
+/// use uptake_model::tally::{Tally, TallyLimits};
+/// use uptake_model::{Kind, RequestId};
+/// let (mut tally, limits) = (Tally::default(), TallyLimits::default());
+/// tally.insert(Kind::Impression, RequestId(1), limits);
+/// tally.insert(Kind::Impression, RequestId(1), limits); // a duplicate changes nothing
+/// tally.insert(Kind::Play, RequestId(1), limits);
+/// assert_eq!(tally.counts(limits).plays, 1);
+/// assert_eq!(tally.counts(limits).impressions, 1);
+/// ```
+#[derive(Debug, Default)]
+pub struct Tally {
+    shown: Side,
+    played: Side,
+}
+
+/// The sizes of a tally's sets.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+pub struct Counts {
+    /// Requests that played the video.
+    pub plays: u64,
+    /// Requests that were shown the video.
+    pub impressions: u64,
+    /// Whether both numbers are exact, not estimates of a sketch.
+    pub exact: bool,
+}
+
+impl Counts {
+    /// The size by which the larger row wins.
+    pub fn size(self) -> u64 {
+        self.plays.saturating_add(self.impressions)
+    }
+}
+
+impl Tally {
+    /// Adds `request` to one side.
+    #[inline]
+    pub fn insert(&mut self, kind: Kind, request: RequestId, limits: TallyLimits) {
+        match kind {
+            Kind::Impression => self.shown.insert(request, limits),
+            Kind::Play => self.played.insert(request, limits),
+        }
+    }
+
+    /// The sizes of the two sets.
+    pub fn counts(&mut self, limits: TallyLimits) -> Counts {
+        let (plays, plays_exact) = self.played.count(limits);
+        let (impressions, impressions_exact) = self.shown.count(limits);
+        Counts { plays, impressions, exact: plays_exact && impressions_exact }
+    }
+
+    /// The two sets in their stored form.
+    pub fn sets(&mut self) -> TallySets {
+        TallySets { played: self.played.to_set(), shown: self.shown.to_set() }
+    }
+
+    /// Bytes held on the heap.
+    pub fn heap_bytes(&self) -> usize {
+        self.shown.heap_bytes() + self.played.heap_bytes()
+    }
+}
+
+/// A set of requests as it is stored.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub enum RequestSet {
+    /// Request ids, ascending, without repeats.
+    Exact(Vec<u64>),
+    /// A compact ordered theta sketch in the format of Apache DataSketches (serial version 3,
+    /// default seed), updated with the 64-bit ids; its libraries in other languages read it.
+    Sketch(Vec<u8>),
+}
+
+impl RequestSet {
+    /// Whether the set holds `request`; `None` where only a sketch is left to ask.
+    pub fn contains(&self, request: RequestId) -> Option<bool> {
+        match self {
+            Self::Exact(ids) => Some(ids.binary_search(&request.0).is_ok()),
+            Self::Sketch(_) => None,
+        }
+    }
+
+    /// The set's size as its bytes say it: exact, or the sketch's estimate.
+    pub fn estimate(&self) -> f64 {
+        match self {
+            Self::Exact(ids) => ids.len() as f64,
+            Self::Sketch(bytes) => CompactThetaSketch::deserialize(bytes).map_or(f64::NAN, |s| s.estimate()),
+        }
+    }
+}
+
+/// Both sets of a tally as they are stored.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct TallySets {
+    /// The requests that played the video.
+    pub played: RequestSet,
+    /// The requests that were shown the video.
+    pub shown: RequestSet,
+}
+
+/// A tally as a row of the table or of the archive: absolute values, safe to write again.
+#[derive(Clone, PartialEq, Debug)]
+pub struct TallyRow {
+    /// The video, as its id came in the events.
+    pub video_id: Arc<str>,
+    /// The segment in canonical form, `country=BR,device=tv`; empty for everyone.
+    pub segment: Arc<str>,
+    /// The epoch.
+    pub epoch: Epoch,
+    /// The sizes of the sets.
+    pub counts: Counts,
+    /// Whether the epoch is closed: no further event can change the row.
+    pub sealed: bool,
+    /// The sets themselves; written once, when the epoch is sealed.
+    pub sets: Option<TallySets>,
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn an_id_set_is_a_set(ids in prop::collection::vec(0u64..500, 0..2000), look in prop::collection::vec(any::<bool>(), 2000)) {
+            let (mut fast, mut plain) = (IdSet::default(), BTreeSet::new());
+            for (id, look) in ids.iter().zip(look) {
+                fast.insert(RequestId(*id));
+                plain.insert(*id);
+                if look {
+                    prop_assert_eq!(fast.len(), plain.len());
+                }
+            }
+            prop_assert_eq!(fast.as_sorted().to_vec(), plain.into_iter().collect::<Vec<_>>());
+        }
+
+        /// Whatever the order and the repeats, and whenever it is looked at: the same bytes.
+        #[test]
+        fn a_sketch_depends_on_the_set_alone(seed in any::<u64>(), n in 1usize..6000) {
+            let limits = TallyLimits { exact_max: 64, sketch_lg_k: 6 };
+            let id = |i: usize| RequestId((i as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ seed);
+            let (mut forth, mut back) = (Tally::default(), Tally::default());
+            let mut last = 0;
+            for i in 0..n {
+                forth.insert(Kind::Impression, id(i), limits);
+                if i % 97 == 0 {
+                    let size = forth.counts(limits).size();
+                    prop_assert!(size >= last, "a row never shrinks");
+                    last = size;
+                }
+            }
+            for i in (0..n).rev().chain(0..n / 2) {
+                back.insert(Kind::Impression, id(i), limits);
+            }
+            prop_assert_eq!(forth.counts(limits), back.counts(limits));
+            prop_assert_eq!(forth.counts(limits).exact, n <= 64);
+            prop_assert_eq!(forth.sets(), back.sets());
+        }
+    }
+
+    #[test]
+    fn a_sketch_keeps_its_stated_error() {
+        let limits = TallyLimits { exact_max: 1000, sketch_lg_k: 12 };
+        let mut tally = Tally::default();
+        for i in 0..100_000u64 {
+            tally.insert(Kind::Play, RequestId(i), limits);
+        }
+        let counts = tally.counts(limits);
+        let error = (counts.plays as f64 / 100_000.0 - 1.0).abs();
+        assert!(!counts.exact && error < 4.0 / 64.0, "4 standard errors of 1/√4096, was {error}");
+        assert!((tally.sets().played.estimate().round() as u64) == counts.plays, "others read the same number");
+    }
+}

@@ -1,0 +1,105 @@
+//! The watermark: up to which event time the input is thought to be complete.
+//!
+//! Per partition it is the greatest event time seen less the lateness; the global one is the
+//! least over the partitions that still have something to read, and never goes back. It only
+//! frees memory and closes epochs: what counts is decided by the events alone.
+
+use crate::time::EventTime;
+
+/// What is known of one partition.
+#[derive(Clone, Copy, Debug, Default)]
+struct Partition {
+    newest: Option<EventTime>,
+    idle: bool,
+}
+
+/// Follows the partitions of all sources.
+///
+/// ```
+/// use uptake_model::watermark::Watermark;
+/// use uptake_model::EventTime;
+/// let mut watermark = Watermark::new(10);
+/// watermark.observe(0, Some(EventTime(100)), false);
+/// watermark.observe(1, Some(EventTime(50)), false);
+/// assert_eq!(watermark.advance(), EventTime(40)); // partition 1 holds it
+/// watermark.observe(1, None, true); // partition 1 has been read to its end
+/// assert_eq!(watermark.advance(), EventTime(90));
+/// ```
+#[derive(Clone, Debug)]
+pub struct Watermark {
+    lateness_ms: i64,
+    partitions: Vec<Partition>,
+    current: EventTime,
+}
+
+impl Watermark {
+    /// A watermark `lateness_ms` behind the newest event.
+    pub fn new(lateness_ms: i64) -> Self {
+        Self { lateness_ms, partitions: Vec::new(), current: EventTime::MIN }
+    }
+
+    /// Says what a partition has come to: the newest event time of what was read since the last
+    /// call (`None` if nothing), and whether it has been read to its end, as the log itself
+    /// tells. An idle partition does not hold the others.
+    pub fn observe(&mut self, partition: u32, newest: Option<EventTime>, idle: bool) {
+        let index = partition as usize;
+        if index >= self.partitions.len() {
+            self.partitions.resize(index + 1, Partition { newest: None, idle: true });
+        }
+        let p = &mut self.partitions[index];
+        p.newest = p.newest.max(newest);
+        p.idle = idle;
+    }
+
+    /// The global watermark now.
+    ///
+    /// A partition that has more to read but of which no event was seen yet holds it where it
+    /// is. When all partitions are idle it follows the newest event of any.
+    pub fn advance(&mut self) -> EventTime {
+        let busy = || self.partitions.iter().filter(|p| !p.idle);
+        let newest = match busy().next() {
+            Some(_) => busy().map(|p| p.newest).min().flatten(),
+            None => self.partitions.iter().filter_map(|p| p.newest).max(),
+        };
+        if let Some(newest) = newest {
+            self.current = self.current.max(newest.minus(self.lateness_ms));
+        }
+        self.current
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const T: fn(i64) -> Option<EventTime> = |t| Some(EventTime(t));
+
+    #[test]
+    fn never_goes_back() {
+        let mut w = Watermark::new(0);
+        w.observe(0, T(100), false);
+        assert_eq!(w.advance(), EventTime(100));
+        w.observe(0, T(20), false);
+        assert_eq!(w.advance(), EventTime(100), "an old event");
+        w.observe(1, T(30), false);
+        assert_eq!(w.advance(), EventTime(100), "a partition that starts late");
+    }
+
+    #[test]
+    fn a_partition_with_unread_records_and_no_event_yet_holds_it() {
+        let mut w = Watermark::new(0);
+        w.observe(0, T(100), false);
+        w.observe(1, None, false);
+        assert_eq!(w.advance(), EventTime::MIN);
+        w.observe(1, None, true);
+        assert_eq!(w.advance(), EventTime(100));
+    }
+
+    #[test]
+    fn when_all_are_idle_it_follows_the_newest() {
+        let mut w = Watermark::new(5);
+        w.observe(0, T(10), true);
+        w.observe(1, T(100), true);
+        assert_eq!(w.advance(), EventTime(95));
+    }
+}
