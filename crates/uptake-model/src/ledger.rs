@@ -64,7 +64,7 @@ impl Account {
 
     /// Whether every record read is accounted for, and every class adds up.
     pub fn balances(&self) -> bool {
-        self.read == self.accounted() && self.late == self.late_by_age.iter().sum()
+        self.read == self.accounted() && self.late == self.late_by_age.iter().sum::<u64>()
     }
 
     /// Counts one late event that lies `age_ms` behind the watermark.

@@ -1,0 +1,67 @@
+//! Keyed streams with a logic of one's own, for what a state per key does not fit.
+
+use std::marker::PhantomData;
+
+use uptake_model::EventTime;
+
+use crate::operator::{Logic, Outputs};
+use crate::stream::{Emit, Record};
+use crate::{Data, Key};
+
+/// What a [`Process`] knows of the moment.
+#[derive(Clone, Copy, Debug)]
+pub struct Context {
+    /// The event time of the record, or the watermark at the end of a batch.
+    pub time: EventTime,
+    /// The watermark: before the batch while records come, after it at its end.
+    /// [`EventTime::MAX`] at the end of all input.
+    pub watermark: EventTime,
+}
+
+/// A logic that sees all records of its worker's keys, and the end of each batch.
+///
+/// One worker's records of one key come to one instance, in the order of their batches; the end
+/// of a batch comes when all its records have.
+pub trait Process<K, V>: 'static {
+    /// What comes in from the stream it is connected with, if any: use `()` for none.
+    type Side: Data;
+    /// What goes out.
+    type Out: 'static;
+
+    /// Takes one record.
+    fn record(&mut self, key: &K, value: V, context: Context, out: &mut Emit<'_, Self::Out>);
+
+    /// Takes one record of the connected stream.
+    fn side(&mut self, _value: Self::Side) {}
+
+    /// Ends a batch. A batch without records ends too.
+    fn end_batch(&mut self, context: Context, out: &mut Emit<'_, Self::Out>);
+}
+
+pub(crate) struct ProcessLogic<K, V, P> {
+    pub(crate) process: P,
+    pub(crate) types: PhantomData<fn(K, V)>,
+}
+
+impl<K: Key, V: Data, P: Process<K, V>> Logic for ProcessLogic<K, V, P> {
+    type In = (K, V);
+    type Side = P::Side;
+    type Main = P::Out;
+    type Change = ();
+    type Snapshot = ();
+
+    #[inline]
+    fn record(&mut self, record: Record<(K, V)>, watermark: EventTime, main: &mut Vec<Record<P::Out>>) {
+        let Record { time, value: (key, value) } = record;
+        self.process.record(&key, value, Context { time, watermark }, &mut Emit { time, out: main });
+    }
+
+    fn side(&mut self, record: Record<P::Side>) {
+        self.process.side(record.value);
+    }
+
+    fn end_batch(&mut self, watermark: EventTime, out: &mut Outputs<P::Out, (), ()>) {
+        let context = Context { time: watermark, watermark };
+        self.process.end_batch(context, &mut Emit { time: watermark, out: &mut out.main });
+    }
+}

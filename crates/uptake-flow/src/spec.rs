@@ -1,0 +1,262 @@
+//! What to do with each record of a key, and what comes out: the state of a keyed stream.
+//!
+//! The names are those of Spark's `mapWithState`, and so is the behaviour where a name is the
+//! same; the timeouts are in event time.
+
+use std::cell::RefCell;
+use std::rc::Rc;
+
+use uptake_model::EventTime;
+
+use crate::operator::{Logic, Outputs};
+use crate::state::KeyedState;
+use crate::stream::{Emit, Record, Stream};
+use crate::{Data, Key};
+
+/// The state of one key, as a function of a [`StateSpec`] sees it.
+#[derive(Debug)]
+pub struct State<'a, S> {
+    state: &'a mut Option<S>,
+    time: EventTime,
+    watermark: EventTime,
+}
+
+impl<'a, S> State<'a, S> {
+    /// Whether the key has a state.
+    pub fn exists(&self) -> bool {
+        self.state.is_some()
+    }
+
+    /// The state, if there is one.
+    pub fn get(&self) -> Option<&S> {
+        self.state.as_ref()
+    }
+
+    /// The state to change in place, if there is one.
+    pub fn get_mut(&mut self) -> Option<&mut S> {
+        self.state.as_mut()
+    }
+
+    /// The state to change in place; a key without one gets the default first.
+    #[inline]
+    pub fn get_or_default(&mut self) -> &mut S
+    where
+        S: Default,
+    {
+        self.state.get_or_insert_default()
+    }
+
+    /// Sets the state.
+    pub fn update(&mut self, state: S) {
+        *self.state = Some(state);
+    }
+
+    /// Removes the state; a later record of the key finds none.
+    pub fn remove(&mut self) -> Option<S> {
+        self.state.take()
+    }
+
+    /// The event time of the record.
+    #[inline]
+    pub fn time(&self) -> EventTime {
+        self.time
+    }
+
+    /// The watermark as it stood before the record's batch.
+    #[inline]
+    pub fn watermark(&self) -> EventTime {
+        self.watermark
+    }
+}
+
+type Step<K, V, S, M> = Box<dyn FnMut(&K, V, &mut State<'_, S>, &mut Emit<'_, M>)>;
+type Timeout<K, S, M> = Box<dyn FnMut(&K, S, &mut Emit<'_, M>)>;
+
+/// How the records of a key change its state, and what comes out of that.
+///
+/// Each worker builds its own, so the functions may share worker-local things.
+pub struct StateSpec<K, V, S, M> {
+    step: Step<K, V, S, M>,
+    timeout_ms: Option<i64>,
+    on_timeout: Option<Timeout<K, S, M>>,
+    initial: Vec<(K, EventTime, S)>,
+}
+
+impl<K: Key, V: Data, S: 'static, M: 'static> StateSpec<K, V, S, M> {
+    /// Calls `step` for each record, in order, with its key's state; what it returns goes out.
+    ///
+    /// ```
+    /// use uptake_flow::StateSpec;
+    /// // A running sum that forgets a key at zero.
+    /// let _spec = StateSpec::new(|_key: &String, change: i64, sum| {
+    ///     let new = sum.get().copied().unwrap_or(0i64) + change;
+    ///     if new == 0 { sum.remove(); } else { sum.update(new); }
+    ///     Some(new)
+    /// });
+    /// ```
+    pub fn new(mut step: impl FnMut(&K, V, &mut State<'_, S>) -> Option<M> + 'static) -> Self {
+        Self::emitting(move |key, value, state, emit| {
+            if let Some(out) = step(key, value, state) {
+                emit.emit(out);
+            }
+        })
+    }
+
+    /// As [`StateSpec::new`], for a step that may let out any number of values.
+    pub fn emitting(step: impl FnMut(&K, V, &mut State<'_, S>, &mut Emit<'_, M>) + 'static) -> Self {
+        Self { step: Box::new(step), timeout_ms: None, on_timeout: None, initial: Vec::new() }
+    }
+
+    /// A key that had no record for `ms` milliseconds of event time, once the watermark has
+    /// passed that, loses its state. At the end of all input every key does.
+    pub fn timeout(mut self, ms: i64) -> Self {
+        self.timeout_ms = Some(ms.max(0));
+        self
+    }
+
+    /// Takes the state of each key that times out, once; what it lets out goes with the batch
+    /// that moved the watermark, at the time of the watermark.
+    pub fn on_timeout(mut self, take: impl FnMut(&K, S, &mut Emit<'_, M>) + 'static) -> Self {
+        self.on_timeout = Some(Box::new(take));
+        self
+    }
+
+    /// States that are present before the first record, with the time of their last one. Each
+    /// worker takes those of its own keys, so all may be given to every worker.
+    pub fn initial_state(mut self, states: impl IntoIterator<Item = (K, EventTime, S)>) -> Self {
+        self.initial.extend(states);
+        self
+    }
+
+    /// The logic of the operator; `mine` tells this worker's keys.
+    pub(crate) fn into_logic(self, mine: impl Fn(&K) -> bool, wishes: Rc<RefCell<Wishes<K, S>>>) -> MapWithState<K, V, S, M> {
+        let mut states = KeyedState::default();
+        for (key, time, state) in self.initial {
+            if mine(&key) {
+                *states.entry(&key, self.timeout_ms.map(|ms| time.plus(ms))) = Some(state);
+            }
+        }
+        MapWithState { step: self.step, timeout_ms: self.timeout_ms, on_timeout: self.on_timeout, states, wishes, batch: 0 }
+    }
+}
+
+/// Which of the outputs beside the mapped values somebody asked for. Cloning states for nobody
+/// would cost more than keeping them.
+pub(crate) struct Wishes<K, S> {
+    clone: Option<fn(&K, &S) -> (K, S)>,
+    changes: bool,
+    snapshots_every: u64,
+}
+
+impl<K, S> Default for Wishes<K, S> {
+    fn default() -> Self {
+        Self { clone: None, changes: false, snapshots_every: 0 }
+    }
+}
+
+/// [`KeyedStream::map_with_state`](crate::KeyedStream::map_with_state) as an operator.
+pub(crate) struct MapWithState<K, V, S, M> {
+    step: Step<K, V, S, M>,
+    timeout_ms: Option<i64>,
+    on_timeout: Option<Timeout<K, S, M>>,
+    states: KeyedState<K, S>,
+    wishes: Rc<RefCell<Wishes<K, S>>>,
+    batch: u64,
+}
+
+impl<K: Key, V: Data, S: 'static, M: 'static> Logic for MapWithState<K, V, S, M> {
+    type In = (K, V);
+    type Side = ();
+    type Main = M;
+    type Change = (K, S);
+    type Snapshot = (K, S);
+
+    fn start(&mut self) {
+        if self.wishes.borrow().changes {
+            self.states.track_touched();
+        }
+    }
+
+    #[inline]
+    fn record(&mut self, record: Record<(K, V)>, watermark: EventTime, main: &mut Vec<Record<M>>) {
+        let Record { time, value: (key, value) } = record;
+        let state = self.states.entry(&key, self.timeout_ms.map(|ms| time.plus(ms)));
+        let mut emit = Emit { time, out: main };
+        (self.step)(&key, value, &mut State { state, time, watermark }, &mut emit);
+        self.states.settle(&key);
+    }
+
+    fn side(&mut self, _record: Record<()>) {}
+
+    fn end_batch(&mut self, watermark: EventTime, out: &mut Outputs<M, (K, S), (K, S)>) {
+        let wishes = self.wishes.borrow();
+        let time = watermark;
+        if let (true, Some(clone)) = (wishes.changes, wishes.clone) {
+            self.states.drain_touched(&mut |key, state| {
+                out.changes.push(Record { time, value: clone(key, state) });
+            });
+        }
+        if self.timeout_ms.is_some() {
+            let on_timeout = &mut self.on_timeout;
+            self.states.expire(watermark, &mut |key, state| {
+                if let Some(take) = on_timeout {
+                    take(key, state, &mut Emit { time, out: &mut out.main });
+                }
+            });
+        }
+        self.batch += 1;
+        if let (n @ 1.., Some(clone)) = (wishes.snapshots_every, wishes.clone)
+            && self.batch % n == 0
+        {
+            let all = self.states.iter().map(|(key, state)| Record { time, value: clone(key, state) });
+            out.snapshots.extend(all);
+        }
+    }
+}
+
+/// A keyed stream with state: what comes out of it depends on which output is taken.
+pub struct StatefulStream<'s, K: Key, S: 'static, M: 'static> {
+    pub(crate) mapped: Stream<'s, M>,
+    pub(crate) changes: Stream<'s, (K, S)>,
+    pub(crate) snapshots: Stream<'s, (K, S)>,
+    pub(crate) wishes: Rc<RefCell<Wishes<K, S>>>,
+}
+
+impl<'s, K: Key, S: Clone + 'static, M: 'static> StatefulStream<'s, K, S, M> {
+    /// What the step and the timeouts let out, record by record.
+    pub fn mapped(&self) -> Stream<'s, M>
+    where
+        M: Clone,
+    {
+        self.mapped.clone()
+    }
+
+    /// Per batch, each key that had a record in it and still has a state then, once, with that
+    /// state. Their event time is the watermark after the batch.
+    pub fn state_changes(&self) -> Stream<'s, (K, S)> {
+        let mut wishes = self.wishes.borrow_mut();
+        wishes.changes = true;
+        wishes.clone = Some(|key, state| (key.clone(), state.clone()));
+        self.changes.clone()
+    }
+
+    /// After each `every` batches, all keys with their states, the untouched ones too.
+    ///
+    /// # Panics
+    /// If `every` is 0, or two different numbers were asked for on one stream.
+    pub fn state_snapshots(&self, every: u64) -> Stream<'s, (K, S)> {
+        assert!(every > 0, "a snapshot every 0 batches cannot be taken");
+        let mut wishes = self.wishes.borrow_mut();
+        let before = std::mem::replace(&mut wishes.snapshots_every, every);
+        assert!(before == 0 || before == every, "snapshots every {before} and every {every} batches");
+        wishes.clone = Some(|key, state| (key.clone(), state.clone()));
+        self.snapshots.clone()
+    }
+}
+
+impl<'s, K: Key, S: 'static, M: 'static> StatefulStream<'s, K, S, M> {
+    /// As [`StatefulStream::mapped`], for states and values that cannot be cloned.
+    pub fn into_mapped(self) -> Stream<'s, M> {
+        self.mapped
+    }
+}

@@ -1,0 +1,389 @@
+//! A store of states by key: compact, with deadlines in time buckets.
+//!
+//! An open-addressing index of 4-byte slot numbers over pages of slots, so that growing moves no
+//! state. Each slot with a deadline hangs in the list of its minute; a deadline that moved is
+//! found out when the minute comes, so touching a key costs nothing.
+
+use std::collections::BTreeMap;
+use std::hash::Hash;
+
+use hashbrown::HashTable;
+use uptake_model::EventTime;
+
+use crate::hash_of;
+
+/// Slots in a page: large enough that a page's own cost vanishes, small enough not to waste memory.
+const PAGE: usize = 1 << PAGE_BITS;
+const PAGE_BITS: u32 = 10;
+
+/// No slot.
+const NONE: u32 = u32::MAX;
+
+/// A deadline in seconds since 1970, rounded up, as 4 bytes: 0 stands for everything before and
+/// [`NEVER`] for everything after 2106, which then waits for the end of all time: a state may be
+/// kept longer than asked for, never shorter.
+type Seconds = u32;
+const NEVER: Seconds = u32::MAX;
+
+fn seconds_up(time: EventTime) -> Seconds {
+    let seconds = time.0.div_euclid(1000) + i64::from(time.0.rem_euclid(1000) != 0);
+    u32::try_from(seconds.max(0)).unwrap_or(NEVER)
+}
+
+#[derive(Debug)]
+struct Slot<K, S> {
+    key: K,
+    /// `None`: removed, and waiting to be unhooked from its minute.
+    state: Option<S>,
+    deadline: Seconds,
+    /// The next slot of the same minute, or of the free list.
+    next: u32,
+}
+
+/// States by key.
+///
+/// ```
+/// use uptake_flow::{EventTime, KeyedState};
+/// let mut counts: KeyedState<&str, u32> = KeyedState::default();
+/// *counts.entry(&"a", None).get_or_insert(0) += 1;
+/// *counts.entry(&"a", Some(EventTime(60_000))).get_or_insert(0) += 1;
+/// assert_eq!(counts.get(&"a"), Some(&2));
+/// let mut over = Vec::new();
+/// counts.expire(EventTime(60_001), &mut |key, n| over.push((*key, n)));
+/// assert_eq!((over, counts.len()), (vec![("a", 2)], 0));
+/// ```
+#[derive(Debug)]
+pub struct KeyedState<K, S> {
+    index: HashTable<u32>,
+    pages: Vec<Vec<Slot<K, S>>>,
+    free: u32,
+    /// By minute of the deadline, the first slot of the minute's list.
+    minutes: BTreeMap<u32, u32>,
+    /// The slot used last: events of one key often follow one another.
+    recent: u32,
+    /// A bit for each slot touched since [`KeyedState::drain_touched`], and their numbers.
+    touched: Option<(Vec<u64>, Vec<u32>)>,
+}
+
+impl<K, S> Default for KeyedState<K, S> {
+    fn default() -> Self {
+        Self {
+            index: HashTable::new(),
+            pages: Vec::new(),
+            free: NONE,
+            minutes: BTreeMap::new(),
+            recent: NONE,
+            touched: None,
+        }
+    }
+}
+
+impl<K: Eq + Hash + Clone, S> KeyedState<K, S> {
+    /// From now on remembers which keys are touched, for [`KeyedState::drain_touched`].
+    pub fn track_touched(&mut self) {
+        self.touched.get_or_insert_default();
+    }
+
+    /// How many keys have a state.
+    pub fn len(&self) -> usize {
+        self.index.len()
+    }
+
+    /// Whether no key has a state.
+    pub fn is_empty(&self) -> bool {
+        self.index.is_empty()
+    }
+
+    #[inline]
+    fn slot(&self, n: u32) -> &Slot<K, S> {
+        &self.pages[n as usize >> PAGE_BITS][n as usize % PAGE]
+    }
+
+    #[inline]
+    fn slot_mut(&mut self, n: u32) -> &mut Slot<K, S> {
+        &mut self.pages[n as usize >> PAGE_BITS][n as usize % PAGE]
+    }
+
+    #[inline]
+    fn find(&self, key: &K) -> Option<u32> {
+        if self.recent != NONE {
+            let slot = self.slot(self.recent);
+            if slot.key == *key && slot.state.is_some() {
+                return Some(self.recent);
+            }
+        }
+        self.index.find(hash_of(key), |&n| self.slot(n).key == *key).copied()
+    }
+
+    /// The state of `key`.
+    pub fn get(&self, key: &K) -> Option<&S> {
+        self.find(key).and_then(|n| self.slot(n).state.as_ref())
+    }
+
+    /// The place of `key`'s state, to read, set or clear. It must hold a state when it is let
+    /// go of, or [`KeyedState::settle`] must be called for the key.
+    ///
+    /// `deadline`: the key is handed to [`KeyedState::expire`] once the watermark has passed it;
+    /// the latest one given holds. `None` sets none and leaves one that was set.
+    #[inline]
+    pub fn entry(&mut self, key: &K, deadline: Option<EventTime>) -> &mut Option<S> {
+        let n = match self.find(key) {
+            Some(n) => n,
+            None => self.insert(key),
+        };
+        self.recent = n;
+        if let Some((bits, list)) = &mut self.touched {
+            let (word, bit) = (n as usize / 64, 1u64 << (n % 64));
+            if word >= bits.len() {
+                bits.resize(word + 1, 0);
+            }
+            if bits[word] & bit == 0 {
+                bits[word] |= bit;
+                list.push(n);
+            }
+        }
+        let slot = &mut self.pages[n as usize >> PAGE_BITS][n as usize % PAGE];
+        if let Some(deadline) = deadline {
+            let seconds = seconds_up(deadline);
+            if slot.next == NONE {
+                slot.deadline = seconds;
+                let head = self.minutes.entry(seconds / 60).or_insert(n);
+                // A slot that is the last of its list points at itself: NONE says "in no list".
+                slot.next = std::mem::replace(head, n);
+            } else {
+                slot.deadline = slot.deadline.max(seconds);
+            }
+        }
+        &mut slot.state
+    }
+
+    #[cold]
+    fn insert(&mut self, key: &K) -> u32 {
+        let slot = Slot { key: key.clone(), state: None, deadline: 0, next: NONE };
+        let n = if self.free != NONE {
+            let n = self.free;
+            self.free = self.slot(n).next;
+            *self.slot_mut(n) = slot;
+            n
+        } else {
+            if self.pages.last().is_none_or(|page| page.len() == PAGE) {
+                self.pages.push(Vec::with_capacity(PAGE));
+            }
+            let page = self.pages.len() - 1;
+            self.pages[page].push(slot);
+            (page * PAGE + self.pages[page].len() - 1) as u32
+        };
+        let pages = &self.pages;
+        self.index.insert_unique(hash_of(key), n, |&n| {
+            hash_of(&pages[n as usize >> PAGE_BITS][n as usize % PAGE].key)
+        });
+        n
+    }
+
+    /// Forgets `key` if its entry was left without a state.
+    #[inline]
+    pub fn settle(&mut self, key: &K) {
+        let Some(n) = self.find_empty(key) else { return };
+        self.unindex(n);
+        if self.slot(n).next == NONE {
+            self.release(n);
+        }
+    }
+
+    /// The slot of `key` if it is empty: only the one just used can be.
+    #[inline]
+    fn find_empty(&self, key: &K) -> Option<u32> {
+        let n = self.recent;
+        (n != NONE && self.slot(n).state.is_none() && self.slot(n).key == *key).then_some(n)
+    }
+
+    fn unindex(&mut self, n: u32) {
+        let hash = hash_of(&self.slot(n).key);
+        if let Ok(found) = self.index.find_entry(hash, |&m| m == n) {
+            found.remove();
+        }
+        if self.recent == n {
+            self.recent = NONE;
+        }
+    }
+
+    fn release(&mut self, n: u32) {
+        let free = self.free;
+        let slot = self.slot_mut(n);
+        slot.next = free;
+        self.free = n;
+    }
+
+    /// Hands over every key whose deadline lies before `watermark`, once, and forgets it.
+    /// Of one minute those with the later deadline may come first.
+    pub fn expire(&mut self, watermark: EventTime, over: &mut dyn FnMut(&K, S)) {
+        if watermark.0 < 0 {
+            return;
+        }
+        // A deadline in whole seconds is over if it is smaller than the watermark's seconds, or
+        // equal and the watermark is some milliseconds further on.
+        let reached = (watermark.0 / 1000) as u64 + u64::from(watermark.0 % 1000 != 0);
+        let is_over = |deadline: Seconds| match deadline {
+            NEVER => watermark == EventTime::MAX,
+            deadline => u64::from(deadline) < reached,
+        };
+        while let Some(minute) = self.minutes.first_entry() {
+            if !is_over(minute.key().saturating_mul(60)) {
+                return;
+            }
+            let (minute, mut n) = minute.remove_entry();
+            let mut kept = Vec::new();
+            loop {
+                let slot = self.slot_mut(n);
+                let (next, deadline) = (slot.next, slot.deadline);
+                if slot.state.is_none() {
+                    self.release(n);
+                } else if is_over(deadline) {
+                    let state = slot.state.take();
+                    self.unindex(n);
+                    if let Some(state) = state {
+                        over(&self.slot(n).key, state);
+                    }
+                    self.release(n);
+                } else {
+                    kept.push(n);
+                }
+                if next == n {
+                    break;
+                }
+                n = next;
+            }
+            let mut same_minute = false;
+            for n in kept {
+                let of = self.slot(n).deadline / 60;
+                same_minute |= of == minute;
+                let head = self.minutes.entry(of).or_insert(n);
+                let next = std::mem::replace(head, n);
+                self.slot_mut(n).next = next;
+            }
+            if same_minute {
+                return;
+            }
+        }
+    }
+
+    /// Each key touched since the last call that still has a state, once, in the order of first
+    /// touch. Needs [`KeyedState::track_touched`].
+    pub fn drain_touched(&mut self, each: &mut dyn FnMut(&K, &mut S)) {
+        let Some((bits, list)) = &mut self.touched else { return };
+        for n in list.drain(..) {
+            bits[n as usize / 64] &= !(1 << (n % 64));
+            let slot = &mut self.pages[n as usize >> PAGE_BITS][n as usize % PAGE];
+            if let Some(state) = &mut slot.state {
+                each(&slot.key, state);
+            }
+        }
+    }
+
+    /// All keys and their states, in no particular order.
+    pub fn iter(&self) -> impl Iterator<Item = (&K, &S)> {
+        self.pages.iter().flatten().filter_map(|slot| slot.state.as_ref().map(|state| (&slot.key, state)))
+    }
+
+    /// Bytes held on the heap, without what the states hold there themselves.
+    pub fn heap_bytes(&self) -> usize {
+        // An index of a power of two of buckets, each with 4 bytes and a control byte.
+        (self.index.capacity() * 8 / 7).next_power_of_two() * 5 + self.pages.len() * PAGE * size_of::<Slot<K, S>>()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use proptest::prelude::*;
+
+    use super::*;
+
+    /// The obviously right one: a map from key to state and deadline.
+    #[derive(Default)]
+    struct Plain(BTreeMap<u8, (u32, Option<i64>)>);
+
+    #[derive(Clone, Debug)]
+    enum Step {
+        Add(u8, Option<i64>),
+        Remove(u8, Option<i64>),
+        Expire(i64),
+        Touched,
+    }
+
+    fn step() -> impl Strategy<Value = Step> {
+        let deadline = || prop::option::of(0i64..600);
+        prop_oneof![
+            6 => (0u8..40, deadline()).prop_map(|(k, d)| Step::Add(k, d)),
+            2 => (0u8..40, deadline()).prop_map(|(k, d)| Step::Remove(k, d)),
+            1 => (0i64..700).prop_map(Step::Expire),
+            1 => Just(Step::Touched),
+        ]
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(600))]
+
+        #[test]
+        fn a_keyed_state_is_a_map_with_deadlines(steps in prop::collection::vec(step(), 0..300)) {
+            let (mut fast, mut plain) = (KeyedState::<u8, u32>::default(), Plain::default());
+            fast.track_touched();
+            let mut touched = std::collections::BTreeSet::new();
+            for step in steps {
+                match step {
+                    Step::Add(k, d) => {
+                        *fast.entry(&k, d.map(|d| EventTime(d * 1000))).get_or_insert(0) += 1;
+                        let entry = plain.0.entry(k).or_default();
+                        entry.0 += 1;
+                        entry.1 = entry.1.max(d);
+                        touched.insert(k);
+                    }
+                    Step::Remove(k, d) => {
+                        fast.entry(&k, d.map(|d| EventTime(d * 1000))).take();
+                        fast.settle(&k);
+                        plain.0.remove(&k);
+                    }
+                    Step::Expire(at) => {
+                        let mut over = Vec::new();
+                        fast.expire(EventTime(at * 1000), &mut |k, s| over.push((*k, s)));
+                        over.sort_unstable();
+                        let expected: Vec<_> = plain.0.iter()
+                            .filter(|(_, (_, d))| d.is_some_and(|d| d < at)).map(|(k, (s, _))| (*k, *s)).collect();
+                        plain.0.retain(|_, (_, d)| d.is_none_or(|d| d >= at));
+                        prop_assert_eq!(over, expected);
+                    }
+                    Step::Touched => {
+                        let mut got = Vec::new();
+                        fast.drain_touched(&mut |k, _| got.push(*k));
+                        got.sort_unstable();
+                        let expected: Vec<u8> =
+                            touched.iter().filter(|k| plain.0.contains_key(k)).copied().collect();
+                        touched.clear();
+                        prop_assert_eq!(got, expected);
+                    }
+                }
+                prop_assert_eq!(fast.len(), plain.0.len());
+                for k in 0..40 {
+                    prop_assert_eq!(fast.get(&k), plain.0.get(&k).map(|(s, _)| s));
+                }
+            }
+            let mut all: Vec<_> = fast.iter().map(|(k, s)| (*k, *s)).collect();
+            all.sort_unstable();
+            prop_assert_eq!(all, plain.0.into_iter().map(|(k, (s, _))| (k, s)).collect::<Vec<_>>());
+        }
+    }
+
+    #[test]
+    fn deadlines_out_of_range_keep_a_state_longer_never_shorter() {
+        let mut states = KeyedState::<u8, ()>::default();
+        *states.entry(&1, Some(EventTime(i64::MAX))) = Some(());
+        *states.entry(&2, Some(EventTime(-5))) = Some(());
+        let mut over = Vec::new();
+        states.expire(EventTime(-1), &mut |k, ()| over.push(*k));
+        states.expire(EventTime::LATEST, &mut |k, ()| over.push(*k));
+        assert_eq!(over, [2]);
+        states.expire(EventTime::MAX, &mut |k, ()| over.push(*k));
+        assert_eq!(over, [2, 1]);
+    }
+}
