@@ -8,6 +8,7 @@
 
 pub mod archive;
 pub mod error;
+mod guard;
 pub mod input;
 pub mod log;
 pub mod table;

@@ -78,11 +78,14 @@ fn updates<'s>(flow: &Flow<'s>, plays: &Plays, form: Form) -> Stream<'s, Update>
 ///
 /// # Errors
 /// None of its own.
-pub fn table(plays: &Plays, form: Form, workers: usize) -> Result<(usize, BTreeMap<String, Requests>), Error> {
+pub fn table(
+    plays: &Plays,
+    form: Form,
+    workers: usize,
+) -> Result<(usize, BTreeMap<String, Requests>), Error> {
     let plays = plays.clone();
     let options = Options { workers, ..Options::default() };
-    let collected: Vec<Collected<Update>> =
-        run(&options, move |flow| updates(flow, &plays, form).collect())?;
+    let collected: Vec<Collected<Update>> = run(&options, move |flow| updates(flow, &plays, form).collect())?;
     let (mut emitted, mut table) = (0, BTreeMap::<String, Requests>::new());
     for (_, (video, requests)) in collected.iter().flat_map(Collected::take) {
         emitted += 1;

@@ -43,11 +43,11 @@ use std::hash::Hash;
 use timely::ExchangeData;
 
 pub use process::{Context, Process};
-pub use run::{Error, Flow, Options, run};
+pub use run::{Error, Flow, Options, Stop, run};
 pub use source::{Batch, Batches, Poll, Source};
 pub use spec::{State, StateSpec, StatefulStream};
 pub use state::KeyedState;
-pub use stream::{Collected, Emit, KeyedStream, Record, Stream};
+pub use stream::{Collected, Emit, KeyedStream, Record, Stream, To};
 pub use uptake_model::EventTime;
 
 /// What may travel between workers: owned, sendable, serialisable.

@@ -29,7 +29,11 @@ pub(crate) trait Logic: 'static {
     fn start(&mut self) {}
     fn record(&mut self, record: Record<Self::In>, watermark: EventTime, main: &mut Vec<Record<Self::Main>>);
     fn side(&mut self, record: Record<Self::Side>);
-    fn end_batch(&mut self, watermark: EventTime, out: &mut Outputs<Self::Main, Self::Change, Self::Snapshot>);
+    fn end_batch(
+        &mut self,
+        watermark: EventTime,
+        out: &mut Outputs<Self::Main, Self::Change, Self::Snapshot>,
+    );
 }
 
 /// What goes out at the end of a batch.

@@ -103,7 +103,8 @@ impl Stop {
 /// Fills one batch from one source: the source, and where its records go.
 trait Feed {
     /// One piece of work; records and progress have been sent when it returns.
-    fn poll(&mut self, batch: u64, watermark: EventTime, progress: &mut Vec<Progress>) -> Result<Poll, Error>;
+    fn poll(&mut self, batch: u64, watermark: EventTime, progress: &mut Vec<Progress>)
+    -> Result<Poll, Error>;
     fn advance_to(&mut self, batch: u64);
 }
 
@@ -115,7 +116,12 @@ struct TypedFeed<D: Clone + 'static, S> {
 }
 
 impl<D: Clone + 'static, S: Source<D>> Feed for TypedFeed<D, S> {
-    fn poll(&mut self, batch: u64, watermark: EventTime, progress: &mut Vec<Progress>) -> Result<Poll, Error> {
+    fn poll(
+        &mut self,
+        batch: u64,
+        watermark: EventTime,
+        progress: &mut Vec<Progress>,
+    ) -> Result<Poll, Error> {
         let mut batch =
             Batch { number: batch, source: self.number, watermark, records: &mut self.records, progress };
         let poll = self.source.poll(&mut batch).map_err(Error::Failed)?;

@@ -129,14 +129,25 @@ impl<K: Key, V: Data, S: 'static, M: 'static> StateSpec<K, V, S, M> {
     }
 
     /// The logic of the operator; `mine` tells this worker's keys.
-    pub(crate) fn into_logic(self, mine: impl Fn(&K) -> bool, wishes: Rc<RefCell<Wishes<K, S>>>) -> MapWithState<K, V, S, M> {
+    pub(crate) fn into_logic(
+        self,
+        mine: impl Fn(&K) -> bool,
+        wishes: Rc<RefCell<Wishes<K, S>>>,
+    ) -> MapWithState<K, V, S, M> {
         let mut states = KeyedState::default();
         for (key, time, state) in self.initial {
             if mine(&key) {
                 *states.entry(&key, self.timeout_ms.map(|ms| time.plus(ms))) = Some(state);
             }
         }
-        MapWithState { step: self.step, timeout_ms: self.timeout_ms, on_timeout: self.on_timeout, states, wishes, batch: 0 }
+        MapWithState {
+            step: self.step,
+            timeout_ms: self.timeout_ms,
+            on_timeout: self.on_timeout,
+            states,
+            wishes,
+            batch: 0,
+        }
     }
 }
 

@@ -288,7 +288,8 @@ impl<K: Eq + Hash + Clone, S> KeyedState<K, S> {
     /// Bytes held on the heap, without what the states hold there themselves.
     pub fn heap_bytes(&self) -> usize {
         // An index of a power of two of buckets, each with 4 bytes and a control byte.
-        (self.index.capacity() * 8 / 7).next_power_of_two() * 5 + self.pages.len() * PAGE * size_of::<Slot<K, S>>()
+        (self.index.capacity() * 8 / 7).next_power_of_two() * 5
+            + self.pages.len() * PAGE * size_of::<Slot<K, S>>()
     }
 }
 

@@ -206,19 +206,30 @@ impl<'s, K: Key, V: Data> KeyedStream<'s, K, V> {
     }
 
     /// Runs `process` on the values of this worker's keys and, beside them, on those of `side`,
-    /// of which one with the hash `side_key` gives comes to the worker of the keys with the same
-    /// hash. Both have come completely when a batch ends.
+    /// each on the worker that `to` names. Both have come completely when a batch ends.
     pub fn process_with<P: Process<K, V>>(
         self,
         side: Stream<'s, P::Side>,
-        side_key: impl Fn(&P::Side) -> K + 'static,
+        to: impl Fn(&P::Side) -> To<K> + 'static,
         process: P,
     ) -> Stream<'s, P::Out> {
         let route = |(key, _): &(K, V)| shard_of(hash_of(key));
-        let side_route = move |value: &P::Side| shard_of(hash_of(&side_key(value)));
+        let side_route = move |value: &P::Side| match to(value) {
+            To::Key(key) => shard_of(hash_of(&key)),
+            To::Worker(worker) => worker as u64,
+        };
         let logic = ProcessLogic { process, types: PhantomData };
         operator::build(&self.flow, "process", self.inner, route, side.inner, side_route, logic).0
     }
+}
+
+/// Where a record of a connected stream goes.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum To<K> {
+    /// To the worker that has this key.
+    Key(K),
+    /// To the worker of this number.
+    Worker(usize),
 }
 
 /// The values of the running batch by key.

@@ -2,7 +2,9 @@
 
 use std::sync::{Arc, Mutex};
 
-use uptake_flow::{Batches, Context, Emit, EventTime, Options, Process, Source, StateSpec, hours, minutes, run};
+use uptake_flow::{
+    Batches, Context, Emit, EventTime, Options, Process, Source, StateSpec, To, hours, minutes, run,
+};
 
 type Input = Vec<Vec<(EventTime, (String, i64))>>;
 
@@ -28,8 +30,7 @@ struct Output {
 /// What comes out, as `batch: text`, sorted within a batch where several workers took part.
 fn outputs(input: Input, spec: Spec, snapshots_every: u64, workers: usize) -> Output {
     let results = run(&Options { workers, ..Options::default() }, move |flow| {
-        let stateful =
-            flow.source(Batches::new(flow.worker(), input.clone())).keyed().map_with_state(spec());
+        let stateful = flow.source(Batches::new(flow.worker(), input.clone())).keyed().map_with_state(spec());
         let snapshots = stateful.state_snapshots(snapshots_every);
         (stateful.mapped().collect(), stateful.state_changes().collect(), snapshots.collect())
     })
@@ -132,7 +133,8 @@ fn timing_out() -> StateSpec<String, i64, i64, String> {
 
 #[test]
 fn an_idle_key_is_handed_over_once() {
-    let out = outputs(input(&["0 a 1", "5 b 1", "10 b 1", "11 b 1", "12 b 1 | 12 a 1", ""]), timing_out, 100, 1);
+    let out =
+        outputs(input(&["0 a 1", "5 b 1", "10 b 1", "11 b 1", "12 b 1 | 12 a 1", ""]), timing_out, 100, 1);
     let a_is_over: Vec<_> = out.mapped.iter().filter(|m| m.contains("over")).collect();
     // a is over when the watermark has passed minute 10, in batch 3; it comes again, fresh; at
     // the end of the input everything is over.
@@ -274,10 +276,11 @@ fn connected_streams_have_both_come_when_a_batch_ends() {
             let name = |k: &str, n: &str| (EventTime(0), (k.to_owned(), n.to_owned()));
             let names = vec![vec![name("b", "Bee"), name("a", "Ay")], vec![name("c", "Sea")]];
             let names = flow.source(Batches::new(flow.worker(), names));
-            values.keyed().process_with(names, |(k, _)| k.clone(), Named::default()).collect()
+            values.keyed().process_with(names, |(k, _)| To::Key(k.clone()), Named::default()).collect()
         })
         .unwrap();
-        let mut out: Vec<_> = results.iter().flat_map(|r| r.take()).map(|(b, t)| format!("{b} {t}")).collect();
+        let mut out: Vec<_> =
+            results.iter().flat_map(|r| r.take()).map(|(b, t)| format!("{b} {t}")).collect();
         out.sort();
         assert_eq!(out, ["0 Ay: a 1", "0 Bee: b 2", "1 Ay: a 4", "1 Sea: c 3"], "{workers} workers");
     }

@@ -128,6 +128,9 @@ mod tests {
         assert_ne!(RequestId::from_text(b"00000000000000FF"), RequestId(255));
         assert_ne!(RequestId::from_text(b"ff"), RequestId(255));
         assert_eq!(MemberHash::from_text(b""), MemberHash::NONE);
-        assert_ne!(DimsHash::from_values([b"a".as_slice(), b"bc"]), DimsHash::from_values([b"ab".as_slice(), b"c"]));
+        assert_ne!(
+            DimsHash::from_values([b"a".as_slice(), b"bc"]),
+            DimsHash::from_values([b"ab".as_slice(), b"c"])
+        );
     }
 }

@@ -61,7 +61,8 @@ impl Segments {
                 segment.push(index);
             }
             if segments.contains(&segment) {
-                mistakes.push(format!("the segment {:?} is given twice", dimensions_of(&dimensions, &segment)));
+                mistakes
+                    .push(format!("the segment {:?} is given twice", dimensions_of(&dimensions, &segment)));
             }
             segments.push(segment);
         }
@@ -94,41 +95,56 @@ impl Segments {
             Arc::from(name)
         })
     }
+}
 
-    /// The canonical name of the segment that `text` asks for: `country=BR,device=tv` in any
-    /// order of its parts; the empty text is everyone.
-    ///
-    /// # Errors
-    /// What is wrong with the text, and which segments there are.
-    pub fn canonical(&self, text: &str) -> Result<String, String> {
-        let mut asked = Vec::new();
-        for part in text.split(',').filter(|p| !p.trim().is_empty()) {
-            let Some((name, value)) = part.split_once('=') else {
-                return Err(format!("{part:?} is not of the form dimension=value"));
-            };
-            asked.push((name.trim(), value.trim()));
+/// The name, as it is stored, of the segment that somebody asks for: `country=BR,device=tv` in any
+/// order of its parts; the empty text is everyone. `stored` are the names that are kept.
+///
+/// A group of which no member was seen has no tallies, and its name is returned all the same.
+///
+/// # Errors
+/// If the text is not of that form, or no segment is kept by those dimensions.
+///
+/// ```
+/// use uptake_model::segment::find;
+/// let stored = ["", "country=BR,device=tv"];
+/// assert_eq!(find("device=tv, country=BR", stored).unwrap(), "country=BR,device=tv");
+/// assert_eq!(find("device=web,country=FR", stored).unwrap(), "country=FR,device=web");
+/// assert!(find("country=BR", stored).is_err());
+/// ```
+pub fn find<'a>(asked: &str, stored: impl IntoIterator<Item = &'a str>) -> Result<String, String> {
+    let mut parts = Vec::new();
+    for part in asked.split(',').map(str::trim).filter(|p| !p.is_empty()) {
+        let Some((name, value)) = part.split_once('=') else {
+            return Err(format!("{part:?} is not of the form dimension=value"));
+        };
+        let mut canonical = format!("{}=", name.trim());
+        // Who copies a stored name copies its escapes too.
+        if value.contains('%') {
+            canonical.push_str(value)
+        } else {
+            escape_into(&mut canonical, value.trim())
         }
-        for segment in &self.segments {
-            let mut values = Vec::new();
-            for &d in segment {
-                values.extend(asked.iter().find(|(name, _)| *name == self.dimensions[d]));
-            }
-            if values.len() == segment.len() && asked.len() == segment.len() {
-                let parts: Vec<String> = values
-                    .iter()
-                    .map(|(name, value)| {
-                        let mut part = format!("{name}=");
-                        escape_into(&mut part, value);
-                        part
-                    })
-                    .collect();
-                return Ok(parts.join(","));
-            }
-        }
-        let known: Vec<String> =
-            self.segments.iter().map(|s| format!("[{}]", dimensions_of(&self.dimensions, s).join(","))).collect();
-        Err(format!("no segment is kept by those dimensions; there are {}", known.join(" ")))
+        parts.push(canonical);
     }
+    let dimension = |part: &str| part.split('=').next().unwrap_or_default().to_owned();
+    let mut kept = std::collections::BTreeSet::new();
+    for name in stored {
+        let dimensions: Vec<String> = name.split(',').filter(|p| !p.is_empty()).map(dimension).collect();
+        let found: Option<Vec<&String>> =
+            dimensions.iter().map(|d| parts.iter().find(|p| dimension(p) == *d)).collect();
+        match found {
+            Some(found) if found.len() == parts.len() => {
+                return Ok(found.into_iter().map(String::as_str).collect::<Vec<_>>().join(","));
+            }
+            _ => drop(kept.insert(format!("[{}]", dimensions.join(",")))),
+        }
+    }
+    if parts.is_empty() {
+        return Ok(String::new());
+    }
+    let kept: Vec<String> = kept.into_iter().collect();
+    Err(format!("no segment is kept by those dimensions; there are: {}", kept.join(" ")))
 }
 
 fn dimensions_of(dimensions: &[String], segment: &[usize]) -> Vec<String> {
@@ -167,11 +183,12 @@ mod tests {
 
     #[test]
     fn a_segment_is_asked_for_in_any_order() {
-        let s = segments(&[&[], &["country", "device"]]).unwrap();
-        assert_eq!(s.canonical("device=tv, country=BR").unwrap(), "country=BR,device=tv");
-        assert_eq!(s.canonical("").unwrap(), "");
-        assert!(s.canonical("country=BR").unwrap_err().contains("[country,device]"));
-        assert!(s.canonical("BR").unwrap_err().contains("dimension=value"));
+        let stored = ["", "country=BR,device=tv", "country=US,device=a%2Cb"];
+        assert_eq!(find("", stored).unwrap(), "");
+        assert_eq!(find("device=a%2Cb,country=US", stored).unwrap(), "country=US,device=a%2Cb");
+        assert!(find("country=BR", stored).unwrap_err().contains("[country,device]"));
+        assert!(find("BR", stored).unwrap_err().contains("dimension=value"));
+        assert_eq!(find("", []).unwrap(), "", "an empty table has everyone, with nothing");
     }
 
     #[test]

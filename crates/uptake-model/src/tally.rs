@@ -261,7 +261,7 @@ pub struct TallySets {
 }
 
 /// A tally as a row of the table or of the archive: absolute values, safe to write again.
-#[derive(Clone, PartialEq, Debug)]
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
 pub struct TallyRow {
     /// The video, as its id came in the events.
     pub video_id: Arc<str>,
@@ -333,6 +333,9 @@ mod tests {
         let counts = tally.counts(limits);
         let error = (counts.plays as f64 / 100_000.0 - 1.0).abs();
         assert!(!counts.exact && error < 4.0 / 64.0, "4 standard errors of 1/√4096, was {error}");
-        assert!((tally.sets().played.estimate().round() as u64) == counts.plays, "others read the same number");
+        assert!(
+            (tally.sets().played.estimate().round() as u64) == counts.plays,
+            "others read the same number"
+        );
     }
 }

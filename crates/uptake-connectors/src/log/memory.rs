@@ -35,12 +35,7 @@ impl MemoryLog {
         self.topics.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn with<T>(
-        &self,
-        topic: &str,
-        partition: u32,
-        f: impl FnOnce(&mut Partition) -> Result<T>,
-    ) -> Result<T> {
+    fn with<T>(&self, topic: &str, partition: u32, f: impl FnOnce(&mut Partition) -> Result<T>) -> Result<T> {
         let mut topics = self.lock();
         let Some(all) = topics.get_mut(topic) else {
             return Err(LogError::UnknownTopic { topic: topic.to_owned() });

@@ -158,9 +158,7 @@ const COUNT_MAX: u64 = 1 << 62;
 
 fn check_range(rows: &[TallyRow]) -> Result<()> {
     match rows.iter().find(|row| row.counts.plays >= COUNT_MAX || row.counts.impressions >= COUNT_MAX) {
-        Some(row) => {
-            Err(TableError::OutOfRange { video_id: row.video_id.to_string(), epoch: row.epoch.0 })
-        }
+        Some(row) => Err(TableError::OutOfRange { video_id: row.video_id.to_string(), epoch: row.epoch.0 }),
         None => Ok(()),
     }
 }

@@ -6,7 +6,8 @@
 //! compact theta sketch in the bytes of Apache DataSketches. `PRAGMA user_version` is the version
 //! of this layout. One process may write while others read.
 
-use std::fs;
+use std::fs::{self, File};
+use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -115,8 +116,7 @@ impl SqliteTable {
         if !path.exists() {
             return Err(TableError::Missing { path });
         }
-        let table =
-            Self::connect(path, OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX)?;
+        let table = Self::connect(path, OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX)?;
         match table.layout()? {
             Layout::Ours => Ok(table),
             Layout::Empty => Err(TableError::Missing { path: table.path }),
@@ -124,6 +124,15 @@ impl SqliteTable {
     }
 
     fn connect(path: PathBuf, flags: OpenFlags) -> Result<Self> {
+        // The driver takes a file that is shorter than its header for an empty one.
+        let foreign = |path: &Path| {
+            let mut head = Vec::new();
+            let read = File::open(path).and_then(|file| file.take(16).read_to_end(&mut head));
+            read.is_ok() && !head.is_empty() && head != b"SQLite format 3\0"
+        };
+        if foreign(&path) {
+            return Err(TableError::Foreign { path });
+        }
         let connection =
             Connection::open_with_flags(&path, flags).map_err(|e| TableError::sqlite("open", &path, e))?;
         let table = Self { connection, path };
@@ -166,8 +175,8 @@ impl SqliteTable {
         match version {
             0 if tables == 0 => Ok(Layout::Empty),
             VERSION => {
-                let id: i64 = self
-                    .on("open", |db| db.pragma_query_value(None, "application_id", |row| row.get(0)))?;
+                let id: i64 =
+                    self.on("open", |db| db.pragma_query_value(None, "application_id", |row| row.get(0)))?;
                 if id == APPLICATION_ID { Ok(Layout::Ours) } else { Err(self.foreign()) }
             }
             found if found > VERSION => {
@@ -351,7 +360,8 @@ impl Table for SqliteTable {
     fn get(&self, video: &str, segment: &str, epoch: Epoch) -> Result<Option<TallyRow>> {
         let found = self.on("read", |db| {
             db.prepare(&format!(
-                "SELECT {BARE}, played, shown FROM tallies WHERE video_id = ?1 AND segment = ?2 AND epoch = ?3"
+                "SELECT {BARE}, played, shown FROM tallies
+                 WHERE video_id = ?1 AND segment = ?2 AND epoch = ?3"
             ))?
             .query_row(params![video, segment, epoch.0], |row| {
                 let set = |index| Ok::<_, rusqlite::Error>(blob(row, index)?.map(decode_set));
@@ -454,8 +464,6 @@ impl Table for SqliteTable {
     }
 
     fn is_empty(&self) -> Result<bool> {
-        self.on("read", |db| {
-            db.query_row("SELECT NOT EXISTS (SELECT 1 FROM tallies)", [], |row| row.get(0))
-        })
+        self.on("read", |db| db.query_row("SELECT NOT EXISTS (SELECT 1 FROM tallies)", [], |row| row.get(0)))
     }
 }

@@ -5,14 +5,12 @@
 //! A record that fits is valid JSON with these values at these paths: the constant bytes were
 //! valid around values of the same types, and every string and number is checked as it is passed.
 
+use super::DecodeConfig;
 use super::leaf::{Leaf, Node, Plan, Shape, kind_of};
-use super::{DecodeConfig, scan};
+use super::scan::{self, Window};
 use crate::event::Kind;
 
-/// Longest record to learn from, in bytes: longer ones are rare and their layouts, too.
-pub(super) const RECORD_BYTES_MAX: usize = 4096;
-/// How far a record may reach to be tried at all: some values may be longer than when learned.
-pub(super) const REACH_BYTES_MAX: usize = 2 * RECORD_BYTES_MAX;
+/// Most values of a record to learn from: longer lists seldom have the same length twice.
 const VALUES_MAX: usize = 64;
 const DEPTH_MAX: usize = 32;
 
@@ -23,113 +21,141 @@ pub(super) struct Layout {
     pub(super) kind: Option<Kind>,
     /// The leaves of such a record before its values are read: what is not there, and constants.
     template: Vec<Leaf>,
+    first: Constant,
     steps: Vec<Step>,
-    last: Constant,
-    /// The constant bytes in words, each with a mask of the bytes that count.
-    words: Vec<(u64, u64)>,
+    /// The constant bytes beyond the first 16 of each run.
+    words: Vec<Word>,
 }
 
-/// Constant bytes, then a value.
+/// A value, then constant bytes.
 #[derive(PartialEq, Eq, Debug)]
 struct Step {
-    constant: Constant,
     /// A string, up to its closing quote, or else a number.
     string: bool,
     /// Where the value goes; past the end of the leaves if nobody wants it.
     leaf: u16,
+    constant: Constant,
 }
 
-/// Bytes that are always the same: a run of `Layout::words`.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+/// Bytes that are always the same. Between two values there are seldom more than 16.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 struct Constant {
-    first: u32,
-    words: u32,
+    word: Word,
     bytes: u32,
+    /// The rest is a run of `Layout::words`.
+    more_from: u32,
+    more: u32,
+}
+
+/// Up to 16 constant bytes and which of the 16 count.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+struct Word {
+    bytes: [u64; 2],
+    mask: [u64; 2],
+}
+
+impl Word {
+    fn new(bytes: &[u8]) -> Self {
+        let (mut word, mut mask) = ([0; 16], [0; 16]);
+        for ((place, byte), mask) in word.iter_mut().zip(bytes).zip(&mut mask) {
+            (*place, *mask) = (*byte, 0xff);
+        }
+        Self { bytes: halves(&word), mask: halves(&mask) }
+    }
+
+    /// 0 if this is what stands at `at`.
+    #[inline(always)]
+    fn differences(&self, window: &Window, at: usize) -> u64 {
+        (scan::load(window, at) ^ self.bytes[0]) & self.mask[0]
+            | (scan::load(window, at + 8) ^ self.bytes[1]) & self.mask[1]
+    }
+}
+
+#[inline(always)]
+fn halves(bytes: &[u8; 16]) -> [u64; 2] {
+    let both = u128::from_le_bytes(*bytes);
+    [both as u64, (both >> 64) as u64]
 }
 
 impl Layout {
-    /// Reads the record at the start of `bytes` into `leaves`; returns its length, or `None` if
+    /// Reads the record at the start of `window` into `leaves`; returns its length, or `None` if
     /// this layout does not fit. What follows the record is for the caller to judge.
+    /// `written_by` is the number of the layout that wrote these leaves last, `number` this one's.
     #[inline]
-    pub(super) fn read(&self, bytes: &[u8], leaves: &mut [Leaf]) -> Option<usize> {
-        let mut at = 0;
-        let mut steps = self.steps.iter();
+    pub(super) fn read(
+        &self,
+        window: &Window,
+        leaves: &mut [Leaf],
+        written_by: &mut u64,
+        number: u64,
+    ) -> Option<usize> {
         // Most layouts that do not fit differ in the first constant: nothing is written before.
-        let mut next = steps.next();
-        if let Some(step) = next {
-            at = self.pass(step.constant, bytes, at)?;
+        let mut at = self.pass(&self.first, window, 0)?;
+        if *written_by != number {
             leaves.copy_from_slice(self.template.get(..leaves.len())?);
+            *written_by = number;
         }
-        while let Some(step) = next {
+        for step in &self.steps {
             let start = at;
             let mut leaf = Leaf { int: 0, start: start as u32, end: 0, shape: Shape::Text };
             if step.string {
-                at = scan::plain_text_end(bytes, at);
-                if bytes.get(at) != Some(&b'"') {
-                    at = scan::string_end(bytes, start, usize::from(step.leaf) >= leaves.len())?;
+                at = scan::plain_text_end(window, at);
+                if scan::byte(window, at) != b'"' {
+                    at = scan::string_end(window, start, usize::from(step.leaf) >= leaves.len())?;
                 }
-                leaf.end = at as u32;
             } else {
-                let (count, value) = scan::digits(bytes, at);
+                let (count, value) = scan::digits(window, at);
                 at += count;
-                let plain = matches!(count, 1..=15) && (count == 1 || bytes.get(start) != Some(&b'0'));
-                if plain && !matches!(bytes.get(at), Some(b'.' | b'e' | b'E')) {
-                    leaf = Leaf { int: value as i64, start: start as u32, end: at as u32, shape: Shape::Int };
+                // 16 digits may be more of them; a zero is only a zero by itself.
+                let plain = matches!(count, 1..=15) && (count == 1 || scan::byte(window, start) != b'0');
+                if plain && !matches!(scan::byte(window, at), b'.' | b'e' | b'E') {
+                    (leaf.int, leaf.shape) = (value as i64, Shape::Int);
                 } else {
-                    at = scan::number_end(bytes, start)?;
-                    leaf = Leaf::number(bytes.get(start..at)?, start);
+                    at = scan::number_end(window, start)?;
+                    leaf = Leaf::number(window.get(start..at)?, start);
                 }
             }
+            leaf.end = at as u32;
             if let Some(place) = leaves.get_mut(usize::from(step.leaf)) {
                 *place = leaf;
             }
-            next = steps.next();
-            at = self.pass(next.map_or(self.last, |step| step.constant), bytes, at)?;
+            at = self.pass(&step.constant, window, at)?;
         }
         Some(at)
     }
 
-    /// The position after `constant`, if that is what stands at `at`.
+    /// The position after `constant`, if that is what stands at `at` and all of it is in reach.
     #[inline(always)]
-    fn pass(&self, constant: Constant, bytes: &[u8], at: usize) -> Option<usize> {
-        let words = self.words.get(constant.first as usize..)?.get(..constant.words as usize)?;
-        let mut differences = 0;
-        match bytes.get(at..).and_then(|rest| rest.get(..words.len() * 8)) {
-            Some(window) => {
-                for (chunk, (word, mask)) in window.as_chunks::<8>().0.iter().zip(words) {
-                    differences |= (u64::from_le_bytes(*chunk) ^ word) & mask;
-                }
-            }
-            None => differences = self.differences_near_end(words, constant, bytes, at),
+    fn pass(&self, constant: &Constant, window: &Window, at: usize) -> Option<usize> {
+        if constant.word.differences(window, at) != 0 {
+            return None;
         }
-        (differences == 0).then_some(at + constant.bytes as usize)
-    }
-
-    /// The last bytes of a block: whole words would reach past its end.
-    #[cold]
-    fn differences_near_end(
-        &self,
-        words: &[(u64, u64)],
-        constant: Constant,
-        bytes: &[u8],
-        at: usize,
-    ) -> u64 {
-        let expected = words.iter().flat_map(|(word, _)| word.to_le_bytes()).take(constant.bytes as usize);
-        u64::from(!expected.eq(bytes.iter().skip(at).take(constant.bytes as usize).copied()))
+        if constant.more != 0 {
+            let more = self.words.get(constant.more_from as usize..)?.get(..constant.more as usize)?;
+            let mut differences = 0;
+            for (index, word) in more.iter().enumerate() {
+                differences |= word.differences(window, at + 16 + 16 * index);
+            }
+            if differences != 0 {
+                return None;
+            }
+        }
+        let end = at + constant.bytes as usize;
+        if end <= scan::REACH { Some(end) } else { None }
     }
 }
 
 /// The layout of `record`, which the general parser accepted; `None` if it is not worth one: long,
 /// deep, with an escape in a key, or with a key that stands twice.
 pub(super) fn learn(record: &[u8], plan: &Plan, config: &DecodeConfig) -> Option<Layout> {
-    if record.len() > RECORD_BYTES_MAX {
+    if record.len() > scan::REACH {
         return None;
     }
     let layout = Layout {
         kind: None,
         template: vec![Leaf::default(); plan.count],
+        first: Constant::default(),
         steps: Vec::new(),
-        last: Constant { first: 0, words: 0, bytes: 0 },
         words: Vec::new(),
     };
     let mut learner = Learner { record, at: 0, constant_from: 0, plan, config, layout };
@@ -138,10 +164,11 @@ pub(super) fn learn(record: &[u8], plan: &Plan, config: &DecodeConfig) -> Option
     if learner.at != record.len() {
         return None;
     }
-    learner.layout.last = learner.constant(record.len())?;
+    learner.constant(record.len())?;
     let layout = learner.layout;
     let mut leaves = vec![Leaf::default(); plan.count];
-    let fits = layout.read(record, &mut leaves) == Some(record.len());
+    let fits =
+        layout.read(scan::Tail::default().window(record)?, &mut leaves, &mut 0, 1) == Some(record.len());
     // It may not fit its own record: an escape in a wanted value is for the general parser.
     (fits || record.contains(&b'\\')).then_some(layout)
 }
@@ -284,23 +311,26 @@ impl<'a> Learner<'a> {
         if self.layout.steps.len() >= VALUES_MAX {
             return None;
         }
-        let constant = self.constant(start)?;
-        self.layout.steps.push(Step { constant, string, leaf: leaf.unwrap_or(u16::MAX) });
+        self.constant(start)?;
+        let leaf = leaf.unwrap_or(u16::MAX);
+        self.layout.steps.push(Step { string, leaf, constant: Constant::default() });
         self.constant_from = end;
         Some(())
     }
 
-    /// The constant bytes up to `end`, in words.
-    fn constant(&mut self, end: usize) -> Option<Constant> {
+    /// Notes the constant bytes up to `end`: they follow the last value.
+    fn constant(&mut self, end: usize) -> Option<()> {
         let bytes = self.record.get(self.constant_from..end)?;
-        let first = self.layout.words.len();
-        for chunk in bytes.chunks(8) {
-            let (mut word, mut mask) = ([0; 8], [0; 8]);
-            word[..chunk.len()].copy_from_slice(chunk);
-            mask[..chunk.len()].fill(0xff);
-            self.layout.words.push((u64::from_le_bytes(word), u64::from_le_bytes(mask)));
+        let mut words = bytes.chunks(16).map(Word::new);
+        let word = words.next().unwrap_or_default();
+        let more_from = self.layout.words.len() as u32;
+        self.layout.words.extend(words);
+        let more = self.layout.words.len() as u32 - more_from;
+        let constant = Constant { word, bytes: bytes.len() as u32, more_from, more };
+        match self.layout.steps.last_mut() {
+            Some(step) => step.constant = constant,
+            None => self.layout.first = constant,
         }
-        let words = self.layout.words.len() - first;
-        Some(Constant { first: first as u32, words: words as u32, bytes: bytes.len() as u32 })
+        Some(())
     }
 }

@@ -72,13 +72,23 @@ pub(crate) struct Leaves<'a> {
 
 impl<'a> Leaves<'a> {
     #[inline(always)]
-    pub(crate) fn get(&self, index: LeafIndex) -> Leaf {
-        self.leaves.get(usize::from(index.0)).copied().unwrap_or_default()
+    pub(crate) fn get(&self, index: LeafIndex) -> &'a Leaf {
+        const MISSING: &Leaf = &Leaf { int: 0, start: 0, end: 0, shape: Shape::Missing };
+        self.leaves.get(usize::from(index.0)).unwrap_or(MISSING)
     }
 
     /// The text of a scalar as it is written in JSON, without quotes; empty for anything else.
     #[inline(always)]
-    pub(crate) fn text(&self, leaf: Leaf) -> &'a [u8] {
+    pub(crate) fn text(&self, leaf: &Leaf) -> &'a [u8] {
+        match leaf.shape {
+            Shape::Text => self.record.get(leaf.start as usize..leaf.end as usize).unwrap_or_default(),
+            Shape::Missing => b"",
+            _ => self.unusual_text(leaf),
+        }
+    }
+
+    #[inline(never)]
+    fn unusual_text(&self, leaf: &Leaf) -> &'a [u8] {
         let range = leaf.start as usize..leaf.end as usize;
         match leaf.shape {
             Shape::Text | Shape::Int | Shape::Number => self.record.get(range).unwrap_or_default(),
@@ -96,17 +106,18 @@ impl<'a> Leaves<'a> {
         matches!(leaf.shape, Shape::Text | Shape::Unescaped).then(|| self.text(leaf))
     }
 
-    /// The value of a dimension: the first of its places that holds a text that is not empty, a
-    /// number or a truth value; otherwise the first that is there at all.
+    /// The value of a dimension and its text: the first of its places that holds a text that is
+    /// not empty, a number or a truth value; otherwise the first that is there at all.
     #[inline(always)]
-    pub(crate) fn find(&self, place: Place) -> Leaf {
-        let first = self.get(place.first);
-        let Some(second) = place.second else { return first };
-        if !self.text(first).is_empty() {
-            return first;
+    pub(crate) fn find(&self, lookup: Lookup) -> (&'a Leaf, &'a [u8]) {
+        let first = self.get(lookup.first);
+        let text = self.text(first);
+        if !text.is_empty() || lookup.second == LeafIndex::NONE {
+            return (first, text);
         }
-        let second = self.get(second);
-        if !self.text(second).is_empty() || second.shape == Shape::Composite { second } else { first }
+        let second = self.get(lookup.second);
+        let text = self.text(second);
+        if !text.is_empty() || second.shape == Shape::Composite { (second, text) } else { (first, text) }
     }
 }
 
@@ -119,11 +130,12 @@ impl LeafIndex {
     pub(crate) const NONE: Self = Self(u16::MAX);
 }
 
-/// Where a value may stand: at one path or, failing that, at a second one.
+/// How a value is looked up: at one path or, failing that, at a second one.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) struct Place {
+pub(crate) struct Lookup {
     first: LeafIndex,
-    second: Option<LeafIndex>,
+    /// [`LeafIndex::NONE`] if there is only one path.
+    second: LeafIndex,
 }
 
 /// The wanted paths as a tree of object keys.
@@ -160,7 +172,7 @@ pub(crate) enum Found {
     /// The decoded kind.
     Kind,
     /// A value of the record.
-    At(Place),
+    At(Lookup),
 }
 
 /// The configuration, with every path turned into the number of a leaf.
@@ -177,9 +189,9 @@ pub(crate) struct Plan {
     pub(crate) timestamp: LeafIndex,
     /// [`LeafIndex::NONE`] where members are not kept.
     pub(crate) member: LeafIndex,
-    pub(crate) dimensions: Vec<Place>,
-    /// For each rule, the subjects of its conditions.
-    pub(crate) subjects: Vec<Vec<Found>>,
+    pub(crate) dimensions: Vec<Lookup>,
+    /// The subjects of all conditions of all filters, in order.
+    pub(crate) subjects: Vec<Found>,
 }
 
 impl Plan {
@@ -199,30 +211,26 @@ impl Plan {
         let video = paths.dotted(&fields.video_id);
         let timestamp = paths.dotted(&fields.timestamp);
         let member = if keep_member { paths.dotted(&fields.member_id) } else { LeafIndex::NONE };
-        let dimensions: Vec<Place> =
+        let dimensions: Vec<Lookup> =
             segments.dimensions().iter().map(|name| paths.dimension(config, name)).collect();
-        let subjects: Vec<Vec<Found>> = filters
-            .rules()
-            .iter()
-            .map(|rule| {
-                let found = rule.conditions.iter().map(|condition| match &condition.subject {
-                    Subject::Kind => Found::Kind,
-                    Subject::Name(name) => Found::At(match name.as_str() {
-                        "request_id" => paths.one(&fields.request_id),
-                        "video_id" => paths.one(&fields.video_id),
-                        "timestamp" => paths.one(&fields.timestamp),
-                        "member_id" => paths.one(&fields.member_id),
-                        "row" => paths.one(&fields.row),
-                        "position" => paths.one(&fields.position),
-                        name => paths.dimension(config, name),
-                    }),
-                    Subject::Path(path) => Found::At(paths.one(path)),
-                });
-                found.collect()
+        let conditions = filters.rules().iter().flat_map(|rule| &rule.conditions);
+        let subjects: Vec<Found> = conditions
+            .map(|condition| match &condition.subject {
+                Subject::Kind => Found::Kind,
+                Subject::Name(name) => Found::At(match name.as_str() {
+                    "request_id" => paths.one(&fields.request_id),
+                    "video_id" => paths.one(&fields.video_id),
+                    "timestamp" => paths.one(&fields.timestamp),
+                    "member_id" => paths.one(&fields.member_id),
+                    "row" => paths.one(&fields.row),
+                    "position" => paths.one(&fields.position),
+                    name => paths.dimension(config, name),
+                }),
+                Subject::Path(path) => Found::At(paths.one(path)),
             })
             .collect();
-        let uses = |place: &Place| Some(place.first) == kind || (place.second.is_some() && place.second == kind);
-        let places = subjects.iter().flatten().filter_map(|found| match found {
+        let uses = |lookup: &Lookup| kind == Some(lookup.first) || kind == Some(lookup.second);
+        let places = subjects.iter().filter_map(|found| match found {
             Found::At(place) => Some(place),
             Found::Kind => None,
         });
@@ -261,16 +269,16 @@ impl Paths {
         self.leaf(path.split('.'))
     }
 
-    fn one(&mut self, path: &str) -> Place {
-        Place { first: self.dotted(path), second: None }
+    fn one(&mut self, path: &str) -> Lookup {
+        Lookup { first: self.dotted(path), second: LeafIndex::NONE }
     }
 
-    fn dimension(&mut self, config: &DecodeConfig, name: &str) -> Place {
+    fn dimension(&mut self, config: &DecodeConfig, name: &str) -> Lookup {
         match config.fields.dimensions.get(name) {
             Some(path) => self.one(path),
-            None => Place {
+            None => Lookup {
                 first: self.leaf([name].into_iter()),
-                second: Some(self.leaf(["dimensions", name].into_iter())),
+                second: self.leaf(["dimensions", name].into_iter()),
             },
         }
     }

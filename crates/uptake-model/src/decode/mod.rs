@@ -1,1 +1,516 @@
-//! Being written.
+//! Decoding: the bytes of a block (whole lines of JSON) to events or dead letters.
+//!
+//! Each line, or each element of an array on a line, has exactly one outcome: an event, a dead
+//! letter with its reason, or a drop by a filter; so the books balance. Nothing here reads a clock
+//! or a file. Records that look like earlier ones are read by a learned layout, all others by
+//! `serde_json`; which of the two it was cannot be told from the result.
+
+mod announced;
+mod layout;
+pub(crate) mod leaf;
+mod scan;
+mod slow;
+mod timestamp;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use memchr::memchr;
+use serde_json::value::RawValue;
+
+use crate::event::{Event, Kind, Reason};
+use crate::filter::Filters;
+use crate::ids::{DimsHash, MemberHash, RequestId, VideoHash};
+use crate::segment::Segments;
+use crate::time::{Epoch, EpochLength, EventTime};
+
+use announced::Announced;
+use layout::Layout;
+use leaf::{Leaf, Leaves, Plan, kind_of};
+use scan::Tail;
+
+/// Longest request or video id, in bytes.
+pub const ID_BYTES_MAX: usize = 1024;
+
+/// How records look and what is refused. The default is the canonical form.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct DecodeConfig {
+    /// Where the fields are.
+    pub fields: Fields,
+    /// How an impression is told from a play.
+    pub kind: KindRule,
+    /// The unit of the timestamp.
+    pub timestamp_unit: TimestampUnit,
+    /// Longest line in bytes, without its end; a longer one is a dead letter. Default 1 MiB.
+    pub bytes_max: usize,
+    /// How far ahead of `now` a timestamp may be, in milliseconds. Default 5 minutes.
+    pub future_max_ms: i64,
+}
+
+impl Default for DecodeConfig {
+    fn default() -> Self {
+        Self {
+            fields: Fields::default(),
+            kind: KindRule::default(),
+            timestamp_unit: TimestampUnit::default(),
+            bytes_max: 1 << 20,
+            future_max_ms: 5 * 60 * 1000,
+        }
+    }
+}
+
+/// The path of each field: a key of the record, or keys joined by dots, as `ctx.page_view_id`.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Fields {
+    /// Impression or play, as [`KindRule::ByField`] says.
+    pub kind: String,
+    /// The id of the request: a text.
+    pub request_id: String,
+    /// The id of the video: a text.
+    pub video_id: String,
+    /// The event time, in the configured unit.
+    pub timestamp: String,
+    /// The id of the member: a text or a number; an event without one is fine.
+    pub member_id: String,
+    /// The row it was shown in; only filters look at it.
+    pub row: String,
+    /// The position in the row; only filters look at it.
+    pub position: String,
+    /// Paths of dimensions that are neither at the top level nor in `dimensions`.
+    pub dimensions: BTreeMap<String, String>,
+}
+
+impl Default for Fields {
+    fn default() -> Self {
+        Self {
+            kind: "kind".to_owned(),
+            request_id: "request_id".to_owned(),
+            video_id: "video_id".to_owned(),
+            timestamp: "timestamp".to_owned(),
+            member_id: "member_id".to_owned(),
+            row: "row".to_owned(),
+            position: "position".to_owned(),
+            dimensions: BTreeMap::new(),
+        }
+    }
+}
+
+/// How an impression is told from a play.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum KindRule {
+    /// By the text of the field `kind`; a text in both lists is an impression.
+    ByField {
+        /// What an impression may be called.
+        impression: Vec<String>,
+        /// What a play may be called.
+        play: Vec<String>,
+    },
+    /// Every record is of this kind: the topic says it.
+    Always(Kind),
+}
+
+impl Default for KindRule {
+    fn default() -> Self {
+        Self::ByField { impression: vec!["impression".to_owned()], play: vec!["play".to_owned()] }
+    }
+}
+
+/// The unit of a timestamp. Finer ones are rounded down to milliseconds.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum TimestampUnit {
+    /// Whole milliseconds since 1970 UTC.
+    #[default]
+    Ms,
+    /// Seconds since 1970 UTC, whole or decimal.
+    S,
+    /// Whole microseconds since 1970 UTC.
+    Us,
+    /// Whole nanoseconds since 1970 UTC.
+    Ns,
+    /// A text of RFC 3339 with its offset, as `2026-01-15T09:30:00.123Z`.
+    Rfc3339,
+}
+
+/// Takes what a block decodes to, in the order of the block.
+pub trait Sink {
+    /// An event that can be used.
+    fn event(&mut self, event: Event);
+    /// A record that cannot: `line` counts the lines of the block from 0, `bytes` is the record
+    /// as it came, without the line's end.
+    fn dead(&mut self, line: usize, reason: Reason, bytes: &[u8]);
+    /// An event that filter number `rule` drops.
+    fn filtered(&mut self, rule: usize);
+    /// A line with nothing on it: only white space, or an empty array.
+    fn blank(&mut self);
+    /// The id of a video of which the next event is the first one in `epoch` or later.
+    fn video(&mut self, video: VideoHash, id: &str, epoch: Epoch);
+    /// The values, in the order of [`Segments::dimensions`], of a combination of which the next
+    /// event is the first one in `epoch` or later.
+    fn dims(&mut self, dims: DimsHash, values: &[&str], epoch: Epoch);
+}
+
+/// A [`Sink`] that keeps everything, for tests and small inputs.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Decoded {
+    /// The events.
+    pub events: Vec<Event>,
+    /// The dead letters: line in its block, reason, bytes.
+    pub dead: Vec<(usize, Reason, Vec<u8>)>,
+    /// The number of the filter, for each event that was dropped.
+    pub filtered: Vec<usize>,
+    /// How many lines had nothing on them.
+    pub blank: usize,
+    /// The announced videos.
+    pub videos: Vec<(VideoHash, String, Epoch)>,
+    /// The announced combinations of dimension values.
+    pub dims: Vec<(DimsHash, Vec<String>, Epoch)>,
+}
+
+impl Sink for Decoded {
+    fn event(&mut self, event: Event) {
+        self.events.push(event);
+    }
+    fn dead(&mut self, line: usize, reason: Reason, bytes: &[u8]) {
+        self.dead.push((line, reason, bytes.to_vec()));
+    }
+    fn filtered(&mut self, rule: usize) {
+        self.filtered.push(rule);
+    }
+    fn blank(&mut self) {
+        self.blank += 1;
+    }
+    fn video(&mut self, video: VideoHash, id: &str, epoch: Epoch) {
+        self.videos.push((video, id.to_owned(), epoch));
+    }
+    fn dims(&mut self, dims: DimsHash, values: &[&str], epoch: Epoch) {
+        self.dims.push((dims, values.iter().map(|&value| value.to_owned()).collect(), epoch));
+    }
+}
+
+/// Decodes blocks of lines. It remembers what records look like and which names it has told, and
+/// nothing that changes what a record means.
+///
+/// ```
+/// use uptake_model::decode::{DecodeConfig, Decoded, Decoder};
+/// use uptake_model::{EpochLength, EventTime, RequestId, filter::Filters, segment::Segments};
+///
+/// let mut decoder = Decoder::new(
+///     DecodeConfig::default().into(),
+///     &Segments::default(),
+///     &Filters::default(),
+///     EpochLength::default(),
+///     false,
+/// );
+/// let block = br#"{"kind":"play","request_id":"r1","video_id":"v1","timestamp":1768435260456}
+/// {"kind":"play","request_id":"r2"}
+/// "#;
+/// let mut decoded = Decoded::default();
+/// decoder.decode_block(block, EventTime(1_768_435_260_500), 0, &mut decoded);
+/// assert_eq!(decoded.events[0].request, RequestId::from_text(b"r1"));
+/// assert_eq!(decoded.dead[0].1.name(), "no-video-id");
+/// assert_eq!(decoded.videos[0].1, "v1");
+/// ```
+#[derive(Debug)]
+pub struct Decoder {
+    config: Arc<DecodeConfig>,
+    filters: Filters,
+    plan: Plan,
+    epochs: EpochLength,
+    bytes_max: usize,
+    layouts: Layouts,
+    tail: Tail,
+    leaves: Vec<Leaf>,
+    /// Texts of the current record whose escapes were resolved.
+    scratch: Vec<u8>,
+    videos: Announced,
+    dims: Announced,
+    /// The epoch of the last event with its first and last instant: most events are in it.
+    current: (EventTime, EventTime, Epoch),
+}
+
+/// The layouts, most recently used first, and how many may be learned now.
+#[derive(Debug)]
+struct Layouts {
+    /// Each with its number, from 1.
+    list: Vec<(Box<Layout>, u64)>,
+    learning: bool,
+    credit: u32,
+    learned: u64,
+    /// The number of the layout that wrote the leaves last; 0 if it was the general parser.
+    written_by: u64,
+}
+
+impl Layouts {
+    /// Impressions and plays, each with and without a few optional fields. A record that none
+    /// fits has tried them all, so their number is what an unusual record pays.
+    const COUNT_MAX: usize = 16;
+    /// What learning a layout costs in credit; a record read the general way earns 1. Learning
+    /// takes about as long as reading a few records, so records of which no two look alike are
+    /// slowed down by a fraction only, and cannot push out layouts that are in use.
+    const PRICE: u32 = 16;
+    const CREDIT_MAX: u32 = 2 * Self::COUNT_MAX as u32 * Self::PRICE;
+
+    /// Whether a record that was read the general way may be learned from.
+    fn may_learn(&mut self) -> bool {
+        self.credit = (self.credit + 1).min(Self::CREDIT_MAX);
+        self.learning && self.credit >= Self::PRICE
+    }
+
+    fn add(&mut self, layout: Option<Layout>) {
+        self.credit = self.credit.saturating_sub(Self::PRICE);
+        let known = |layout: &Layout| self.list.iter().any(|(known, _)| **known == *layout);
+        let Some(layout) = layout.filter(|layout| !known(layout)) else { return };
+        self.learned += 1;
+        self.list.truncate(Self::COUNT_MAX - 1);
+        self.list.insert(0, (Box::new(layout), self.learned));
+    }
+}
+
+/// What became of one record.
+enum Verdict {
+    Event { event: Event, epoch: Epoch, new_video: bool, new_dims: bool },
+    Dead(Reason),
+    Filtered(usize),
+}
+
+/// What is the same for all records of a block.
+#[derive(Clone, Copy)]
+struct Block {
+    latest: EventTime,
+    partition: u32,
+}
+
+impl Decoder {
+    /// A decoder for records that look as `config` says. Values of the dimensions of `segments`
+    /// are kept, and the member id if `keep_member` says so; `filters` drop events; names are
+    /// announced once per epoch of length `epochs`.
+    pub fn new(
+        config: Arc<DecodeConfig>,
+        segments: &Segments,
+        filters: &Filters,
+        epochs: EpochLength,
+        keep_member: bool,
+    ) -> Self {
+        let plan = Plan::new(&config, segments, filters, keep_member);
+        Self {
+            // Positions in a record are kept in 32 bits.
+            bytes_max: config.bytes_max.min(u32::MAX as usize / 2),
+            filters: filters.clone(),
+            epochs,
+            layouts: Layouts {
+                list: Vec::new(),
+                learning: true,
+                credit: Layouts::CREDIT_MAX,
+                learned: 0,
+                written_by: 0,
+            },
+            tail: Tail::default(),
+            leaves: vec![Leaf::default(); plan.count],
+            scratch: Vec::new(),
+            videos: Announced::default(),
+            dims: Announced::default(),
+            current: (EventTime::MAX, EventTime::MIN, Epoch::default()),
+            config,
+            plan,
+        }
+    }
+
+    /// The same decoder, but every record is read by the general parser: the reference that the
+    /// learned layouts are compared with.
+    #[must_use]
+    pub fn without_learning(mut self) -> Self {
+        self.layouts.learning = false;
+        self
+    }
+
+    /// Decodes the lines of `bytes` into `out`. The last line may lack its end. `now` is when the
+    /// block arrived; `partition` is written into every event.
+    pub fn decode_block(&mut self, bytes: &[u8], now: EventTime, partition: u32, out: &mut impl Sink) {
+        let block = Block { latest: now.plus(self.config.future_max_ms), partition };
+        let (mut rest, mut line) = (bytes, 0);
+        while !rest.is_empty() {
+            if let Some((record, kind, after)) = self.read_by_layout(rest) {
+                let verdict = self.judge(record, kind, block);
+                self.emit(verdict, record, line, out);
+                rest = after;
+            } else {
+                let end = memchr(b'\n', rest).unwrap_or(rest.len());
+                let text = rest.get(..end).unwrap_or_default();
+                rest = rest.get(end + 1..).unwrap_or_default();
+                self.line(text.strip_suffix(b"\r").unwrap_or(text), line, block, out);
+            }
+            line += 1;
+        }
+    }
+
+    /// Drops what is remembered about names whose last announcement was for an epoch before
+    /// `epoch`. A later event of theirs is announced again.
+    pub fn forget_before(&mut self, epoch: Epoch) {
+        self.videos.forget_before(epoch);
+        self.dims.forget_before(epoch);
+    }
+
+    /// Reads the line at the start of `bytes` by one of the layouts: its record, the kind if the
+    /// layout knows it, and the bytes after the line.
+    #[inline]
+    fn read_by_layout<'a>(&mut self, bytes: &'a [u8]) -> Option<(&'a [u8], Option<Kind>, &'a [u8])> {
+        let window = match bytes.first_chunk() {
+            Some(window) => window,
+            None => self.tail.window(bytes)?,
+        };
+        for index in 0..self.layouts.list.len() {
+            let (layout, number) = &self.layouts.list[index];
+            let read = layout.read(window, &mut self.leaves, &mut self.layouts.written_by, *number);
+            let Some(end) = read else { continue };
+            let (record, after) = bytes.split_at_checked(end)?;
+            let after = match after {
+                [b'\n', after @ ..] | [b'\r', b'\n', after @ ..] => after,
+                [] | [b'\r'] => &[],
+                _ => continue,
+            };
+            if record.len() > self.bytes_max {
+                return None;
+            }
+            let kind = layout.kind;
+            if index > 0 {
+                self.layouts.list[..=index].rotate_right(1);
+            }
+            return Some((record, kind, after));
+        }
+        None
+    }
+
+    /// A line that no layout fits.
+    fn line(&mut self, text: &[u8], line: usize, block: Block, out: &mut impl Sink) {
+        if text.len() > self.bytes_max {
+            return out.dead(line, Reason::TooLong, text);
+        }
+        let Ok(utf8) = std::str::from_utf8(text) else { return out.dead(line, Reason::NotUtf8, text) };
+        match text.iter().find(|b| !matches!(b, b' ' | b'\t' | b'\r')) {
+            None => out.blank(),
+            Some(b'{') => self.record(utf8, line, block, out),
+            // All of it is read before anything is said about a part: it may end too early.
+            Some(b'[') => match serde_json::from_str::<Vec<&RawValue>>(utf8) {
+                Ok(elements) if elements.is_empty() => out.blank(),
+                Ok(elements) => {
+                    for element in elements {
+                        self.element(element.get(), line, block, out);
+                    }
+                }
+                Err(_) => out.dead(line, Reason::NotJson, text),
+            },
+            Some(_) => match serde_json::from_str::<&RawValue>(utf8) {
+                Ok(_) => out.dead(line, Reason::NotAnObject, text),
+                Err(_) => out.dead(line, Reason::NotJson, text),
+            },
+        }
+    }
+
+    fn element(&mut self, text: &str, line: usize, block: Block, out: &mut impl Sink) {
+        match self.read_by_layout(text.as_bytes()) {
+            Some((record, kind, _)) if record.len() == text.len() => {
+                let verdict = self.judge(record, kind, block);
+                self.emit(verdict, record, line, out);
+            }
+            _ if text.starts_with('{') => self.record(text, line, block, out),
+            _ => out.dead(line, Reason::NotAnObject, text.as_bytes()),
+        }
+    }
+
+    /// A record, by the general parser.
+    fn record(&mut self, text: &str, line: usize, block: Block, out: &mut impl Sink) {
+        let record = text.as_bytes();
+        self.layouts.written_by = 0;
+        if slow::read(text, &self.plan.root, &mut self.leaves, &mut self.scratch).is_err() {
+            return out.dead(line, Reason::NotJson, record);
+        }
+        let verdict = self.judge(record, None, block);
+        if self.layouts.may_learn() && !matches!(verdict, Verdict::Dead(_)) {
+            self.layouts.add(layout::learn(record, &self.plan, &self.config));
+        }
+        self.emit(verdict, record, line, out);
+    }
+
+    /// The checks, in the order of [`Reason::ALL`] from the kind on, and the filters.
+    #[inline]
+    fn judge(&mut self, record: &[u8], kind: Option<Kind>, block: Block) -> Verdict {
+        self.try_judge(record, kind, block).unwrap_or_else(Verdict::Dead)
+    }
+
+    #[inline(always)]
+    fn try_judge(&mut self, record: &[u8], kind: Option<Kind>, block: Block) -> Result<Verdict, Reason> {
+        let leaves = Leaves { record, scratch: &self.scratch, leaves: &self.leaves };
+        let plan = &self.plan;
+        let kind = match (kind, plan.kind) {
+            (Some(kind), _) => kind,
+            (None, Some(leaf)) => kind_of(&self.config.kind, leaves.string(leaf).ok_or(Reason::NoKind)?)?,
+            (None, None) => kind_of(&self.config.kind, b"")?,
+        };
+        let id = |leaf, reason| leaves.string(leaf).filter(|id| !id.is_empty()).ok_or(reason);
+        let request = id(plan.request, Reason::NoRequestId)?;
+        let video = id(plan.video, Reason::NoVideoId)?;
+        if request.len() > ID_BYTES_MAX || video.len() > ID_BYTES_MAX {
+            return Err(Reason::IdTooLong);
+        }
+        let time = timestamp::time_of(self.config.timestamp_unit, leaves.get(plan.timestamp), leaves)?;
+        if time > block.latest {
+            return Err(Reason::TimestampInFuture);
+        }
+        if let Some(rule) = self.filters.first_match(&plan.subjects, leaves, kind) {
+            return Ok(Verdict::Filtered(rule));
+        }
+        if time < self.current.0 || time > self.current.1 {
+            let epoch = self.epochs.epoch(time);
+            self.current = (self.epochs.start(epoch), self.epochs.end(epoch).minus(1), epoch);
+        }
+        let epoch = self.current.2;
+        let event = Event {
+            request: RequestId::from_text(request),
+            video: VideoHash::from_text(video),
+            time,
+            member: MemberHash::from_text(leaves.text(leaves.get(plan.member))),
+            dims: DimsHash::from_values(plan.dimensions.iter().map(|&d| leaves.find(d).1)),
+            partition: block.partition,
+            kind,
+        };
+        let new_video = self.videos.is_new(event.video.0, epoch);
+        let new_dims = !plan.dimensions.is_empty() && self.dims.is_new(event.dims.0, epoch);
+        Ok(Verdict::Event { event, epoch, new_video, new_dims })
+    }
+
+    #[inline]
+    fn emit(&self, verdict: Verdict, record: &[u8], line: usize, out: &mut impl Sink) {
+        match verdict {
+            Verdict::Event { event, epoch, new_video, new_dims } => {
+                if new_video || new_dims {
+                    self.announce(event, epoch, new_video, new_dims, record, out);
+                }
+                out.event(event);
+            }
+            Verdict::Dead(reason) => out.dead(line, reason, record),
+            Verdict::Filtered(rule) => out.filtered(rule),
+        }
+    }
+
+    #[cold]
+    fn announce(
+        &self,
+        event: Event,
+        epoch: Epoch,
+        video: bool,
+        dims: bool,
+        record: &[u8],
+        out: &mut impl Sink,
+    ) {
+        let leaves = Leaves { record, scratch: &self.scratch, leaves: &self.leaves };
+        // All of the record was checked to be UTF-8.
+        let utf8 = |text| std::str::from_utf8(text).unwrap_or_default();
+        if video {
+            out.video(event.video, utf8(leaves.string(self.plan.video).unwrap_or_default()), epoch);
+        }
+        if dims {
+            let values: Vec<&str> = self.plan.dimensions.iter().map(|&d| utf8(leaves.find(d).1)).collect();
+            out.dims(event.dims, &values, epoch);
+        }
+    }
+}

@@ -122,11 +122,11 @@ fn text(e: &Event) -> String {
 fn the_walk_through() {
     // What comes in, and what goes out at that step.
     let steps = [
-        ("i r1 v1 1", ""),                    // I1 of R1: held, nothing out
-        ("i r2 v8 1", ""),                    // I8 of R2: held, nothing out
+        ("i r1 v1 1", ""),                      // I1 of R1: held, nothing out
+        ("i r2 v8 1", ""),                      // I8 of R2: held, nothing out
         ("p r1 v1 30", "i r1 v1 1|p r1 v1 30"), // P1 of R1: (R1,I1), (R1,P1)
-        ("i r3 v5 140", ""),                  // I5 of R3; the watermark passes R2, which expires
-        ("i r1 v6 80", "i r1 v6 80"),         // I6 of R1, late: (R1,I6)
+        ("i r3 v5 140", ""),                    // I5 of R3; the watermark passes R2, which expires
+        ("i r1 v6 80", "i r1 v6 80"),           // I6 of R1, late: (R1,I6)
     ];
     let rules = JoinRules { lateness_ms: 0, horizon_ms: 60 * 60_000, ..JoinRules::default() };
     for (name, mut method) in methods(rules) {
@@ -138,7 +138,8 @@ fn the_walk_through() {
             watermark = watermark.max(event[0].time);
             out.counted.clear();
             method.batch(&event, &rules, watermark, &mut out);
-            let expected: Vec<String> = emitted.split('|').filter(|t| !t.is_empty()).map(str::to_owned).collect();
+            let expected: Vec<String> =
+                emitted.split('|').filter(|t| !t.is_empty()).map(str::to_owned).collect();
             assert_eq!(out.counted.iter().map(text).collect::<Vec<_>>(), expected, "{name}: {event:?}");
         }
         if name == "state" {
@@ -150,7 +151,8 @@ fn the_walk_through() {
 
 fn check(input: &str, kind: JoinKind, counted: &str) {
     let rules = JoinRules { kind, horizon_ms: 10 * 60_000, lateness_ms: 1 << 40, ..JoinRules::default() };
-    let expected: BTreeSet<String> = counted.split('|').map(|t| t.trim().to_owned()).filter(|t| !t.is_empty()).collect();
+    let expected: BTreeSet<String> =
+        counted.split('|').map(|t| t.trim().to_owned()).filter(|t| !t.is_empty()).collect();
     for batch in [1, 2, 100] {
         for (name, method) in methods(rules) {
             let out = run(method, &events(input), batch, &rules);
@@ -193,7 +195,12 @@ fn the_cap_cuts_and_counts() {
 #[test]
 fn a_large_request_is_right_and_linear() {
     // 20,000 events of one request: indexed, or the test would take minutes.
-    let rules = JoinRules { request_events_max: usize::MAX, horizon_ms: 5_000, lateness_ms: 1 << 40, ..JoinRules::default() };
+    let rules = JoinRules {
+        request_events_max: usize::MAX,
+        horizon_ms: 5_000,
+        lateness_ms: 1 << 40,
+        ..JoinRules::default()
+    };
     let input: Vec<Event> = (0..20_000u64)
         .map(|i| Event {
             kind: if i % 13 == 0 { Kind::Play } else { Kind::Impression },
@@ -210,14 +217,16 @@ fn a_large_request_is_right_and_linear() {
 }
 
 fn event() -> impl Strategy<Value = Event> {
-    (0u64..4, 0u64..5, 0i64..120, any::<bool>(), 0u32..2).prop_map(|(request, video, minute, play, partition)| Event {
-        kind: if play { Kind::Play } else { Kind::Impression },
-        request: RequestId(request),
-        video: VideoHash(video),
-        time: EventTime(minute * 60_000),
-        partition,
-        ..Event::default()
-    })
+    (0u64..4, 0u64..5, 0i64..120, any::<bool>(), 0u32..2).prop_map(
+        |(request, video, minute, play, partition)| Event {
+            kind: if play { Kind::Play } else { Kind::Impression },
+            request: RequestId(request),
+            video: VideoHash(video),
+            time: EventTime(minute * 60_000),
+            partition,
+            ..Event::default()
+        },
+    )
 }
 
 proptest! {

@@ -1,0 +1,279 @@
+//! Event files: lines of JSON, plain or compressed, and Parquet, as blocks of whole lines.
+//!
+//! Files are read in the order they were named, folders in the order of their names. What a file
+//! is shows in its first bytes, not in its name. Every line is delivered exactly once, with its
+//! number; a line is never split, and one that is too long is reported and passed over without
+//! ever being in memory whole.
+
+mod files;
+mod lines;
+mod parquet;
+
+use std::collections::VecDeque;
+use std::fs::File;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use crate::error::InputError;
+use files::{Format, Listed};
+use lines::Lines;
+use parquet::Rows;
+
+/// How event files are cut into blocks.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct InputOptions {
+    /// About how many bytes a block has. A single longer line makes a longer block.
+    pub block_bytes: usize,
+    /// The longest line (without its end) that is delivered, in bytes.
+    pub line_bytes_max: usize,
+}
+
+impl Default for InputOptions {
+    /// Blocks of 256 KiB, which stay in a core's cache from the read to the decoder; lines of up
+    /// to 16 MiB.
+    fn default() -> Self {
+        Self { block_bytes: 256 << 10, line_bytes_max: 16 << 20 }
+    }
+}
+
+/// How much of an oversized line is kept, in bytes.
+pub const OVERSIZED_HEAD_BYTES: usize = 64 << 10;
+
+/// Whole lines of one file.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Block {
+    /// The lines, each ended by `\n` (added where the file's last line has none).
+    pub bytes: Vec<u8>,
+    /// How many lines: those in `bytes`, or 1 for an oversized one.
+    pub lines: usize,
+    /// The file.
+    pub file: Arc<str>,
+    /// The number of the block's first line in the file, from 0.
+    pub first_line: u64,
+    /// A line that was too long to deliver. A block with one has nothing else, so that the line
+    /// numbers of all other blocks are consecutive.
+    pub oversized: Vec<Oversized>,
+}
+
+impl Default for Block {
+    fn default() -> Self {
+        Self { bytes: Vec::new(), lines: 0, file: "".into(), first_line: 0, oversized: Vec::new() }
+    }
+}
+
+impl Block {
+    fn clear(&mut self) {
+        self.bytes.clear();
+        self.lines = 0;
+        self.oversized.clear();
+    }
+}
+
+/// A line longer than [`InputOptions::line_bytes_max`].
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Oversized {
+    /// The number of the line in the file, from 0.
+    pub line: u64,
+    /// Its length in bytes, without its end.
+    pub bytes: u64,
+    /// Its first [`OVERSIZED_HEAD_BYTES`] bytes.
+    pub head: Vec<u8>,
+}
+
+/// Event files, read one after the other.
+///
+/// ```
+/// use uptake_connectors::input::{Block, EventFiles, InputOptions};
+/// # let folder = tempfile::tempdir()?;
+/// # std::fs::write(folder.path().join("a.jsonl"), "{}\n{}")?;
+/// let mut files = EventFiles::open(&[folder.path().into()], InputOptions::default())?;
+/// let (mut block, mut lines) = (Block::default(), 0);
+/// while files.next_block(10_000, &mut block)? {
+///     lines += block.lines;
+/// }
+/// assert_eq!(lines, 2);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+pub struct EventFiles {
+    options: InputOptions,
+    files: Vec<Listed>,
+    skipped: Vec<PathBuf>,
+    /// The next of `files` to open.
+    next: usize,
+    current: Option<Current>,
+    /// An error met after lines of the same block, to be told next.
+    failed: Option<InputError>,
+    total_bytes: u64,
+    /// Bytes of the files that are finished.
+    finished_bytes: u64,
+    /// Bytes read of the current one; its reader adds to it.
+    current_bytes: Arc<AtomicU64>,
+    recycled: VecDeque<Vec<u8>>,
+}
+
+struct Current {
+    path: Arc<str>,
+    bytes: u64,
+    source: Source,
+}
+
+enum Source {
+    Lines(Lines),
+    Rows(Box<Rows>),
+}
+
+/// What a source could put into a block.
+enum Filled {
+    /// At least one line.
+    Some,
+    /// Nothing more in this file.
+    End,
+}
+
+impl EventFiles {
+    /// Finds the files behind `paths`: each path that is a file, whatever its name; in each
+    /// folder and its sub-folders those ending in `.jsonl`, `.ndjson`, `.json` or `.parquet`,
+    /// also with `.gz`, `.zst` or `.zstd` behind, in the order of their paths (bytewise). Hidden
+    /// files of a folder are passed over.
+    ///
+    /// # Errors
+    /// No path at all; or, all at once: a path that is missing or cannot be read, a folder
+    /// without an event file.
+    pub fn open(paths: &[PathBuf], options: InputOptions) -> Result<Self, InputError> {
+        let options = InputOptions {
+            // A block of at most the longest line: so a line that is too long never hides inside.
+            block_bytes: options.block_bytes.clamp(1, options.line_bytes_max.max(1)),
+            line_bytes_max: options.line_bytes_max.max(1),
+        };
+        let (files, skipped) = files::find(paths)?;
+        let total_bytes = files.iter().map(|file| file.bytes).sum();
+        Ok(Self {
+            options,
+            files,
+            skipped,
+            next: 0,
+            current: None,
+            failed: None,
+            total_bytes,
+            finished_bytes: 0,
+            current_bytes: Arc::new(AtomicU64::new(0)),
+            recycled: VecDeque::new(),
+        })
+    }
+
+    /// The files, in the order they are read.
+    pub fn files(&self) -> impl ExactSizeIterator<Item = &Path> {
+        self.files.iter().map(|file| file.path.as_path())
+    }
+
+    /// What lies in the named folders and is not read, by path: other names, hidden files,
+    /// links to folders.
+    pub fn skipped(&self) -> &[PathBuf] {
+        &self.skipped
+    }
+
+    /// The sizes of all files, as they are stored (compressed), in bytes.
+    pub fn total_bytes(&self) -> u64 {
+        self.total_bytes
+    }
+
+    /// How much of [`EventFiles::total_bytes`] has been read. Costs nothing.
+    pub fn bytes_done(&self) -> u64 {
+        self.finished_bytes + self.current_bytes.load(Ordering::Relaxed)
+    }
+
+    /// Fills `block` with the next lines of one file: at most `max_lines` (at least 1) and about
+    /// [`InputOptions::block_bytes`]. Returns false at the end of the last file, with an empty
+    /// block. The block's buffer is used again, so reuse the block.
+    ///
+    /// # Errors
+    /// A file broke off or is damaged. All lines before were delivered; calling again goes on
+    /// with the next file.
+    pub fn next_block(&mut self, max_lines: usize, block: &mut Block) -> Result<bool, InputError> {
+        let max_lines = max_lines.max(1);
+        block.clear();
+        if let Some(error) = self.failed.take() {
+            self.finish_file();
+            return Err(error);
+        }
+        loop {
+            let Some(current) = &mut self.current else {
+                if !self.open_next()? {
+                    return Ok(false);
+                }
+                continue;
+            };
+            let filled = match &mut current.source {
+                Source::Lines(lines) => lines.fill(max_lines, block),
+                Source::Rows(rows) => rows.fill(max_lines, block),
+            };
+            match filled {
+                Ok(Filled::Some) => {
+                    block.file = current.path.clone();
+                    return Ok(true);
+                }
+                Ok(Filled::End) => self.finish_file(),
+                Err(source) => {
+                    let (lines, bytes) = match &current.source {
+                        Source::Lines(lines) => lines.position(),
+                        Source::Rows(rows) => rows.position(),
+                    };
+                    let path = current.path.to_string();
+                    let error = InputError::Read { path, lines, bytes, source };
+                    if block.lines > 0 {
+                        block.file = current.path.clone();
+                        self.failed = Some(error);
+                        return Ok(true);
+                    }
+                    self.finish_file();
+                    return Err(error);
+                }
+            }
+        }
+    }
+
+    fn open_next(&mut self) -> Result<bool, InputError> {
+        let Some(listed) = self.files.get(self.next) else { return Ok(false) };
+        self.next += 1;
+        let path: Arc<str> = listed.path.to_string_lossy().into();
+        let source = open_source(listed, &path, self.options, &self.current_bytes, self.recycled.pop_front());
+        let source = match source {
+            Ok(source) => source,
+            Err(error) => {
+                self.finished_bytes += listed.bytes;
+                return Err(error);
+            }
+        };
+        self.current = Some(Current { path, bytes: listed.bytes, source });
+        Ok(true)
+    }
+
+    fn finish_file(&mut self) {
+        if let Some(current) = self.current.take() {
+            self.finished_bytes += current.bytes;
+            // What was counted of this file is in `finished_bytes` now.
+            self.current_bytes.store(0, Ordering::Relaxed);
+            if let Source::Lines(lines) = current.source {
+                self.recycled.push_back(lines.into_buffer());
+            }
+        }
+    }
+}
+
+fn open_source(
+    listed: &Listed,
+    path: &Arc<str>,
+    options: InputOptions,
+    bytes_read: &Arc<AtomicU64>,
+    buffer: Option<Vec<u8>>,
+) -> Result<Source, InputError> {
+    let failed = |source| InputError::Read { path: path.to_string(), lines: 0, bytes: 0, source };
+    let file = File::open(&listed.path).map_err(failed)?;
+    let (format, head, file) = files::format(file).map_err(failed)?;
+    if format == Format::Parquet {
+        return Ok(Source::Rows(Box::new(Rows::open(file, path, listed.bytes, options, bytes_read)?)));
+    }
+    let reader = lines::reader(format, head, file, bytes_read.clone()).map_err(failed)?;
+    Ok(Source::Lines(Lines::new(reader, options, buffer.unwrap_or_default())))
+}

@@ -1,0 +1,124 @@
+//! The table's file: what other programs see of it, and what it refuses.
+
+#![allow(clippy::unwrap_used, reason = "helpers of tests, which may panic")]
+
+use std::fs;
+
+use rusqlite::Connection;
+use uptake_connectors::TableError;
+use uptake_connectors::table::{FILE_NAME, SqliteTable, Table};
+use uptake_model::tally::{Counts, RequestSet, TallySets};
+use uptake_model::{Epoch, TallyRow};
+
+fn row(video: &str, plays: u64) -> TallyRow {
+    TallyRow {
+        video_id: video.into(),
+        segment: "".into(),
+        epoch: Epoch(982_464),
+        counts: Counts { plays, impressions: 10, exact: true },
+        sealed: true,
+        sets: Some(TallySets {
+            played: RequestSet::Exact(vec![1, 0x0102_0304_0506_0708]),
+            shown: RequestSet::Sketch(vec![9, 8, 7]),
+        }),
+    }
+}
+
+#[test]
+fn other_programs_read_the_file() {
+    let directory = tempfile::tempdir().unwrap();
+    let mut table = SqliteTable::open(directory.path()).unwrap();
+    table.write(&[row("v1", 4)]).unwrap();
+    let other = Connection::open(directory.path().join(FILE_NAME)).unwrap();
+    let sql = "SELECT video_id, segment, epoch, plays, impressions, exact, sealed, hex(played), hex(shown)
+               FROM tallies";
+    let found = other
+        .query_row(sql, [], |r| {
+            Ok((
+                (r.get::<_, String>(0)?, r.get::<_, String>(1)?, r.get::<_, i64>(2)?),
+                (r.get::<_, i64>(3)?, r.get::<_, i64>(4)?, r.get::<_, i64>(5)?, r.get::<_, i64>(6)?),
+                (r.get::<_, String>(7)?, r.get::<_, String>(8)?),
+            ))
+        })
+        .unwrap();
+    let sets = ("0001000000000000000807060504030201".to_owned(), "01090807".to_owned());
+    assert_eq!(found, (("v1".into(), "".into(), 982_464), (4, 10, 1, 1), sets));
+    let version: i64 = other.pragma_query_value(None, "user_version", |r| r.get(0)).unwrap();
+    assert_eq!(version, 1);
+}
+
+#[test]
+fn a_reader_sees_what_the_writer_committed() {
+    let directory = tempfile::tempdir().unwrap();
+    let mut writer = SqliteTable::open(directory.path()).unwrap();
+    let mut reader = SqliteTable::open_read_only(directory.path()).unwrap();
+    assert!(reader.is_empty().unwrap());
+    writer.write(&[row("v1", 4)]).unwrap();
+    writer.meta_put("ledger", "{}").unwrap();
+    assert_eq!(reader.get("v1", "", Epoch(982_464)).unwrap(), Some(row("v1", 4)));
+    assert_eq!(reader.meta_get("ledger").unwrap().as_deref(), Some("{}"));
+    assert!(reader.write(&[row("v1", 5)]).is_err());
+    // A second writer waits for the first one's transactions.
+    let mut second = SqliteTable::open(directory.path()).unwrap();
+    std::thread::scope(|scope| {
+        for (table, from) in [(&mut writer, 0), (&mut second, 1)] {
+            scope.spawn(move || {
+                for i in 0..20 {
+                    table.write(&[row("v1", 10 + 2 * i + from), row(&format!("w{i}"), 1)]).unwrap();
+                }
+            });
+        }
+    });
+    assert_eq!(reader.get("v1", "", Epoch(982_464)).unwrap().unwrap().counts.plays, 49);
+    // After the writers went the file is whole without them.
+    drop((writer, second, reader));
+    let reader = SqliteTable::open_read_only(directory.path()).unwrap();
+    assert_eq!(reader.segments().unwrap(), [("".into(), 21)]);
+}
+
+#[test]
+fn a_missing_table_says_how_to_make_one() {
+    let directory = tempfile::tempdir().unwrap();
+    let error = SqliteTable::open_read_only(directory.path()).unwrap_err();
+    assert!(matches!(error, TableError::Missing { .. }));
+    let path = directory.path().display();
+    assert_eq!(
+        error.to_string(),
+        format!("no table at {path}/table.sqlite: run `uptake replay … --data {path}` first")
+    );
+    fs::write(directory.path().join(FILE_NAME), "").unwrap();
+    assert!(matches!(SqliteTable::open_read_only(directory.path()), Err(TableError::Missing { .. })));
+}
+
+#[test]
+fn a_newer_or_another_file_is_refused_and_left_alone() {
+    let directory = tempfile::tempdir().unwrap();
+    drop(SqliteTable::open(directory.path()).unwrap());
+    let path = directory.path().join(FILE_NAME);
+    Connection::open(&path).unwrap().pragma_update(None, "user_version", 2).unwrap();
+    for open in [SqliteTable::open, SqliteTable::open_read_only] {
+        let error = open(directory.path()).unwrap_err();
+        assert!(matches!(error, TableError::Newer { found: 2, known: 1, .. }), "{error}");
+    }
+    fs::remove_file(&path).unwrap();
+    Connection::open(&path).unwrap().execute_batch("CREATE TABLE mine (x)").unwrap();
+    assert!(matches!(SqliteTable::open(directory.path()), Err(TableError::Foreign { .. })));
+    for content in ["this is no database at all, just some text that is long enough to be read", "x"] {
+        fs::write(&path, content).unwrap();
+        assert!(matches!(SqliteTable::open(directory.path()), Err(TableError::Foreign { .. })));
+        assert_eq!(fs::read_to_string(&path).unwrap(), content);
+    }
+}
+
+#[test]
+fn a_damaged_set_is_named() {
+    let directory = tempfile::tempdir().unwrap();
+    let mut table = SqliteTable::open(directory.path()).unwrap();
+    for (n, bytes) in ["", "02", "0001", "0002000000000000000100000000000000"].iter().enumerate() {
+        table.write(&[row("v1", 4 + n as u64)]).unwrap();
+        let other = Connection::open(directory.path().join(FILE_NAME)).unwrap();
+        other.execute(&format!("UPDATE tallies SET played = x'{bytes}'"), []).unwrap();
+        let error = table.get("v1", "", Epoch(982_464)).unwrap_err();
+        assert!(matches!(error, TableError::Corrupt { .. }) && error.to_string().contains("v1"), "{error}");
+    }
+}

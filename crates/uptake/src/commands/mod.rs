@@ -1,0 +1,120 @@
+//! The command line.
+
+mod demo;
+mod explain;
+mod replay;
+mod tallies;
+mod text;
+mod top;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Args, Parser, Subcommand};
+
+use crate::config::{Config, ConfigError, reference};
+
+/// Turns what people are shown and what they play into tallies, counting every request once.
+#[derive(Parser, Debug)]
+#[command(version, arg_required_else_help = true)]
+pub struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand, Debug)]
+enum Command {
+    /// Read event files to their end, join, count, and write table and archive
+    Replay(replay::Replay),
+    /// Print the tallies of a segment
+    Tallies(tallies::Tallies),
+    /// Print the most played videos of an epoch
+    Top(top::Top),
+    /// Say what is known of a request or of a video's tally
+    #[command(subcommand)]
+    Explain(explain::Explain),
+    /// Count a generated (or given) stream of events before your eyes
+    Demo(demo::Demo),
+    /// Print the configuration reference: every key with its default
+    Config,
+}
+
+/// How a run is configured.
+#[derive(Args, Debug, Clone, Default)]
+struct Configured {
+    /// A configuration file (TOML); see `uptake config`
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// A setting, as join.kind=left; wins over the file; may be repeated
+    #[arg(long = "set", value_name = "KEY=VALUE")]
+    settings: Vec<String>,
+}
+
+impl Configured {
+    fn load(&self) -> Result<Config, ConfigError> {
+        Config::load(self.config.as_deref(), &self.settings)
+    }
+}
+
+/// Why a command failed.
+#[derive(Debug, thiserror::Error)]
+pub enum CommandError {
+    /// What was typed is wrong; nothing was done.
+    #[error("{0}")]
+    Usage(String),
+    /// The configuration is wrong; nothing was done.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// The input cannot be read.
+    #[error(transparent)]
+    Input(#[from] uptake_connectors::InputError),
+    /// The data directory cannot be used.
+    #[error(transparent)]
+    DataDir(#[from] crate::data_dir::DataDirError),
+    /// The table cannot be used.
+    #[error(transparent)]
+    Table(#[from] uptake_connectors::TableError),
+    /// The run stopped.
+    #[error(transparent)]
+    Run(#[from] uptake_flow::Error),
+    /// Something else.
+    #[error(transparent)]
+    Other(#[from] Box<dyn std::error::Error + Send + Sync>),
+    /// Nobody reads what is printed, or it cannot be written.
+    #[error("cannot print: {0}")]
+    Print(#[from] std::io::Error),
+}
+
+impl CommandError {
+    /// 2 for what the caller can put right by typing it otherwise, 1 for everything else.
+    pub fn exit_code(&self) -> ExitCode {
+        match self {
+            Self::Usage(_) | Self::Config(_) => ExitCode::from(2),
+            _ => ExitCode::FAILURE,
+        }
+    }
+
+    /// Whether the reader of our output went away, as `head` does, which is no failure.
+    pub fn is_closed_pipe(&self) -> bool {
+        matches!(self, Self::Print(error) if error.kind() == std::io::ErrorKind::BrokenPipe)
+    }
+}
+
+impl Cli {
+    /// Runs the command that was asked for.
+    ///
+    /// # Errors
+    /// What went wrong, to be printed.
+    pub fn run(self) -> Result<(), CommandError> {
+        match self.command {
+            Command::Replay(replay) => replay.run(),
+            Command::Tallies(tallies) => tallies.run(),
+            Command::Top(top) => top.run(),
+            Command::Explain(explain) => explain.run(),
+            Command::Demo(demo) => demo.run(),
+            Command::Config => {
+                Ok(std::io::Write::write_all(&mut std::io::stdout().lock(), reference().as_bytes())?)
+            }
+        }
+    }
+}

@@ -1,0 +1,118 @@
+//! Every key, its default and what it does: the one list that reading and documentation share.
+
+/// One key of the configuration.
+#[derive(Clone, Copy, Debug)]
+pub struct Key {
+    /// The key, dotted.
+    pub name: &'static str,
+    /// Its default, as TOML.
+    pub default: &'static str,
+    /// What it does, in lines of at most 96 characters.
+    pub help: &'static str,
+}
+
+const fn key(name: &'static str, default: &'static str, help: &'static str) -> Key {
+    Key { name, default, help }
+}
+
+/// All keys, by section.
+pub const KEYS: &[Key] = &[
+    key("events.kind.impression", r#"["impression"]"#, "What the kind field of an impression may say."),
+    key("events.kind.play", r#"["play"]"#, "What the kind field of a play may say."),
+    key(
+        "events.kind.always",
+        r#""""#,
+        "\"impression\" or \"play\": every record is one, whatever it says. Empty: by the kind field.",
+    ),
+    key(
+        "events.timestamp_unit",
+        r#""ms""#,
+        "\"ms\", \"s\" (whole or decimal), \"us\", \"ns\" since 1970 UTC, or \"rfc3339\".",
+    ),
+    key("events.bytes_max", "1048576", "A longer record is a dead letter (too-long)."),
+    key(
+        "events.future_max",
+        r#""5min""#,
+        "A timestamp further ahead of its arrival is a dead letter and moves no watermark. \"off\"\nfor no limit.",
+    ),
+    key("events.fields.kind", r#""kind""#, "Where to find a field: its name, or a path with dots."),
+    key("events.fields.request_id", r#""request_id""#, "For example \"ctx.page_view_id\"."),
+    key("events.fields.video_id", r#""video_id""#, ""),
+    key("events.fields.timestamp", r#""timestamp""#, ""),
+    key("events.fields.member_id", r#""member_id""#, ""),
+    key("events.fields.row", r#""row""#, "Used by filters only."),
+    key("events.fields.position", r#""position""#, "Used by filters only."),
+    key(
+        "events.fields.dimensions",
+        "{}",
+        "Paths of dimensions that are neither at the top level nor in \"dimensions\", as\n{ country = \"geo.country\" }.",
+    ),
+    key(
+        "filters",
+        r#"['device = "test"']"#,
+        "What to drop. A rule is conditions joined by `and`; a condition is a field, an operator\n(= != < <= > >= in, not in, exists, missing) and a value. What a rule drops is counted by rule.\nFor example: 'member_id in [\"m1\", \"m2\"]', 'kind = \"play\" and watch_ms < 30000'.",
+    ),
+    key(
+        "join.method",
+        r#""state""#,
+        "\"state\": one state per request. \"window\": both sides in event-time windows.\n\"batch-to-window\": each batch joined to the windows. All give one answer.",
+    ),
+    key(
+        "join.kind",
+        r#""inner""#,
+        "\"inner\": an event counts only with one of the other kind within the horizon. \"left\": every\nimpression counts, a play only with an impression within the horizon.",
+    ),
+    key("join.horizon", r#""90min""#, "How far apart the two events of a pair may lie, in event time."),
+    key(
+        "join.lateness",
+        r#""2h""#,
+        "How far an event may come behind the newest one and surely be joined. Longer holds more\nstate. \"off\": no event is ever late, and all state is held until the input ends.",
+    ),
+    key(
+        "join.request_events_max",
+        "1000",
+        "The most events of one request that are taken; the rest is counted as capped. \"off\" for\nno cap.",
+    ),
+    key(
+        "join.member_epoch_events_max",
+        r#""off""#,
+        "The most counting events of one member in one epoch; the rest is counted as capped.",
+    ),
+    key("epoch.length", r#""30min""#, "The length of an epoch, in event time."),
+    key(
+        "segments",
+        "[[]]",
+        "For which groups of members to keep tallies: lists of dimensions; [] is everyone.\nFor example: [[], [\"country\"], [\"country\", \"device\"]].",
+    ),
+    key("tally.exact_max", "262144", "Up to this size a set is exact, beyond it is a sketch."),
+    key("tally.sketch_lg_k", "14", "A sketch keeps 2^this hashes (4 to 20); its error is 1/sqrt of that."),
+    key("batch.events_max", "50000", "The most records in a batch."),
+    key("batch.tick", r#""500ms""#, "How often a batch begins when there is nothing more to read."),
+    key("batch.in_flight", "4", "How many batches may be under way at once (1 to 64)."),
+    key("table.write_interval", r#""1s""#, "How often changed tallies are written to the table."),
+    key("archive.shards", "1", "Objects per epoch in the archive (1 to 256)."),
+];
+
+/// The reference: a configuration file that holds every key with its default, commented.
+pub fn reference() -> String {
+    let mut text = String::from(
+        "# The configuration of uptake: every key with its default. Delete what you do not change.\n\
+         # Durations: 500ms, 90s, 30min, 2h, 7d. A key can also be given as --set key=value.\n",
+    );
+    let mut section = "";
+    // Keys without a section must stand before the first section of a TOML file.
+    let (top, rest): (Vec<&Key>, Vec<&Key>) = KEYS.iter().partition(|k| !k.name.contains('.'));
+    for key in top.into_iter().chain(rest) {
+        let (of, name) = key.name.rsplit_once('.').unwrap_or(("", key.name));
+        text.push('\n');
+        if of != section {
+            text.push_str(&format!("[{of}]\n"));
+            section = of;
+        }
+        for line in key.help.lines() {
+            text.push_str(&format!("# {line}\n"));
+        }
+        text.push_str(&format!("{name} = {}\n", key.default));
+    }
+    text
+}

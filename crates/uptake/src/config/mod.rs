@@ -1,0 +1,113 @@
+//! The configuration: what was typed becomes what is meant, in one place, with every mistake told.
+//!
+//! A TOML file and `key=value` settings are flattened to keys and read against [`KEYS`], which is
+//! also what `uptake config` prints. Code below the commands never sees the raw form.
+
+mod keys;
+mod read;
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use uptake_model::EpochLength;
+use uptake_model::decode::DecodeConfig;
+use uptake_model::filter::Filters;
+use uptake_model::join::JoinRules;
+use uptake_model::segment::Segments;
+use uptake_model::tally::TallyLimits;
+
+pub use keys::{KEYS, Key, reference};
+
+/// "off" as a duration or a number: so large that it never matters, and sums do not overflow.
+pub(crate) const UNBOUNDED: i64 = i64::MAX / 8;
+
+/// How events are joined.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum JoinMethod {
+    /// One state per request.
+    State,
+    /// Both sides in event-time windows.
+    Window,
+    /// Each batch joined to the windows.
+    BatchToWindow,
+}
+
+/// Everything that can be configured, checked.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// How records look.
+    pub decode: Arc<DecodeConfig>,
+    /// What is dropped.
+    pub filters: Filters,
+    /// How events are joined.
+    pub join_method: JoinMethod,
+    /// The rules of the join.
+    pub join: JoinRules,
+    /// The most counting events of one member in one epoch; `None` for no cap.
+    pub member_epoch_events_max: Option<u32>,
+    /// The length of an epoch.
+    pub epoch: EpochLength,
+    /// The segments.
+    pub segments: Segments,
+    /// When a tally stops being exact.
+    pub tally: TallyLimits,
+    /// The most records in a batch, over all workers.
+    pub batch_events_max: usize,
+    /// How often a batch begins when there is nothing to read.
+    pub batch_tick: Duration,
+    /// Batches under way at once.
+    pub batches_in_flight: u64,
+    /// How often changed tallies are written to the table.
+    pub table_write_interval: Duration,
+    /// Objects per epoch in the archive.
+    pub archive_shards: u32,
+}
+
+impl Config {
+    /// Reads a configuration file, if one is given, and `key=value` settings, which win.
+    ///
+    /// # Errors
+    /// All mistakes at once, each with its key.
+    pub fn load(file: Option<&Path>, settings: &[String]) -> Result<Self, ConfigError> {
+        let mut mistakes = Vec::new();
+        let mut values = match file {
+            Some(path) => read::file(path, &mut mistakes),
+            None => read::Values::default(),
+        };
+        for setting in settings {
+            read::setting(setting, &mut values, &mut mistakes);
+        }
+        let config = read::config(values, &mut mistakes);
+        if mistakes.is_empty() { Ok(config) } else { Err(ConfigError { mistakes }) }
+    }
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        read::config(read::Values::default(), &mut Vec::new())
+    }
+}
+
+/// What is wrong with a configuration.
+#[derive(Debug, PartialEq, Eq)]
+pub struct ConfigError {
+    /// One line each, beginning with the key.
+    pub mistakes: Vec<String>,
+}
+
+impl std::fmt::Display for ConfigError {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self.mistakes.len() {
+            1 => f.write_str("the configuration has a mistake:")?,
+            n => write!(f, "the configuration has {n} mistakes:")?,
+        }
+        self.mistakes.iter().try_for_each(|m| write!(f, "\n  {m}"))?;
+        f.write_str("\n`uptake config` prints every key with its default")
+    }
+}
+
+impl std::error::Error for ConfigError {}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,298 @@
+//! Reading: TOML values by key, each turned into what is meant or into a mistake.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::time::Duration;
+
+use toml::Value;
+use uptake_model::decode::{DecodeConfig, Fields, KindRule, TimestampUnit};
+use uptake_model::filter::Filters;
+use uptake_model::join::{JoinKind, JoinRules};
+use uptake_model::segment::Segments;
+use uptake_model::tally::TallyLimits;
+use uptake_model::{EpochLength, Kind};
+
+use super::{Config, JoinMethod, KEYS, UNBOUNDED};
+
+/// What was typed, by key.
+pub(super) type Values = BTreeMap<String, Value>;
+
+/// The values of a file.
+pub(super) fn file(path: &Path, mistakes: &mut Vec<String>) -> Values {
+    let mut values = Values::new();
+    match std::fs::read_to_string(path) {
+        Err(error) => mistakes.push(format!("{}: cannot be read: {error}", path.display())),
+        Ok(text) => match text.parse::<toml::Table>() {
+            Err(error) => mistakes.push(format!("{}: is not TOML: {error}", path.display())),
+            Ok(table) => flatten("", table, &mut values, mistakes),
+        },
+    }
+    values
+}
+
+/// One `key=value`. A value that is not TOML is taken as text, so quotes can be left out.
+pub(super) fn setting(text: &str, values: &mut Values, mistakes: &mut Vec<String>) {
+    let Some((key, value)) = text.split_once('=') else {
+        mistakes.push(format!("--set {text}: is not of the form key=value"));
+        return;
+    };
+    let (key, value) = (key.trim(), value.trim());
+    let parsed = format!("v = {value}").parse::<toml::Table>().ok().and_then(|mut t| t.remove("v"));
+    let value = parsed.unwrap_or_else(|| Value::String(value.to_owned()));
+    let mut table = toml::Table::new();
+    table.insert(key.to_owned(), value);
+    flatten("", table, values, mistakes);
+}
+
+fn flatten(prefix: &str, table: toml::Table, values: &mut Values, mistakes: &mut Vec<String>) {
+    for (name, value) in table {
+        let key = if prefix.is_empty() { name } else { format!("{prefix}.{name}") };
+        match value {
+            _ if KEYS.iter().any(|k| k.name == key) => {
+                values.insert(key, value);
+            }
+            Value::Table(inner) => flatten(&key, inner, values, mistakes),
+            _ => mistakes.push(format!("{key}: there is no such key{}", nearest(&key))),
+        }
+    }
+}
+
+/// The key that was most likely meant.
+fn nearest(key: &str) -> String {
+    let distance = |other: &str| {
+        let (a, b): (Vec<char>, Vec<char>) = (key.chars().collect(), other.chars().collect());
+        let mut row: Vec<usize> = (0..=b.len()).collect();
+        for (i, ca) in a.iter().enumerate() {
+            let mut diagonal = std::mem::replace(&mut row[0], i + 1);
+            for (j, cb) in b.iter().enumerate() {
+                let change = diagonal + usize::from(ca != cb);
+                diagonal = row[j + 1];
+                row[j + 1] = change.min(row[j] + 1).min(diagonal + 1);
+            }
+        }
+        row[b.len()]
+    };
+    let best = KEYS.iter().map(|k| (distance(k.name), k.name)).min();
+    best.filter(|(d, _)| *d <= key.len() / 2)
+        .map_or(String::new(), |(_, name)| format!("; did you mean {name}?"))
+}
+
+/// Takes values by key and notes what is wrong with them.
+struct Reader<'a> {
+    values: Values,
+    mistakes: &'a mut Vec<String>,
+}
+
+impl Reader<'_> {
+    /// The value of a key, or its default.
+    fn value(&mut self, key: &str) -> Value {
+        self.values.remove(key).unwrap_or_else(|| {
+            let default = KEYS.iter().find(|k| k.name == key).map_or("\"\"", |k| k.default);
+            let table = format!("v = {default}").parse::<toml::Table>().ok();
+            table.and_then(|mut t| t.remove("v")).unwrap_or(Value::Boolean(false))
+        })
+    }
+
+    fn mistake(&mut self, key: &str, what: impl std::fmt::Display) {
+        self.mistakes.push(format!("{key}: {what}"));
+    }
+
+    fn text(&mut self, key: &str) -> String {
+        match self.value(key) {
+            Value::String(text) => text,
+            other => {
+                self.mistake(key, format_args!("{other} is not a text"));
+                String::new()
+            }
+        }
+    }
+
+    fn texts(&mut self, key: &str) -> Vec<String> {
+        let value = self.value(key);
+        let list = match &value {
+            Value::Array(list) => list.iter().map(|v| v.as_str().map(str::to_owned)).collect(),
+            _ => None,
+        };
+        list.unwrap_or_else(|| {
+            self.mistake(key, format_args!("{value} is not a list of texts"));
+            Vec::new()
+        })
+    }
+
+    /// A whole number from `least` to `most`; "off" gives `off` where the key may be off.
+    fn number(&mut self, key: &str, least: i64, most: i64, off: Option<i64>) -> i64 {
+        match (self.value(key), off) {
+            (Value::Integer(n), _) if (least..=most).contains(&n) => n,
+            (Value::String(text), Some(off)) if text == "off" => off,
+            (other, off) => {
+                let or_off = if off.is_some() { ", or \"off\"" } else { "" };
+                self.mistake(
+                    key,
+                    format_args!("{other} is not a whole number from {least} to {most}{or_off}"),
+                );
+                least
+            }
+        }
+    }
+
+    /// A duration in milliseconds.
+    fn duration(&mut self, key: &str, least_ms: i64, off: Option<i64>) -> i64 {
+        let value = self.value(key);
+        let ms = match (&value, off) {
+            (Value::String(text), Some(off)) if text == "off" => return off,
+            (Value::String(text), _) => text.parse::<jiff::Span>().ok().and_then(|span| {
+                let exact = span.to_duration(jiff::SpanRelativeTo::days_are_24_hours()).ok()?;
+                i64::try_from(exact.as_millis()).ok()
+            }),
+            (Value::Integer(n), _) => {
+                self.mistake(key, format_args!("{n} has no unit; write \"{n}ms\", \"{n}s\" or \"{n}min\""));
+                return least_ms;
+            }
+            _ => None,
+        };
+        match ms {
+            Some(ms) if (least_ms..=UNBOUNDED).contains(&ms) => ms,
+            Some(_) => {
+                self.mistake(key, format_args!("{value} is too short or too long; at least {least_ms} ms"));
+                least_ms
+            }
+            None => {
+                let or_off = if off.is_some() { ", or \"off\"" } else { "" };
+                self.mistake(
+                    key,
+                    format_args!("{value} is not a duration, as 500ms, 90s, 30min, 2h, 7d{or_off}"),
+                );
+                least_ms
+            }
+        }
+    }
+
+    fn choice<T: Copy>(&mut self, key: &str, choices: &[(&str, T)]) -> T {
+        let text = self.text(key);
+        match choices.iter().find(|(name, _)| *name == text) {
+            Some((_, value)) => *value,
+            None => {
+                let names: Vec<String> = choices.iter().map(|(name, _)| format!("{name:?}")).collect();
+                self.mistake(key, format_args!("{text:?} is none of {}", names.join(", ")));
+                choices[0].1
+            }
+        }
+    }
+}
+
+/// The configuration that the values mean.
+pub(super) fn config(values: Values, mistakes: &mut Vec<String>) -> Config {
+    let mut r = Reader { values, mistakes };
+    let always = r.choice(
+        "events.kind.always",
+        &[("", None), ("impression", Some(Kind::Impression)), ("play", Some(Kind::Play))],
+    );
+    let (impression, play) = (r.texts("events.kind.impression"), r.texts("events.kind.play"));
+    if always.is_none() && (impression.is_empty() || play.is_empty()) {
+        r.mistake("events.kind", "the list of impressions or of plays is empty");
+    }
+    for both in impression.iter().filter(|i| play.contains(i)) {
+        r.mistake("events.kind", format_args!("{both:?} is both an impression and a play"));
+    }
+    let units = [
+        ("ms", TimestampUnit::Ms),
+        ("s", TimestampUnit::S),
+        ("us", TimestampUnit::Us),
+        ("ns", TimestampUnit::Ns),
+        ("rfc3339", TimestampUnit::Rfc3339),
+    ];
+    let decode = DecodeConfig {
+        fields: fields(&mut r),
+        kind: always.map_or(KindRule::ByField { impression, play }, KindRule::Always),
+        timestamp_unit: r.choice("events.timestamp_unit", &units),
+        bytes_max: r.number("events.bytes_max", 64, 16 << 20, None) as usize,
+        future_max_ms: r.duration("events.future_max", 0, Some(UNBOUNDED)),
+    };
+    let filters = r.texts("filters");
+    let filters = Filters::parse(&filters).unwrap_or_else(|wrong| {
+        wrong.into_iter().for_each(|what| r.mistake("filters", what));
+        Filters::none()
+    });
+    let methods = [
+        ("state", JoinMethod::State),
+        ("window", JoinMethod::Window),
+        ("batch-to-window", JoinMethod::BatchToWindow),
+    ];
+    let request_events_max = r.number("join.request_events_max", 2, u32::MAX.into(), Some(i64::MAX));
+    let member_events_max = r.number("join.member_epoch_events_max", 1, u32::MAX.into(), Some(-1));
+    let epoch_ms = r.duration("epoch.length", 1_000, None);
+    let epoch = EpochLength::from_ms(epoch_ms).unwrap_or_else(|| {
+        r.mistake("epoch.length", "longer than a week");
+        EpochLength::default()
+    });
+    Config {
+        decode: decode.into(),
+        filters,
+        join_method: r.choice("join.method", &methods),
+        join: JoinRules {
+            kind: r.choice("join.kind", &[("inner", JoinKind::Inner), ("left", JoinKind::Left)]),
+            horizon_ms: r.duration("join.horizon", 0, None),
+            lateness_ms: r.duration("join.lateness", 0, Some(UNBOUNDED)),
+            request_events_max: request_events_max as usize,
+        },
+        member_epoch_events_max: u32::try_from(member_events_max).ok(),
+        epoch,
+        segments: segments(&mut r),
+        tally: TallyLimits {
+            exact_max: r.number("tally.exact_max", 16, 1 << 32, None) as usize,
+            sketch_lg_k: r.number("tally.sketch_lg_k", 5, 20, None) as u8,
+        },
+        batch_events_max: r.number("batch.events_max", 1, 10_000_000, None) as usize,
+        batch_tick: ms(r.duration("batch.tick", 1, None)),
+        batches_in_flight: r.number("batch.in_flight", 1, 64, None) as u64,
+        table_write_interval: ms(r.duration("table.write_interval", 0, None)),
+        archive_shards: r.number("archive.shards", 1, 256, None) as u32,
+    }
+}
+
+fn ms(ms: i64) -> Duration {
+    Duration::from_millis(ms.unsigned_abs())
+}
+
+fn fields(r: &mut Reader<'_>) -> Fields {
+    let mut path = |name: &str| {
+        let key = format!("events.fields.{name}");
+        let path = r.text(&key);
+        if path.is_empty() || path.split('.').any(str::is_empty) {
+            r.mistake(&key, format_args!("{path:?} is not a name or a path with dots"));
+        }
+        path
+    };
+    let (kind, request_id, video_id) = (path("kind"), path("request_id"), path("video_id"));
+    let (timestamp, member_id) = (path("timestamp"), path("member_id"));
+    let (row, position) = (path("row"), path("position"));
+    let mut dimensions = BTreeMap::new();
+    let key = "events.fields.dimensions";
+    match r.value(key) {
+        Value::Table(table) => {
+            for (name, path) in table {
+                match path.as_str().filter(|p| !p.is_empty() && !p.split('.').any(str::is_empty)) {
+                    Some(path) => drop(dimensions.insert(name, path.to_owned())),
+                    None => r.mistake(key, format_args!("the path of {name}, {path}, is not a path")),
+                }
+            }
+        }
+        other => r.mistake(key, format_args!("{other} is not a table of paths")),
+    }
+    Fields { kind, request_id, video_id, timestamp, member_id, row, position, dimensions }
+}
+
+fn segments(r: &mut Reader<'_>) -> Segments {
+    let value = r.value("segments");
+    let text = |v: &Value| v.as_str().map(str::to_owned);
+    let list = |v: &Value| v.as_array().and_then(|l| l.iter().map(text).collect::<Option<Vec<_>>>());
+    let lists = value.as_array().and_then(|lists| lists.iter().map(list).collect::<Option<Vec<_>>>());
+    let Some(lists) = lists else {
+        r.mistake("segments", format_args!("{value} is not a list of lists of dimensions"));
+        return Segments::default();
+    };
+    Segments::new(lists).unwrap_or_else(|wrong| {
+        wrong.into_iter().for_each(|what| r.mistake("segments", what));
+        Segments::default()
+    })
+}

@@ -1,0 +1,78 @@
+use super::*;
+
+fn load(settings: &[&str]) -> Result<Config, ConfigError> {
+    Config::load(None, &settings.iter().map(|s| (*s).to_owned()).collect::<Vec<_>>())
+}
+
+#[test]
+fn the_reference_is_the_default_and_names_every_key() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("uptake.toml");
+    std::fs::write(&path, reference()).unwrap();
+    let read = Config::load(Some(&path), &[]).unwrap();
+    assert_eq!(format!("{read:?}"), format!("{:?}", Config::default()));
+    for key in KEYS {
+        let name = key.name.rsplit('.').next().unwrap();
+        assert!(reference().contains(&format!("\n{name} = {}", key.default)), "{}", key.name);
+    }
+    assert!(Config::load(None, &[]).is_ok(), "the defaults are themselves without a mistake");
+}
+
+#[test]
+fn settings_need_no_quotes() {
+    let c = load(&["join.kind=left", "join.horizon = 1min", "join.method=\"window\"", "batch.events_max=1"])
+        .unwrap();
+    assert_eq!((c.join.horizon_ms, c.join_method, c.batch_events_max), (60_000, JoinMethod::Window, 1));
+    let c = load(&["segments=[[],[\"country\",\"device\"]]", "filters=[]", "join.lateness=off"]).unwrap();
+    assert_eq!((c.segments.count(), c.filters.count(), c.join.lateness_ms), (2, 0, UNBOUNDED));
+    for (text, ms) in [("90m", 5_400_000), ("1h 30m", 5_400_000), ("2d", 172_800_000), ("PT5M", 300_000)] {
+        assert_eq!(load(&[&format!("join.horizon={text}")]).unwrap().join.horizon_ms, ms, "{text}");
+    }
+    assert_eq!(
+        load(&["events.fields.dimensions={ country = \"geo.country\" }"]).unwrap().decode.fields.dimensions["country"],
+        "geo.country"
+    );
+}
+
+#[test]
+fn all_mistakes_are_told_at_once_each_with_its_key() {
+    let error = load(&[
+        "join.knd=left",
+        "join.kind=outer",
+        "join.horizon=60000",
+        "join.lateness=soon",
+        "batch.events_max=0",
+        "segments=[\"country\"]",
+        "filters=[\"device =\"]",
+        "epoch.length=1y",
+        "nonsense",
+        "tally.sketch_lg_k=40",
+    ])
+    .unwrap_err();
+    let text = error.to_string();
+    for start in [
+        "join.knd: there is no such key; did you mean join.kind?",
+        "join.kind: \"outer\" is none of \"inner\", \"left\"",
+        "join.horizon: 60000 has no unit; write \"60000ms\"",
+        "join.lateness: \"soon\" is not a duration",
+        "batch.events_max: 0 is not a whole number from 1 to",
+        "segments: [\"country\"] is not a list of lists",
+        "filters: ",
+        "epoch.length: ",
+        "--set nonsense: is not of the form key=value",
+        "tally.sketch_lg_k: 40 is not",
+    ] {
+        assert!(text.contains(&format!("\n  {start}")), "{start:?} is missing in:\n{text}");
+    }
+    assert_eq!(error.mistakes.len(), 10, "{text}");
+}
+
+#[test]
+fn a_file_that_is_missing_or_broken_is_a_mistake() {
+    let folder = tempfile::tempdir().unwrap();
+    let error = Config::load(Some(&folder.path().join("none.toml")), &[]).unwrap_err();
+    assert!(error.to_string().contains("none.toml: cannot be read"));
+    let path = folder.path().join("broken.toml");
+    std::fs::write(&path, "[join\nkind = 1").unwrap();
+    assert!(Config::load(Some(&path), &[]).unwrap_err().to_string().contains("is not TOML"));
+}

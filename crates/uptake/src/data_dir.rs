@@ -1,0 +1,134 @@
+//! A data directory: the log, the table and the archive of one deployment, in one place.
+
+use std::path::{Path, PathBuf};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use uptake_connectors::archive::Archive;
+use uptake_connectors::log::{Log, LogOptions};
+use uptake_connectors::table::Table;
+use uptake_connectors::{Backend, archive, log, table};
+use uptake_model::EventTime;
+use uptake_model::join::JoinKind;
+
+use crate::config::Config;
+
+/// The topic of dead letters.
+pub const DEAD_LETTERS: &str = "dead-letters";
+/// The topic of late events.
+pub const LATE: &str = "late";
+
+/// Wall time, where the program meets it.
+pub fn now() -> EventTime {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    EventTime(i64::try_from(since.as_millis()).unwrap_or(i64::MAX))
+}
+
+/// What can go wrong with a data directory as a whole.
+#[derive(Debug, thiserror::Error)]
+pub enum DataDirError {
+    /// It cannot be made.
+    #[error("cannot make the data directory {}: {source}", path.display())]
+    Create {
+        /// Which.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// Its tallies mean something else.
+    #[error(
+        "{} holds tallies of another meaning ({stored}); this run would write {asked}. \
+         Use another --data directory, or the same configuration",
+        path.display()
+    )]
+    OtherMeaning {
+        /// Which.
+        path: PathBuf,
+        /// What the table holds.
+        stored: String,
+        /// What the configuration says.
+        asked: String,
+    },
+    /// The log.
+    #[error(transparent)]
+    Log(#[from] uptake_connectors::LogError),
+    /// The table.
+    #[error(transparent)]
+    Table(#[from] uptake_connectors::TableError),
+    /// The archive.
+    #[error(transparent)]
+    Archive(#[from] uptake_connectors::ArchiveError),
+}
+
+/// An opened data directory.
+pub struct DataDir {
+    /// The log. It holds the lock that keeps a second writer out.
+    pub log: Box<dyn Log>,
+    /// The table.
+    pub table: Box<dyn Table>,
+    /// The archive.
+    pub archive: Box<dyn Archive>,
+    /// What had to be repaired.
+    pub notices: Vec<String>,
+}
+
+impl DataDir {
+    /// Opens `path` to write tallies as `config` means them; makes it where there is none.
+    ///
+    /// # Errors
+    /// If it cannot be made or opened, another process writes to it, or its table was written
+    /// with another meaning.
+    pub fn open(path: &Path, config: &Config) -> Result<Self, DataDirError> {
+        std::fs::create_dir_all(path)
+            .map_err(|source| DataDirError::Create { path: path.to_owned(), source })?;
+        Self::open_backend(&Backend::File(path.to_owned()), path, config)
+    }
+
+    /// A data directory in memory, for tests.
+    ///
+    /// # Errors
+    /// None of its own.
+    pub fn memory(config: &Config) -> Result<Self, DataDirError> {
+        Self::open_backend(&Backend::Memory, Path::new("memory:"), config)
+    }
+
+    fn open_backend(backend: &Backend, path: &Path, config: &Config) -> Result<Self, DataDirError> {
+        let (log, recovered) = log::open(backend, LogOptions::default())?;
+        log.create_topic(DEAD_LETTERS, 1)?;
+        log.create_topic(LATE, 1)?;
+        let mut table = table::open(backend)?;
+        let asked = meaning(config);
+        match table.meta_get(MEANING)? {
+            None => table.meta_put(MEANING, &asked)?,
+            Some(stored) if stored == asked => {}
+            Some(stored) => {
+                return Err(DataDirError::OtherMeaning { path: path.to_owned(), stored, asked });
+            }
+        }
+        let archive = archive::open(backend)?;
+        let notices = recovered.iter().map(|r| {
+            format!("cut {} bytes of an append that had not finished off {}", r.bytes_cut, r.path.display())
+        });
+        Ok(Self { log, table, archive, notices: notices.collect() })
+    }
+}
+
+/// The key under which a table says what its rows mean.
+const MEANING: &str = "meaning";
+
+/// What two runs must agree on for their rows to mean the same.
+fn meaning(config: &Config) -> String {
+    let kind = match config.join.kind {
+        JoinKind::Inner => "inner",
+        JoinKind::Left => "left",
+    };
+    format!("epoch.length={}ms join.kind={kind} join.horizon={}ms", config.epoch.ms(), config.join.horizon_ms)
+}
+
+/// The length of the epochs of a table, as it was written.
+pub fn epoch_length(table: &dyn Table) -> Result<uptake_model::EpochLength, uptake_connectors::TableError> {
+    let stored = table.meta_get(MEANING)?.unwrap_or_default();
+    let ms = stored
+        .split_whitespace()
+        .find_map(|w| w.strip_prefix("epoch.length=")?.strip_suffix("ms")?.parse().ok());
+    Ok(ms.and_then(uptake_model::EpochLength::from_ms).unwrap_or_default())
+}

@@ -1,0 +1,10 @@
+//! Uptake turns what people are shown and what they play into what is trending, and counts every
+//! request once however often, late or out of order its events arrive.
+//!
+//! [`pipeline`] is the place to begin: it reads as the data flows.
+
+pub mod commands;
+pub mod config;
+pub mod data_dir;
+pub mod pipeline;
+pub mod stages;

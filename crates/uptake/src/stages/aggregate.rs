@@ -1,0 +1,299 @@
+//! The aggregate: tallies by video, epoch and segment, each touched one written once in a while.
+//!
+//! Tallies are absolute and the larger row wins, so a row may be written at any time, again, or
+//! not at all if a larger one follows: changed tallies are written when the table has taken the
+//! ones before, and a slow table makes them fewer, never a queue longer.
+
+use std::collections::{BTreeMap, HashMap};
+use std::rc::Rc;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Instant;
+
+use serde::Serialize;
+use uptake_connectors::archive::Archive;
+use uptake_connectors::log::{Log, Record};
+use uptake_flow::{Context, Emit, Flow, KeyedState, Process, Stop, Stream, To};
+use uptake_model::ledger::Ledger;
+use uptake_model::tally::{Tally, TallyRow};
+use uptake_model::{DimsHash, Epoch, Event, EventTime, Kind, VideoHash};
+
+use crate::config::Config;
+use crate::data_dir::{LATE, now};
+use crate::pipeline::Books;
+use crate::stages::Joined;
+use crate::stages::collect::Name;
+use crate::stages::table_writer::TableWriter;
+
+/// Where results go; shared by all workers of a process.
+#[derive(Clone)]
+pub struct Outlets {
+    /// Dead letters and late events.
+    pub log: Arc<dyn Log>,
+    /// Tallies, live.
+    pub table: TableWriter,
+    /// Sealed tallies.
+    pub archive: Arc<Mutex<Box<dyn Archive>>>,
+    /// Each worker's books as they stood after its last batch.
+    pub ledgers: Arc<Mutex<Vec<Ledger>>>,
+}
+
+impl Outlets {
+    /// The books of all workers, added up.
+    pub fn ledger(&self) -> Ledger {
+        let mut total = Ledger::default();
+        self.ledgers.lock().unwrap_or_else(PoisonError::into_inner).iter().for_each(|l| total.merge(l));
+        total
+    }
+}
+
+/// Counts what counts, writes changed tallies to the table, and lets sealed ones out.
+pub fn by_video_and_epoch<'s>(
+    flow: &Flow<'s>,
+    joined: Stream<'s, Joined>,
+    names: Stream<'s, Name>,
+    config: &Arc<Config>,
+    outlets: &Outlets,
+    books: &Books,
+) -> Stream<'s, TallyRow> {
+    let mut tallies = Tallies {
+        config: Arc::clone(config),
+        states: KeyedState::default(),
+        videos: HashMap::default(),
+        groups: Groups::new(config),
+        epoch: (EventTime::MAX, EventTime::MIN, Epoch::default()),
+        late: Vec::new(),
+        written: Instant::now(),
+        sealed_before: Epoch(i64::MIN),
+        worker: flow.worker(),
+        outlets: outlets.clone(),
+        books: Rc::clone(books),
+        stop: flow.stop(),
+    };
+    tallies.states.track_touched();
+    let to = |name: &Name| match name {
+        Name::Video { video, .. } => To::Key(*video),
+        Name::Dims { worker, .. } => To::Worker(*worker),
+    };
+    joined.key_by(|joined| joined.event().video).process_with(names, to, tallies)
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+struct TallyKey {
+    video: VideoHash,
+    epoch: Epoch,
+    segment: u32,
+}
+
+/// Which segments the events of a combination of dimension values belong to.
+struct Groups {
+    /// By number: the canonical name.
+    names: Vec<Arc<str>>,
+    numbers: HashMap<Arc<str>, u32>,
+    by_dims: HashMap<DimsHash, Group>,
+}
+
+struct Group {
+    /// Numbers of the segments, one per configured segment.
+    segments: Box<[u32]>,
+    /// The values, in the order of the configured dimensions.
+    values: Vec<String>,
+    /// The last epoch in which they were told.
+    last: Epoch,
+}
+
+impl Groups {
+    fn new(config: &Config) -> Self {
+        let mut groups = Self { names: Vec::new(), numbers: HashMap::new(), by_dims: HashMap::new() };
+        // Without dimensions there is one combination, which nobody announces.
+        groups.tell(config, DimsHash::NONE, Vec::new(), Epoch(i64::MAX));
+        groups
+    }
+
+    fn tell(&mut self, config: &Config, dims: DimsHash, values: Vec<String>, epoch: Epoch) {
+        if let Some(group) = self.by_dims.get_mut(&dims) {
+            group.last = epoch.max(group.last);
+            return;
+        }
+        let texts: Vec<&str> = values.iter().map(String::as_str).collect();
+        let segments = config.segments.names(&texts).map(|name| {
+            *self.numbers.entry(name).or_insert_with_key(|name| {
+                self.names.push(Arc::clone(name));
+                self.names.len() as u32 - 1
+            })
+        });
+        let segments: Box<[u32]> = segments.collect();
+        self.by_dims.insert(dims, Group { segments, values, last: epoch });
+    }
+}
+
+struct Tallies {
+    config: Arc<Config>,
+    states: KeyedState<TallyKey, Tally>,
+    /// The id of each video and the last epoch in which it was told.
+    videos: HashMap<VideoHash, (Arc<str>, Epoch), foldhash::fast::FixedState>,
+    groups: Groups,
+    /// The epoch of the event before, from its start to its end: most events lie in the same.
+    epoch: (EventTime, EventTime, Epoch),
+    late: Vec<Event>,
+    written: Instant,
+    sealed_before: Epoch,
+    worker: usize,
+    outlets: Outlets,
+    books: Books,
+    stop: Stop,
+}
+
+impl Tallies {
+    #[inline]
+    fn epoch_of(&mut self, time: EventTime) -> Epoch {
+        let (start, end, epoch) = self.epoch;
+        if start <= time && time < end {
+            return epoch;
+        }
+        let epoch = self.config.epoch.epoch(time);
+        self.epoch = (self.config.epoch.start(epoch), self.config.epoch.end(epoch), epoch);
+        epoch
+    }
+
+    fn row(&self, key: &TallyKey, tally: &mut Tally, sealed: bool) -> Option<TallyRow> {
+        let Some((video_id, _)) = self.videos.get(&key.video) else {
+            self.stop.fail(format!("the name of video {:016x} was not told before its tally", key.video.0));
+            return None;
+        };
+        Some(TallyRow {
+            video_id: Arc::clone(video_id),
+            segment: Arc::clone(&self.groups.names[key.segment as usize]),
+            epoch: key.epoch,
+            counts: tally.counts(self.config.tally),
+            sealed,
+            sets: sealed.then(|| tally.sets()),
+        })
+    }
+
+    /// Writes what changed, if the table has taken what was written before.
+    fn write_changed(&mut self) {
+        if self.written.elapsed() < self.config.table_write_interval || !self.outlets.table.is_idle() {
+            return;
+        }
+        let mut states = std::mem::take(&mut self.states);
+        let mut rows = Vec::new();
+        states.drain_touched(&mut |key, tally| rows.extend(self.row(key, tally, false)));
+        self.states = states;
+        self.outlets.table.write(rows);
+        self.written = Instant::now();
+    }
+
+    /// Lets go of the epochs that nothing can change any more.
+    fn seal(&mut self, watermark: EventTime, out: &mut Emit<'_, TallyRow>) {
+        let mut states = std::mem::take(&mut self.states);
+        let mut rows = Vec::new();
+        states.expire(watermark, &mut |key, mut tally| {
+            if let Some(row) = self.row(key, &mut tally, true) {
+                out.emit(row.clone());
+                rows.push(row);
+                if rows.len() == SEALED_ROWS_PER_WRITE {
+                    self.outlets.table.write(std::mem::take(&mut rows));
+                }
+            }
+        });
+        self.states = states;
+        self.outlets.table.write(rows);
+        let before = self.config.epoch.epoch(watermark.minus(self.config.join.retention_ms()));
+        if watermark > EventTime::MIN && before > self.sealed_before {
+            self.sealed_before = before;
+            self.videos.retain(|_, (_, last)| *last >= before);
+            self.groups.by_dims.retain(|_, group| group.last >= before);
+        }
+    }
+
+    /// Keeps late events as records that can be replayed, with their age.
+    fn write_late(&mut self, watermark: EventTime) {
+        if self.late.is_empty() {
+            return;
+        }
+        let records: Vec<Record> = std::mem::take(&mut self.late)
+            .iter()
+            .map(|event| {
+                let video_id = self.videos.get(&event.video).map(|(id, _)| Arc::clone(id));
+                let names = self.config.segments.dimensions().iter();
+                let values = self.groups.by_dims.get(&event.dims).into_iter().flat_map(|g| &g.values);
+                let late = LateEvent {
+                    kind: if event.kind == Kind::Play { "play" } else { "impression" },
+                    request_id: event.request.to_string(),
+                    video_id,
+                    timestamp: event.time.0,
+                    dimensions: names.map(String::as_str).zip(values.map(String::as_str)).collect(),
+                    age_ms: watermark.0.saturating_sub(event.time.0),
+                };
+                Record::new(late.request_id.clone(), serde_json::to_vec(&late).unwrap_or_default())
+            })
+            .collect();
+        if let Err(error) = self.outlets.log.append(LATE, 0, &records, now().0) {
+            self.stop.fail(error);
+        }
+    }
+}
+
+/// A late event as its log keeps it: the canonical form, with the age. The request id is the one
+/// it had if that was 16 hex digits, else the hash that stands for it, which joins the same.
+#[derive(Serialize)]
+struct LateEvent<'a> {
+    kind: &'static str,
+    request_id: String,
+    video_id: Option<Arc<str>>,
+    timestamp: i64,
+    dimensions: BTreeMap<&'a str, &'a str>,
+    age_ms: i64,
+}
+
+/// Rows of sealed epochs carry their sets, so they go to the table in pieces.
+const SEALED_ROWS_PER_WRITE: usize = 16_384;
+
+impl Process<VideoHash, Joined> for Tallies {
+    type Side = Name;
+    type Out = TallyRow;
+
+    #[inline]
+    fn record(&mut self, _: &VideoHash, joined: Joined, _: Context, _: &mut Emit<'_, TallyRow>) {
+        let event = match joined {
+            Joined::Counted(event) => event,
+            Joined::Late(event) => return self.late.push(event),
+        };
+        self.books.borrow_mut().account(event.partition).counted += 1;
+        let epoch = self.epoch_of(event.time);
+        let sealed_at = self.epoch.1.plus(self.config.join.retention_ms());
+        let Some(group) = self.groups.by_dims.get(&event.dims) else {
+            return self
+                .stop
+                .fail(format!("dimensions {:016x} were not told before their event", event.dims.0));
+        };
+        for &segment in &group.segments {
+            let key = TallyKey { video: event.video, epoch, segment };
+            let tally = self.states.entry(&key, Some(sealed_at)).get_or_insert_default();
+            tally.insert(event.kind, event.request, self.config.tally);
+        }
+    }
+
+    fn side(&mut self, name: Name) {
+        match name {
+            Name::Video { video, id, epoch } => {
+                let (_, last) = self.videos.entry(video).or_insert((id, epoch));
+                *last = epoch.max(*last);
+            }
+            Name::Dims { dims, values, epoch, .. } => {
+                self.groups.tell(&self.config, dims, values, epoch);
+            }
+        }
+    }
+
+    fn end_batch(&mut self, context: Context, out: &mut Emit<'_, TallyRow>) {
+        if let Some(error) = self.outlets.table.take_error() {
+            return self.stop.fail(error);
+        }
+        self.write_late(context.watermark);
+        self.write_changed();
+        self.seal(context.watermark, out);
+        let ledger = self.books.borrow().clone();
+        self.outlets.ledgers.lock().unwrap_or_else(PoisonError::into_inner)[self.worker] = ledger;
+    }
+}

@@ -1,0 +1,30 @@
+//! The stages of the pipeline, each in its own file: what the model says, on the engine's streams.
+
+pub mod aggregate;
+pub mod archive;
+pub mod cap;
+pub mod collect;
+pub mod join;
+pub mod table_writer;
+
+use serde::{Deserialize, Serialize};
+use uptake_model::Event;
+
+/// What the join lets out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Joined {
+    /// The event counts.
+    Counted(Event),
+    /// The event came too late to be joined.
+    Late(Event),
+}
+
+impl Joined {
+    /// The event, whatever became of it.
+    #[inline]
+    pub fn event(&self) -> &Event {
+        match self {
+            Self::Counted(event) | Self::Late(event) => event,
+        }
+    }
+}
