@@ -39,7 +39,7 @@ fn measure<T>(what: &str, f: impl FnOnce() -> Outcome<T>) -> Outcome<T> {
     Ok(result)
 }
 
-fn row(i: u64, epoch: i64, plays: u64, sets: Option<TallySets>) -> TallyRow {
+fn row(i: u64, epoch: i64, plays: u64, sets: Option<Arc<TallySets>>) -> TallyRow {
     TallyRow {
         // In no order, as they come out of a hash table.
         video_id: format!("video-{:08x}", (i as u32).wrapping_mul(2_654_435_761)).into(),
@@ -117,7 +117,7 @@ fn archive(directory: &Path) -> Outcome<()> {
     let part = TallyPart { epoch: Epoch(982_464), length: EpochLength::default(), shard: 0, shards: 1 };
     let ids = |n: u64| RequestSet::Exact((0..n).map(|i| i << 32).collect());
     let mut rows: Vec<_> = (0..60_000)
-        .map(|i| row(i, 982_464, i, Some(TallySets { played: ids(i % 20), shown: ids(i % 200) })))
+        .map(|i| row(i, 982_464, i, Some(Arc::new(TallySets { played: ids(i % 20), shown: ids(i % 200) }))))
         .collect();
     let mut archive = DirectoryArchive::open(directory)?;
     measure("archive: 60,000 rows with 6.5 million ids", || Ok(archive.put_tallies(&part, &mut rows)?))?;

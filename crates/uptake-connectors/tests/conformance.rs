@@ -6,6 +6,7 @@
 use std::collections::BTreeMap;
 
 use proptest::prelude::*;
+use std::sync::Arc;
 use tempfile::TempDir;
 use uptake_connectors::archive::{Archive, DirectoryArchive, MemoryArchive, Put, TallyPart};
 use uptake_connectors::log::{Durability, EmbeddedLog, Log, LogOptions, MemoryLog, Record};
@@ -255,9 +256,9 @@ fn row(video: &str, segment: &str, epoch: i64, plays: u64, impressions: u64) -> 
     }
 }
 
-fn sets(played: &[u64], shown: &[u64]) -> Option<TallySets> {
+fn sets(played: &[u64], shown: &[u64]) -> Option<Arc<TallySets>> {
     let exact = |ids: &[u64]| RequestSet::Exact(ids.to_vec());
-    Some(TallySets { played: exact(played), shown: exact(shown) })
+    Some(Arc::new(TallySets { played: exact(played), shown: exact(shown) }))
 }
 
 fn table(make: impl Fn() -> Made<dyn Table>) {
@@ -353,7 +354,8 @@ fn a_table_answers_in_order(table: &mut dyn Table) {
 
 fn requests_are_found_in_stored_sets(table: &mut dyn Table) {
     let with = |row: TallyRow, sets| TallyRow { sets, sealed: true, ..row };
-    let sketch = TallySets { played: RequestSet::Exact(vec![3]), shown: RequestSet::Sketch(vec![1, 2, 3]) };
+    let sketch =
+        Arc::new(TallySets { played: RequestSet::Exact(vec![3]), shown: RequestSet::Sketch(vec![1, 2, 3]) });
     table
         .write(&[
             with(row("a", "", 1, 1, 2), sets(&[7], &[7, u64::MAX])),
@@ -410,7 +412,8 @@ fn any_row() -> impl Strategy<Value = TallyRow> {
             prop::collection::vec(any::<u8>(), 0..3).prop_map(RequestSet::Sketch),
         ]
     };
-    let sets = prop::option::of((set(), set()).prop_map(|(played, shown)| TallySets { played, shown }));
+    let sets =
+        prop::option::of((set(), set()).prop_map(|(played, shown)| Arc::new(TallySets { played, shown })));
     (0..3, 0..2usize, 0..2i64, 0..3u64, 0..3u64, any::<bool>(), any::<bool>(), sets).prop_map(
         |(video, segment, epoch, plays, impressions, exact, sealed, sets)| TallyRow {
             counts: Counts { plays, impressions, exact },
@@ -473,7 +476,7 @@ fn archive(make: impl Fn() -> Made<dyn Archive>) {
     rows_that_make_no_part_are_refused(&mut *make().it);
 }
 
-fn sealed(row: TallyRow, sets: Option<TallySets>) -> TallyRow {
+fn sealed(row: TallyRow, sets: Option<Arc<TallySets>>) -> TallyRow {
     TallyRow { sealed: true, sets, ..row }
 }
 
@@ -485,10 +488,10 @@ fn what_was_put_is_read(archive: &mut dyn Archive) {
     let mut rows = vec![
         sealed(row("v2", "", 5, 2, 3), sets(&[1, u64::MAX], &[0, 1, u64::MAX])),
         sealed(row("v1", "country=BR", 5, 0, 1), sets(&[], &[4])),
-        sealed(row("v1", "", 5, 1, 9), Some(mixed)),
+        sealed(row("v1", "", 5, 1, 9), Some(mixed.into())),
         sealed(row("ü", "", 5, 1, 1), None),
         sealed(row("v3", "", 5, 0, 0), sets(&[], &[])),
-        sealed(row("v0", "", 5, 7, 8), Some(sketches)),
+        sealed(row("v0", "", 5, 7, 8), Some(sketches.into())),
     ];
     rows[2].counts.exact = false;
     assert!(matches!(archive.read_tallies(&part(5)), Err(ArchiveError::Missing { .. })));

@@ -4,6 +4,7 @@
 
 use std::fs;
 use std::path::Path;
+use std::sync::Arc;
 
 use parquet::file::reader::{FileReader, SerializedFileReader};
 use uptake_connectors::ArchiveError;
@@ -22,14 +23,14 @@ fn rows(n: u64) -> Vec<TallyRow> {
         epoch: Epoch(982_464),
         counts: Counts { plays: i, impressions: 2 * i, exact: !i.is_multiple_of(5) },
         sealed: true,
-        sets: Some(TallySets {
+        sets: Some(Arc::new(TallySets {
             played: RequestSet::Exact((0..i).collect()),
             shown: if !i.is_multiple_of(5) {
                 RequestSet::Exact((0..2 * i).collect())
             } else {
                 RequestSet::Sketch(vec![1; 40])
             },
-        }),
+        })),
     };
     (0..n).map(row).collect()
 }

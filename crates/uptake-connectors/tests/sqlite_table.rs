@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "helpers of tests, which may panic")]
 
 use std::fs;
+use std::sync::Arc;
 
 use rusqlite::Connection;
 use uptake_connectors::TableError;
@@ -17,10 +18,10 @@ fn row(video: &str, plays: u64) -> TallyRow {
         epoch: Epoch(982_464),
         counts: Counts { plays, impressions: 10, exact: true },
         sealed: true,
-        sets: Some(TallySets {
+        sets: Some(Arc::new(TallySets {
             played: RequestSet::Exact(vec![1, 0x0102_0304_0506_0708]),
             shown: RequestSet::Sketch(vec![9, 8, 7]),
-        }),
+        })),
     }
 }
 

@@ -141,10 +141,13 @@ impl Side {
         }
     }
 
-    fn to_set(&mut self) -> RequestSet {
+    fn into_set(self) -> RequestSet {
         match self {
-            Self::Exact(set) => RequestSet::Exact(set.as_sorted().to_vec()),
-            Self::Sketch(sketch) => {
+            Self::Exact(mut set) => {
+                set.settle();
+                RequestSet::Exact(set.items)
+            }
+            Self::Sketch(mut sketch) => {
                 sketch.trim();
                 RequestSet::Sketch(sketch.compact(true).serialize())
             }
@@ -213,8 +216,8 @@ impl Tally {
     }
 
     /// The two sets in their stored form.
-    pub fn sets(&mut self) -> TallySets {
-        TallySets { played: self.played.to_set(), shown: self.shown.to_set() }
+    pub fn into_sets(self) -> TallySets {
+        TallySets { played: self.played.into_set(), shown: self.shown.into_set() }
     }
 
     /// Bytes held on the heap.
@@ -274,7 +277,7 @@ pub struct TallyRow {
     /// Whether the epoch is closed: no further event can change the row.
     pub sealed: bool,
     /// The sets themselves; written once, when the epoch is sealed.
-    pub sets: Option<TallySets>,
+    pub sets: Option<Arc<TallySets>>,
 }
 
 #[cfg(test)]
@@ -319,7 +322,7 @@ mod tests {
             }
             prop_assert_eq!(forth.counts(limits), back.counts(limits));
             prop_assert_eq!(forth.counts(limits).exact, n <= 64);
-            prop_assert_eq!(forth.sets(), back.sets());
+            prop_assert_eq!(forth.into_sets(), back.into_sets());
         }
     }
 
@@ -334,7 +337,7 @@ mod tests {
         let error = (counts.plays as f64 / 100_000.0 - 1.0).abs();
         assert!(!counts.exact && error < 4.0 / 64.0, "4 standard errors of 1/√4096, was {error}");
         assert!(
-            (tally.sets().played.estimate().round() as u64) == counts.plays,
+            (tally.into_sets().played.estimate().round() as u64) == counts.plays,
             "others read the same number"
         );
     }

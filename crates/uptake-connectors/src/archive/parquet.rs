@@ -167,7 +167,7 @@ fn id_column<W: Write + Send>(
     let mut column = next(group)?;
     let writer = column.typed::<Int64Type>();
     for row in rows {
-        match row.sets.as_ref().map(pick) {
+        match row.sets.as_deref().map(pick) {
             Some(RequestSet::Exact(ids)) if !ids.is_empty() => {
                 values.extend(ids.iter().map(|id| *id as i64));
                 defined.resize(defined.len() + ids.len(), 2);
@@ -195,7 +195,7 @@ fn sketch_column<W: Write + Send>(
     rows: &[TallyRow],
     pick: Pick,
 ) -> ParquetResult<()> {
-    let sketch = |row: &TallyRow| match row.sets.as_ref().map(pick) {
+    let sketch = |row: &TallyRow| match row.sets.as_deref().map(pick) {
         Some(RequestSet::Sketch(bytes)) => Some(ByteArray::from(bytes.clone())),
         _ => None,
     };
@@ -326,7 +326,7 @@ fn decode(group: &dyn RowGroupReader) -> ParquetResult<Vec<TallyRow>> {
             one(played[i].take(), played_sketch[i].take())?,
             one(shown[i].take(), shown_sketch[i].take())?,
         ) {
-            (Some(played), Some(shown)) => Some(TallySets { played, shown }),
+            (Some(played), Some(shown)) => Some(TallySets { played, shown }.into()),
             (None, None) => None,
             _ => return Err(bad("a row with one set of two")),
         };

@@ -13,7 +13,7 @@ use flate2::read::MultiGzDecoder;
 use memchr::{memchr, memchr_iter, memrchr};
 
 use super::files::Format;
-use super::{Block, Filled, InputOptions, OVERSIZED_HEAD_BYTES, Oversized};
+use super::{Block, Buffer, Filled, InputOptions, OVERSIZED_HEAD_BYTES, Oversized};
 
 /// Counts what passes through it.
 struct Counted<R> {
@@ -118,7 +118,7 @@ impl Lines {
             }
         }
         if self.at_end && block.bytes.last().is_some_and(|last| *last != b'\n') {
-            block.bytes.push(b'\n');
+            block.bytes.extend_from_slice(b"\n");
             ends += 1;
         }
         self.cut(max_lines, ends, block);
@@ -126,26 +126,22 @@ impl Lines {
     }
 
     /// Reads until `want` more bytes are there or the stream ends.
-    fn read_into(&mut self, bytes: &mut Vec<u8>, want: usize) -> io::Result<()> {
-        let mut filled = bytes.len();
-        bytes.resize(filled + want, 0);
-        let mut outcome = Ok(());
-        while filled < bytes.len() {
-            match self.reader.read(&mut bytes[filled..]) {
+    fn read_into(&mut self, bytes: &mut Buffer, mut want: usize) -> io::Result<()> {
+        while want > 0 {
+            match self.reader.read(bytes.spare(want)) {
                 Ok(0) => {
                     self.at_end = true;
                     break;
                 }
-                Ok(n) => filled += n,
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) => {
-                    outcome = Err(error);
-                    break;
+                Ok(n) => {
+                    bytes.grow(n);
+                    want -= n.min(want);
                 }
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
             }
         }
-        bytes.truncate(filled);
-        outcome
+        Ok(())
     }
 
     /// Moves the first `max_lines` of the kept lines, of which there are as many, to the block,

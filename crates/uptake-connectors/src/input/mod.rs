@@ -40,11 +40,71 @@ impl Default for InputOptions {
 /// How much of an oversized line is kept, in bytes.
 pub const OVERSIZED_HEAD_BYTES: usize = 64 << 10;
 
+/// Bytes that grow and shrink over memory that stays initialised: reading into a `Vec` again and
+/// again would zero it each time first.
+#[derive(Clone, Default)]
+pub struct Buffer {
+    memory: Vec<u8>,
+    len: usize,
+}
+
+impl Buffer {
+    /// Empties it.
+    pub fn clear(&mut self) {
+        self.len = 0;
+    }
+
+    pub(crate) fn truncate(&mut self, len: usize) {
+        self.len = self.len.min(len);
+    }
+
+    /// Adds bytes at its end.
+    pub fn extend_from_slice(&mut self, bytes: &[u8]) {
+        self.spare(bytes.len()).copy_from_slice(bytes);
+        self.len += bytes.len();
+    }
+
+    /// Room for `n` more bytes; [`Buffer::grow`] says how many were written.
+    pub(crate) fn spare(&mut self, n: usize) -> &mut [u8] {
+        let end = self.len + n;
+        if end > self.memory.len() {
+            self.memory.resize(end.max(self.memory.len() * 3 / 2), 0);
+        }
+        &mut self.memory[self.len..end]
+    }
+
+    pub(crate) fn grow(&mut self, n: usize) {
+        self.len = (self.len + n).min(self.memory.len());
+    }
+}
+
+impl std::ops::Deref for Buffer {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        &self.memory[..self.len]
+    }
+}
+
+impl PartialEq for Buffer {
+    fn eq(&self, other: &Self) -> bool {
+        **self == **other
+    }
+}
+
+impl Eq for Buffer {}
+
+impl std::fmt::Debug for Buffer {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{:?}", String::from_utf8_lossy(self))
+    }
+}
+
 /// Whole lines of one file.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Block {
     /// The lines, each ended by `\n` (added where the file's last line has none).
-    pub bytes: Vec<u8>,
+    pub bytes: Buffer,
     /// How many lines: those in `bytes`, or 1 for an oversized one.
     pub lines: usize,
     /// The file.
@@ -58,7 +118,7 @@ pub struct Block {
 
 impl Default for Block {
     fn default() -> Self {
-        Self { bytes: Vec::new(), lines: 0, file: "".into(), first_line: 0, oversized: Vec::new() }
+        Self { bytes: Buffer::default(), lines: 0, file: "".into(), first_line: 0, oversized: Vec::new() }
     }
 }
 

@@ -102,7 +102,8 @@ impl Rows {
                 self.bytes += length as u64 + 1;
                 break;
             }
-            block.bytes.append(&mut self.pending);
+            block.bytes.extend_from_slice(&self.pending);
+            self.pending.clear();
             block.lines += 1;
         }
         self.row += block.lines as u64;

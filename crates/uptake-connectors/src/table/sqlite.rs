@@ -373,7 +373,7 @@ impl Table for SqliteTable {
             None => Ok(None),
             Some((row, None, None)) => Ok(Some(row)),
             Some((row, Some(Some(played)), Some(Some(shown)))) => {
-                Ok(Some(TallyRow { sets: Some(TallySets { played, shown }), ..row }))
+                Ok(Some(TallyRow { sets: Some(TallySets { played, shown }.into()), ..row }))
             }
             Some((row, ..)) => Err(self.damaged(&row)),
         }

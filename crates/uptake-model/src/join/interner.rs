@@ -9,14 +9,16 @@ use hashbrown::HashTable;
 /// Values of type `T` by a number each.
 #[derive(Debug)]
 pub struct Interner<T> {
-    table: HashTable<u32>,
-    entries: Vec<(T, u32)>,
+    /// The values stand in the table beside their numbers: a look-up touches one line of memory.
+    table: HashTable<(T, u32)>,
+    values: Vec<T>,
+    references: Vec<u32>,
     free: Vec<u32>,
 }
 
 impl<T> Default for Interner<T> {
     fn default() -> Self {
-        Self { table: HashTable::new(), entries: Vec::new(), free: Vec::new() }
+        Self { table: HashTable::new(), values: Vec::new(), references: Vec::new(), free: Vec::new() }
     }
 }
 
@@ -25,50 +27,60 @@ fn hash(value: &impl Hash) -> u64 {
 }
 
 impl<T: Copy + Eq + Hash> Interner<T> {
-    /// The number of `value` if it is in use.
+    /// The number of `value`. Without [`Interner::acquire`] it must be given back by
+    /// [`Interner::forget_unused`].
     #[inline]
-    pub fn find(&self, value: &T) -> Option<u32> {
-        self.table.find(hash(value), |&n| self.entries[n as usize].0 == *value).copied()
+    pub fn intern(&mut self, value: T) -> u32 {
+        let h = hash(&value);
+        match self.table.find(h, |(v, _)| *v == value) {
+            Some(&(_, n)) => n,
+            None => self.insert(h, value),
+        }
     }
 
-    /// The number of `value`, with one more reference to it.
-    #[inline]
-    pub fn acquire(&mut self, value: T) -> u32 {
-        let h = hash(&value);
-        if let Some(&n) = self.table.find(h, |&n| self.entries[n as usize].0 == value) {
-            self.entries[n as usize].1 += 1;
-            return n;
-        }
+    #[cold]
+    fn insert(&mut self, h: u64, value: T) -> u32 {
         let n = match self.free.pop() {
             Some(n) => {
-                self.entries[n as usize] = (value, 1);
+                self.values[n as usize] = value;
                 n
             }
             None => {
-                self.entries.push((value, 1));
-                self.entries.len() as u32 - 1
+                self.values.push(value);
+                self.references.push(0);
+                self.values.len() as u32 - 1
             }
         };
-        let entries = &self.entries;
-        self.table.insert_unique(h, n, |&n| hash(&entries[n as usize].0));
+        self.table.insert_unique(h, (value, n), |(v, _)| hash(v));
         n
     }
 
     /// The value of a number in use.
     #[inline]
     pub fn get(&self, n: u32) -> T {
-        self.entries[n as usize].0
+        self.values[n as usize]
+    }
+
+    /// Counts one more reference to a number that [`Interner::intern`] gave.
+    #[inline]
+    pub fn acquire(&mut self, n: u32) {
+        self.references[n as usize] += 1;
     }
 
     /// Gives back one reference; the last one frees the number.
     #[inline]
     pub fn release(&mut self, n: u32) {
-        let entry = &mut self.entries[n as usize];
-        entry.1 -= 1;
-        if entry.1 == 0 {
-            if let Ok(found) = self.table.find_entry(hash(&entry.0), |&m| m == n) {
-                found.remove();
-            }
+        self.references[n as usize] -= 1;
+        self.forget_unused(n);
+    }
+
+    /// Frees a number that nothing refers to.
+    #[inline]
+    pub fn forget_unused(&mut self, n: u32) {
+        if self.references[n as usize] == 0
+            && let Ok(found) = self.table.find_entry(hash(&self.values[n as usize]), |&(_, m)| m == n)
+        {
+            found.remove();
             self.free.push(n);
         }
     }
@@ -85,6 +97,30 @@ impl<T: Copy + Eq + Hash> Interner<T> {
 
     /// Bytes held on the heap.
     pub fn heap_bytes(&self) -> usize {
-        self.table.capacity() * 5 + self.entries.capacity() * size_of::<(T, u32)>() + self.free.capacity() * 4
+        self.table.allocation_size()
+            + self.values.capacity() * size_of::<T>()
+            + (self.references.capacity() + self.free.capacity()) * size_of::<u32>()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_are_given_out_again() {
+        let mut names = Interner::default();
+        let a = names.intern("a");
+        names.acquire(a);
+        names.acquire(a);
+        let b = names.intern("b");
+        names.acquire(b);
+        assert_eq!((names.intern("a"), names.get(b), names.len()), (a, "b", 2));
+        names.release(a);
+        assert_eq!(names.len(), 2, "one reference is left");
+        names.release(a);
+        assert_eq!(names.intern("c"), a, "the number is free again");
+        names.forget_unused(a);
+        assert_eq!(names.len(), 1);
     }
 }

@@ -1,7 +1,7 @@
 //! The state of one request: every event of it that was taken, in about four bytes each.
 //!
-//! A small request is a log of varints that is scanned whole for each new event, which for the
-//! usual twenty events is faster than any index and takes no room. A request beyond
+//! A small request is a log of varints, scanned when a new event may be a duplicate or have a
+//! partner, which for the usual twenty events is faster than any index and takes no room. A request beyond
 //! [`SMALL_EVENTS_MAX`] events becomes indexed, so that one hot request costs no more per event.
 
 use crate::event::{Event, Kind};
@@ -21,6 +21,12 @@ struct Context {
     member: MemberHash,
     dims: DimsHash,
     partition: u32,
+}
+
+impl Context {
+    fn of(event: &Event) -> Self {
+        Self { member: event.member, dims: event.dims, partition: event.partition }
+    }
 }
 
 /// The numbers that stand for videos and contexts in the request states of one worker.
@@ -66,7 +72,7 @@ pub struct RequestState(Form);
 
 #[derive(Debug)]
 enum Form {
-    /// See [`Entry`] for the format.
+    /// Empty, or a [`Header`] and then one [`Entry`] after another.
     Small(Vec<u8>),
     Large(Box<[Side; 2]>),
 }
@@ -77,16 +83,78 @@ impl Default for RequestState {
     }
 }
 
+/// What is known of a small log without walking it. In bytes, little-endian: marks 4, base 6,
+/// context 4, taken 1, kinds 1.
+#[derive(Clone, Copy)]
+struct Header {
+    /// A bit for each event taken, by its hash: an event whose bit is not set is no duplicate.
+    marks: u32,
+    /// The time of the first event, to which the others are relative.
+    base: i64,
+    /// The context of the first event, which most others share.
+    context: u32,
+    /// Events taken.
+    taken: u8,
+    /// A bit for each kind taken: without the other kind there is no partner to look for.
+    kinds: u8,
+}
+
+impl Header {
+    const BYTES: usize = 16;
+
+    /// Whether a time can be the base: ± 4,400 years around 1970.
+    fn fits(time: EventTime) -> bool {
+        time.0 << 16 >> 16 == time.0
+    }
+
+    #[inline]
+    fn read(log: &[u8]) -> Self {
+        let word = |at: usize| {
+            let mut bytes = [0; 8];
+            bytes.copy_from_slice(&log[at..at + 8]);
+            u64::from_le_bytes(bytes)
+        };
+        let (low, high) = (word(0), word(8));
+        Self {
+            marks: low as u32,
+            base: ((low >> 32 | high << 32) << 16) as i64 >> 16,
+            context: (high >> 16) as u32,
+            taken: (high >> 48) as u8,
+            kinds: (high >> 56) as u8,
+        }
+    }
+
+    #[inline]
+    fn write(self, log: &mut [u8]) {
+        let base = self.base as u64 & 0xffff_ffff_ffff;
+        let low = u64::from(self.marks) | base << 32;
+        let high = base >> 32
+            | u64::from(self.context) << 16
+            | u64::from(self.taken) << 48
+            | u64::from(self.kinds) << 56;
+        log[..8].copy_from_slice(&low.to_le_bytes());
+        log[8..16].copy_from_slice(&high.to_le_bytes());
+    }
+
+    #[inline]
+    fn mark(event: &Event) -> u32 {
+        let mixed = (event.video.0 ^ event.time.0 as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        1 << (((mixed >> 58) as u32 ^ event.kind as u32) & 31)
+    }
+}
+
 /// One event of a small log.
 ///
-/// As bytes: varint(video << 3 | new context << 2 | counted << 1 | kind), then, where the context
-/// is another than the entry's before, varint(context), then zigzag varint(time − time before).
+/// As bytes: varint(video << 3 | other context << 2 | counted << 1 | kind), then, where the
+/// context is not the header's, varint(context), then zigzag varint(time − base).
 #[derive(Clone, Copy)]
 struct Entry {
     /// Where its first byte stands.
     at: usize,
     video: u32,
     context: u32,
+    /// Whether the entry holds a reference to its context itself.
+    own_context: bool,
     time: EventTime,
     kind: Kind,
     counted: bool,
@@ -100,16 +168,21 @@ const CONTEXT_BIT: u64 = 4;
 struct Entries<'a> {
     log: &'a [u8],
     at: usize,
+    base: i64,
     context: u32,
-    time: i64,
 }
 
 impl<'a> Entries<'a> {
+    #[inline]
     fn new(log: &'a [u8]) -> Self {
-        Self { log, at: 0, context: 0, time: 0 }
+        if log.is_empty() {
+            return Self { log, at: 0, base: 0, context: 0 };
+        }
+        let Header { base, context, .. } = Header::read(log);
+        Self { log, at: Header::BYTES, base, context }
     }
 
-    #[inline]
+    #[inline(always)]
     fn varint(&mut self) -> u64 {
         let first = self.log[self.at];
         self.at += 1;
@@ -118,55 +191,63 @@ impl<'a> Entries<'a> {
         }
         let second = self.log[self.at];
         self.at += 1;
-        let mut value = u64::from(first & 0x7f) | u64::from(second & 0x7f) << 7;
-        if second >= 0x80 {
-            let mut shift = 14;
-            loop {
-                let byte = self.log[self.at];
-                self.at += 1;
-                value |= u64::from(byte & 0x7f) << shift;
-                if byte < 0x80 {
-                    break;
-                }
-                shift += 7;
+        let value = u64::from(first & 0x7f) | u64::from(second & 0x7f) << 7;
+        if second < 0x80 { value } else { self.long_varint(value) }
+    }
+
+    fn long_varint(&mut self, mut value: u64) -> u64 {
+        let mut shift = 14;
+        loop {
+            let byte = self.log[self.at];
+            self.at += 1;
+            value |= u64::from(byte & 0x7f) << shift;
+            if byte < 0x80 {
+                return value;
             }
+            shift += 7;
         }
-        value
     }
 }
 
 impl Iterator for Entries<'_> {
     type Item = Entry;
 
-    #[inline]
+    #[inline(always)]
     fn next(&mut self) -> Option<Entry> {
         if self.at >= self.log.len() {
             return None;
         }
         let at = self.at;
         let head = self.varint();
-        if head & CONTEXT_BIT != 0 {
-            self.context = self.varint() as u32;
-        }
+        let own_context = head & CONTEXT_BIT != 0;
+        let context = if own_context { self.varint() as u32 } else { self.context };
         let zigzag = self.varint();
-        self.time = self.time.wrapping_add((zigzag >> 1) as i64 ^ -((zigzag & 1) as i64));
+        let delta = (zigzag >> 1) as i64 ^ -((zigzag & 1) as i64);
         Some(Entry {
             at,
             video: (head >> 3) as u32,
-            context: self.context,
-            time: EventTime(self.time),
+            context,
+            own_context,
+            time: EventTime(self.base.wrapping_add(delta)),
             kind: if head as u8 & KIND_BIT != 0 { Kind::Play } else { Kind::Impression },
             counted: head as u8 & COUNTED_BIT != 0,
         })
     }
 }
 
-fn push_varint(log: &mut Vec<u8>, mut value: u64) {
+/// The longest entry: varints of 35, 32 and 64 bits.
+const ENTRY_BYTES_MAX: usize = 5 + 5 + 10;
+
+/// Writes a varint; returns where it ends.
+#[inline]
+fn put_varint(bytes: &mut [u8; ENTRY_BYTES_MAX], mut at: usize, mut value: u64) -> usize {
     while value >= 0x80 {
-        log.push(value as u8 | 0x80);
+        bytes[at] = value as u8 | 0x80;
         value >>= 7;
+        at += 1;
     }
-    log.push(value as u8);
+    bytes[at] = value as u8;
+    at + 1
 }
 
 impl RequestState {
@@ -181,27 +262,31 @@ impl RequestState {
         counted: &mut dyn FnMut(Event),
     ) -> Arrival {
         let log = match &mut self.0 {
-            Form::Small(log) => log,
+            Form::Small(log) if !log.is_empty() => log,
+            Form::Small(_) => return self.first(event, rules, dictionary, counted),
             Form::Large(sides) => return side::accept(sides, event, rules, counted),
         };
-        let video = dictionary.videos.find(&event.video);
-        let mut entries = Entries::new(log);
-        let (mut taken, mut partner, mut wakes) = (0, false, false);
-        for entry in &mut entries {
-            taken += 1;
-            if entry.kind == event.kind {
-                if entry.time == event.time && Some(entry.video) == video {
-                    return Arrival::Duplicate;
+        let header = Header::read(log);
+        let mark = Header::mark(event);
+        let video = dictionary.videos.intern(event.video);
+        let (mut partner, mut wakes) = (false, false);
+        // Most events are impressions of a request without a play, and new: nothing to look for.
+        if header.marks & mark != 0 || header.kinds & 1 << event.kind.other() as u8 != 0 {
+            for entry in Entries::new(log) {
+                if entry.kind == event.kind {
+                    if entry.time == event.time && entry.video == video {
+                        return Arrival::Duplicate;
+                    }
+                } else if rules.pair(entry.time, event.time) {
+                    partner = true;
+                    wakes |= !entry.counted;
                 }
-            } else if rules.pair(entry.time, event.time) {
-                partner = true;
-                wakes |= !entry.counted;
             }
         }
-        if taken >= rules.request_events_max {
+        if usize::from(header.taken) >= rules.request_events_max {
+            dictionary.videos.forget_unused(video);
             return Arrival::Capped;
         }
-        let (last_time, last_context) = (entries.time, entries.context);
         if wakes {
             Self::wake(log, event, rules, dictionary, counted);
         }
@@ -209,26 +294,78 @@ impl RequestState {
         if counts {
             counted(*event);
         }
-
-        let context = Context { member: event.member, dims: event.dims, partition: event.partition };
-        let new_context = taken == 0 || dictionary.contexts.get(last_context) != context;
-        // Room in steps of 16 bytes: doubling would waste a third of a state that waits.
-        if log.capacity() - log.len() < 28 {
-            let grown = (log.len() + 28 + 15) / 16 * 16;
-            log.reserve_exact(grown - log.len());
-        }
-        let video = dictionary.videos.acquire(event.video);
-        let bits = u64::from(event.kind as u8) | u64::from(counts) << 1 | u64::from(new_context) << 2;
-        push_varint(log, u64::from(video) << 3 | bits);
-        if new_context {
-            push_varint(log, u64::from(dictionary.contexts.acquire(context)));
-        }
-        let delta = event.time.0.wrapping_sub(last_time);
-        push_varint(log, (delta << 1 ^ delta >> 63) as u64);
-        if taken + 1 >= SMALL_EVENTS_MAX {
+        let header = Header {
+            marks: header.marks | mark,
+            taken: header.taken + 1,
+            kinds: header.kinds | 1 << event.kind as u8,
+            ..header
+        };
+        Self::append(log, header, event, video, counts, dictionary);
+        if usize::from(header.taken) >= SMALL_EVENTS_MAX {
             self.enlarge(event.request, rules, dictionary);
         }
         if counts { Arrival::Counted } else { Arrival::Waiting }
+    }
+
+    /// Takes the first event.
+    fn first(
+        &mut self,
+        event: &Event,
+        rules: &JoinRules,
+        dictionary: &mut JoinDictionary,
+        counted: &mut dyn FnMut(Event),
+    ) -> Arrival {
+        let Form::Small(log) = &mut self.0 else { return Arrival::Duplicate };
+        if !Header::fits(event.time) {
+            let mut sides = Box::<[Side; 2]>::default();
+            let arrival = side::accept(&mut sides, event, rules, counted);
+            self.0 = Form::Large(sides);
+            return arrival;
+        }
+        let counts = rules.counts_alone(event.kind);
+        if counts {
+            counted(*event);
+        }
+        let video = dictionary.videos.intern(event.video);
+        let context = dictionary.contexts.intern(Context::of(event));
+        dictionary.contexts.acquire(context);
+        let (marks, kinds) = (Header::mark(event), 1 << event.kind as u8);
+        let header = Header { marks, base: event.time.0, context, taken: 1, kinds };
+        log.reserve_exact(2 * Header::BYTES);
+        log.resize(Header::BYTES, 0);
+        Self::append(log, header, event, video, counts, dictionary);
+        if counts { Arrival::Counted } else { Arrival::Waiting }
+    }
+
+    /// Writes an event behind the others, and the header that includes it.
+    #[inline]
+    fn append(
+        log: &mut Vec<u8>,
+        header: Header,
+        event: &Event,
+        video: u32,
+        counts: bool,
+        dictionary: &mut JoinDictionary,
+    ) {
+        header.write(log);
+        dictionary.videos.acquire(video);
+        let context = Context::of(event);
+        let own_context = dictionary.contexts.get(header.context) != context;
+        let bits = u64::from(event.kind as u8) | u64::from(counts) << 1 | u64::from(own_context) << 2;
+        let mut bytes = [0; ENTRY_BYTES_MAX];
+        let mut end = put_varint(&mut bytes, 0, u64::from(video) << 3 | bits);
+        if own_context {
+            let context = dictionary.contexts.intern(context);
+            dictionary.contexts.acquire(context);
+            end = put_varint(&mut bytes, end, u64::from(context));
+        }
+        let delta = event.time.0.wrapping_sub(header.base);
+        end = put_varint(&mut bytes, end, (delta << 1 ^ delta >> 63) as u64);
+        // Room in steps of 16 bytes: doubling would waste a third of a state that waits.
+        if log.capacity() - log.len() < end {
+            log.reserve_exact((log.len() + end).next_multiple_of(16) - log.len());
+        }
+        log.extend_from_slice(&bytes[..end]);
     }
 
     /// Lets the waiting events count that have `event` as a partner.
@@ -239,56 +376,59 @@ impl RequestState {
         dictionary: &JoinDictionary,
         counted: &mut dyn FnMut(Event),
     ) {
-        let mut from = Entries::new(log);
+        let mut from = Header::BYTES;
         loop {
-            // The bit of an entry is set behind the walk, so the walk can be taken up again.
-            let Some(entry) =
-                from.find(|e| e.kind != event.kind && !e.counted && rules.pair(e.time, event.time))
-            else {
-                return;
-            };
-            let (at, context, time) = (from.at, from.context, from.time);
+            let mut entries = Entries { at: from, ..Entries::new(log) };
+            let woken = |e: &Entry| e.kind != event.kind && !e.counted && rules.pair(e.time, event.time);
+            let Some(entry) = entries.find(woken) else { return };
+            from = entries.at;
             counted(dictionary.event(event.request, entry));
             log[entry.at] |= COUNTED_BIT;
-            from = Entries { log, at, context, time };
         }
     }
 
     /// Turns the log into the indexed form.
     #[cold]
     fn enlarge(&mut self, request: RequestId, rules: &JoinRules, dictionary: &mut JoinDictionary) {
-        let Form::Small(log) = &self.0 else { return };
+        let Form::Small(log) = &mut self.0 else { return };
+        let log = std::mem::take(log);
         let mut sides: Box<[Side; 2]> = Box::default();
-        for entry in Entries::new(log) {
-            sides[entry.kind as usize].take(dictionary.event(request, entry), entry.counted, rules);
-        }
-        Self::release(log, dictionary);
+        Self::end(&log, request, dictionary, &mut |event, counted| {
+            sides[event.kind as usize].take(event, counted, rules);
+        });
         self.0 = Form::Large(sides);
     }
 
     /// Ends the request: `expired` is called for each event that never counted.
     pub fn expire(self, request: RequestId, dictionary: &mut JoinDictionary, expired: &mut dyn FnMut(Event)) {
         match self.0 {
-            Form::Small(log) => {
-                for entry in Entries::new(&log).filter(|e| !e.counted) {
-                    expired(dictionary.event(request, entry));
+            Form::Small(log) => Self::end(&log, request, dictionary, &mut |event, counted| {
+                if !counted {
+                    expired(event);
                 }
-                Self::release(&log, dictionary);
-            }
+            }),
             Form::Large(sides) => sides.into_iter().flat_map(Side::into_waiting).for_each(expired),
         }
     }
 
-    /// Gives back what a log refers to.
-    fn release(log: &[u8], dictionary: &mut JoinDictionary) {
-        let mut context = None;
-        for entry in Entries::new(log) {
+    /// Hands over every event of a log with whether it counts, and gives back what it refers to.
+    fn end(
+        log: &[u8],
+        request: RequestId,
+        dictionary: &mut JoinDictionary,
+        each: &mut impl FnMut(Event, bool),
+    ) {
+        let entries = Entries::new(log);
+        let base_context = entries.context;
+        for entry in entries {
+            each(dictionary.event(request, entry), entry.counted);
             dictionary.videos.release(entry.video);
-            // One reference was taken wherever the context changes.
-            if context != Some(entry.context) {
+            if entry.own_context {
                 dictionary.contexts.release(entry.context);
-                context = Some(entry.context);
             }
+        }
+        if !log.is_empty() {
+            dictionary.contexts.release(base_context);
         }
     }
 
@@ -314,11 +454,31 @@ mod tests {
     use super::*;
 
     #[test]
+    fn times_of_any_size_are_kept() {
+        let times = [0, -1, (1 << 47) - 1, -(1 << 47), 1 << 47, EventTime::LATEST.0, i64::MAX, i64::MIN];
+        for base in times {
+            let rules = JoinRules::default();
+            let (mut state, mut dictionary) = (RequestState::default(), JoinDictionary::default());
+            let event = |time| Event { time: EventTime(time), ..Event::default() };
+            for time in times.iter().skip_while(|t| **t != base).chain(&times) {
+                state.step(&event(*time), &rules, &mut dictionary, &mut |_| {});
+            }
+            let mut expired = Vec::new();
+            state.expire(RequestId(0), &mut dictionary, &mut |e| expired.push(e.time.0));
+            expired.sort_unstable();
+            let mut all = times.to_vec();
+            all.sort_unstable();
+            assert_eq!((expired, dictionary.is_empty()), (all, true), "first {base}");
+        }
+    }
+
+    #[test]
     fn a_waiting_request_of_18_impressions_is_small() {
         let (rules, mut dictionary) = (JoinRules::default(), JoinDictionary::default());
         // 10,000 videos in use, so that a number takes two bytes or three.
         for v in 0..10_000 {
-            dictionary.videos.acquire(VideoHash(v));
+            let video = dictionary.videos.intern(VideoHash(v));
+            dictionary.videos.acquire(video);
         }
         let mut state = RequestState::default();
         for i in 0..18u64 {
@@ -330,6 +490,6 @@ mod tests {
             };
             state.step(&event, &rules, &mut dictionary, &mut |_| {});
         }
-        assert!(state.heap_bytes() <= 112, "{} bytes", state.heap_bytes());
+        assert!(state.heap_bytes() <= 96, "{} bytes", state.heap_bytes());
     }
 }

@@ -10,7 +10,6 @@ use clap::Args;
 use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::json;
 use uptake_connectors::input::{EventFiles, InputOptions};
-use uptake_connectors::table::Table;
 use uptake_flow::Options;
 use uptake_model::Reason;
 use uptake_model::ledger::{Account, LATE_AGE_HOURS, Ledger};
@@ -43,6 +42,9 @@ pub(super) struct Replay {
     configured: Configured,
 }
 
+/// A replay writes changed tallies no more often than this, so that most are written once.
+const WRITE_INTERVAL_LEAST: Duration = Duration::from_secs(10);
+
 /// How many workers when nobody says.
 pub(super) fn workers_or_all(workers: Option<u16>) -> usize {
     let all = || std::thread::available_parallelism().map_or(1, usize::from);
@@ -51,7 +53,10 @@ pub(super) fn workers_or_all(workers: Option<u16>) -> usize {
 
 impl Replay {
     pub(super) fn run(self) -> Result<(), CommandError> {
-        let config = Arc::new(self.configured.load()?);
+        let mut config = self.configured.load()?;
+        // Nobody waits for a row while the input is still being read.
+        config.table_write_interval = config.table_write_interval.max(WRITE_INTERVAL_LEAST);
+        let config = Arc::new(config);
         let files = EventFiles::open(&self.paths, InputOptions::default())?;
         for path in files.skipped() {
             eprintln!("uptake: not read, its name is not that of an event file: {}", path.display());
@@ -101,8 +106,6 @@ pub(super) struct Replayed {
     pub(super) ledger: Ledger,
     /// Rows written to the table, repeats included.
     pub(super) rows: usize,
-    /// The table, complete.
-    pub(super) table: Box<dyn Table>,
 }
 
 /// Runs the pipeline over files to their end. `watch` is given the outlets before it begins.
@@ -137,8 +140,8 @@ pub(super) fn replay(
     let ledger = ledgers.ledger();
     drop(ledgers);
     run?;
-    let (table, rows) = thread.join()?;
-    Ok(Replayed { ledger, rows, table })
+    let (_, rows) = thread.join()?;
+    Ok(Replayed { ledger, rows })
 }
 
 /// A progress bar over the bytes of the files, if somebody is there to see it.

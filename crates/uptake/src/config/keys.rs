@@ -89,7 +89,11 @@ pub const KEYS: &[Key] = &[
     key("batch.events_max", "50000", "The most records in a batch."),
     key("batch.tick", r#""500ms""#, "How often a batch begins when there is nothing more to read."),
     key("batch.in_flight", "4", "How many batches may be under way at once (1 to 64)."),
-    key("table.write_interval", r#""1s""#, "How often changed tallies are written to the table."),
+    key(
+        "table.write_interval",
+        r#""1s""#,
+        "How often changed tallies are written to the table; a replay writes every 10 s at most.",
+    ),
     key("archive.shards", "1", "Objects per epoch in the archive (1 to 256)."),
 ];
 

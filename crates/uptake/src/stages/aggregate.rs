@@ -9,6 +9,7 @@ use std::rc::Rc;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
+use foldhash::fast::FixedState;
 use serde::Serialize;
 use uptake_connectors::archive::Archive;
 use uptake_connectors::log::{Log, Record};
@@ -89,7 +90,7 @@ struct Groups {
     /// By number: the canonical name.
     names: Vec<Arc<str>>,
     numbers: HashMap<Arc<str>, u32>,
-    by_dims: HashMap<DimsHash, Group>,
+    by_dims: HashMap<DimsHash, Group, FixedState>,
 }
 
 struct Group {
@@ -103,7 +104,7 @@ struct Group {
 
 impl Groups {
     fn new(config: &Config) -> Self {
-        let mut groups = Self { names: Vec::new(), numbers: HashMap::new(), by_dims: HashMap::new() };
+        let mut groups = Self { names: Vec::new(), numbers: HashMap::new(), by_dims: HashMap::default() };
         // Without dimensions there is one combination, which nobody announces.
         groups.tell(config, DimsHash::NONE, Vec::new(), Epoch(i64::MAX));
         groups
@@ -130,7 +131,7 @@ struct Tallies {
     config: Arc<Config>,
     states: KeyedState<TallyKey, Tally>,
     /// The id of each video and the last epoch in which it was told.
-    videos: HashMap<VideoHash, (Arc<str>, Epoch), foldhash::fast::FixedState>,
+    videos: HashMap<VideoHash, (Arc<str>, Epoch), FixedState>,
     groups: Groups,
     /// The epoch of the event before, from its start to its end: most events lie in the same.
     epoch: (EventTime, EventTime, Epoch),
@@ -155,7 +156,8 @@ impl Tallies {
         epoch
     }
 
-    fn row(&self, key: &TallyKey, tally: &mut Tally, sealed: bool) -> Option<TallyRow> {
+    /// The row of an open tally: its counts as they are now.
+    fn row(&self, key: &TallyKey, tally: &mut Tally) -> Option<TallyRow> {
         let Some((video_id, _)) = self.videos.get(&key.video) else {
             self.stop.fail(format!("the name of video {:016x} was not told before its tally", key.video.0));
             return None;
@@ -165,8 +167,8 @@ impl Tallies {
             segment: Arc::clone(&self.groups.names[key.segment as usize]),
             epoch: key.epoch,
             counts: tally.counts(self.config.tally),
-            sealed,
-            sets: sealed.then(|| tally.sets()),
+            sealed: false,
+            sets: None,
         })
     }
 
@@ -177,7 +179,7 @@ impl Tallies {
         }
         let mut states = std::mem::take(&mut self.states);
         let mut rows = Vec::new();
-        states.drain_touched(&mut |key, tally| rows.extend(self.row(key, tally, false)));
+        states.drain_touched(&mut |key, tally| rows.extend(self.row(key, tally)));
         self.states = states;
         self.outlets.table.write(rows);
         self.written = Instant::now();
@@ -188,7 +190,8 @@ impl Tallies {
         let mut states = std::mem::take(&mut self.states);
         let mut rows = Vec::new();
         states.expire(watermark, &mut |key, mut tally| {
-            if let Some(row) = self.row(key, &mut tally, true) {
+            if let Some(row) = self.row(key, &mut tally) {
+                let row = TallyRow { sealed: true, sets: Some(Arc::new(tally.into_sets())), ..row };
                 out.emit(row.clone());
                 rows.push(row);
                 if rows.len() == SEALED_ROWS_PER_WRITE {
@@ -247,7 +250,7 @@ struct LateEvent<'a> {
 }
 
 /// Rows of sealed epochs carry their sets, so they go to the table in pieces.
-const SEALED_ROWS_PER_WRITE: usize = 16_384;
+const SEALED_ROWS_PER_WRITE: usize = 65_536;
 
 impl Process<VideoHash, Joined> for Tallies {
     type Side = Name;

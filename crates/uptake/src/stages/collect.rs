@@ -9,6 +9,7 @@ use std::rc::Rc;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use serde::{Deserialize, Serialize};
+use uptake_connectors::InputError;
 use uptake_connectors::input::{Block, EventFiles};
 use uptake_connectors::log::Record;
 use uptake_flow::{Batch, Flow, KeyedStream, Poll, Source, Stream};
@@ -24,19 +25,60 @@ use crate::stages::aggregate::Outlets;
 /// The ledger's number for what is read from files: one partition, in the order of the files.
 pub const FILES_PARTITION: u32 = 0;
 
-/// The files that the workers of a run read together.
-pub struct SharedFiles(Mutex<EventFiles>);
+/// The files, or other lines, that the workers of a run read together.
+pub struct SharedFiles(Mutex<Lines>);
+
+enum Lines {
+    Files(Box<EventFiles>),
+    Live(Box<dyn LiveLines>),
+}
+
+/// Lines that come at a pace of their own.
+pub trait LiveLines: Send {
+    /// Replaces what is in `block` by the next lines, at most `lines_max` of them.
+    ///
+    /// # Errors
+    /// They cannot be read.
+    fn next_block(&mut self, lines_max: usize, block: &mut Block) -> Result<Next, InputError>;
+}
+
+/// What came of asking for lines.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Next {
+    /// There are some in the block.
+    Lines,
+    /// There are none yet.
+    NotYet,
+    /// There will be no more.
+    End,
+}
 
 impl SharedFiles {
     /// To be read by all workers.
     pub fn new(files: EventFiles) -> Self {
-        Self(Mutex::new(files))
+        Self(Mutex::new(Lines::Files(Box::new(files))))
+    }
+
+    /// Lines that come at a pace of their own, to be read by all workers.
+    pub fn live(lines: impl LiveLines + 'static) -> Self {
+        Self(Mutex::new(Lines::Live(Box::new(lines))))
     }
 
     /// How many bytes of the files have been read, and how many there are.
     pub fn progress(&self) -> (u64, u64) {
-        let files = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        (files.bytes_done(), files.total_bytes())
+        match &*self.0.lock().unwrap_or_else(PoisonError::into_inner) {
+            Lines::Files(files) => (files.bytes_done(), files.total_bytes()),
+            Lines::Live(_) => (0, 0),
+        }
+    }
+
+    fn next_block(&self, lines_max: usize, block: &mut Block) -> Result<Next, InputError> {
+        match &mut *self.0.lock().unwrap_or_else(PoisonError::into_inner) {
+            Lines::Files(files) => {
+                files.next_block(lines_max, block).map(|more| if more { Next::Lines } else { Next::End })
+            }
+            Lines::Live(lines) => lines.next_block(lines_max, block),
+        }
     }
 }
 
@@ -156,22 +198,18 @@ impl Source<(RequestId, Event)> for FileSource {
             self.write_dead_letters()?;
             return Ok(Poll::Full);
         }
-        let more = {
-            let mut files = self.files.0.lock().unwrap_or_else(PoisonError::into_inner);
-            files.next_block(left, &mut self.block)
-        };
-        let more = match more {
-            Ok(more) => more,
-            Err(error) => {
-                self.write_dead_letters()?;
-                return Err(error.into());
-            }
-        };
-        if !more {
+        let next = self.files.next_block(left, &mut self.block);
+        if !matches!(next, Ok(Next::Lines)) {
             self.write_dead_letters()?;
-            batch.progress(FILES_PARTITION, None, true);
-            self.ended.set(true);
-            return Ok(Poll::End);
+        }
+        match next? {
+            Next::Lines => {}
+            Next::NotYet => return Ok(Poll::Idle),
+            Next::End => {
+                batch.progress(FILES_PARTITION, None, true);
+                self.ended.set(true);
+                return Ok(Poll::End);
+            }
         }
         let mut books = self.books.borrow_mut();
         let mut intake = Intake {

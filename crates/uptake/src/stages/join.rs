@@ -50,7 +50,7 @@ fn expire(account: &mut Account, rules: &JoinRules, event: &Event) {
 }
 
 /// A late event is written down and sent on, to be kept in the late log; says whether it was.
-#[inline]
+#[inline(always)]
 fn is_late(
     event: &Event,
     rules: &JoinRules,
@@ -58,12 +58,12 @@ fn is_late(
     books: &Books,
     emit: &mut Emit<'_, Joined>,
 ) -> bool {
-    let late = rules.is_late(event.time, watermark);
-    if late {
-        books.borrow_mut().account(event.partition).add_late(watermark.0.saturating_sub(event.time.0));
-        emit.emit(Joined::Late(*event));
+    if !rules.is_late(event.time, watermark) {
+        return false;
     }
-    late
+    books.borrow_mut().account(event.partition).add_late(watermark.0.saturating_sub(event.time.0));
+    emit.emit(Joined::Late(*event));
+    true
 }
 
 /// One compact state per request: the talk's `mapWithState`.
