@@ -1,1 +1,50 @@
-fn main() {}
+//! The project's own chores: `cargo xtask test` says whether a change may land, and
+//! `cargo xtask bench` what it costs.
+//!
+//! Both run the same programs a person would run by hand, print what they run, and need nothing
+//! but the Rust toolchain, Python 3 and the package registries.
+
+mod bench;
+mod error;
+mod interop;
+mod process;
+mod rules;
+mod test;
+mod totals;
+mod workspace;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+/// The project's own chores.
+#[derive(Parser, Debug)]
+#[command(name = "cargo xtask", bin_name = "cargo xtask", arg_required_else_help = true)]
+struct Cli {
+    #[command(subcommand)]
+    chore: Chore,
+}
+
+#[derive(Subcommand, Debug)]
+enum Chore {
+    /// Check everything that must hold before a change lands, quick checks first
+    Test(test::Test),
+    /// Measure uptake against the hand-written loop, side by side
+    Bench(bench::Bench),
+}
+
+fn main() -> ExitCode {
+    let done = match Cli::parse().chore {
+        Chore::Test(test) => test.run(),
+        Chore::Bench(bench) => bench.run(),
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        // It was said where it happened, so that the totals come last.
+        Err(error::Error::Said) => ExitCode::FAILURE,
+        Err(error) => {
+            eprintln!("xtask: {}", error.with_causes());
+            ExitCode::FAILURE
+        }
+    }
+}

@@ -124,7 +124,7 @@ fn video(
         writeln!(out, "the epoch is not sealed yet; the requests are stored when it is")?;
         return Ok(());
     };
-    for (name, set) in [("played", sets.played), ("shown", sets.shown)] {
+    for (name, set) in [("played", &sets.played), ("shown", &sets.shown)] {
         match set {
             RequestSet::Exact(ids) => {
                 let shown: Vec<String> =

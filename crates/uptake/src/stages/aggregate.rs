@@ -63,6 +63,7 @@ pub fn by_video_and_epoch<'s>(
         groups: Groups::new(config),
         epoch: (EventTime::MAX, EventTime::MIN, Epoch::default()),
         late: Vec::new(),
+        unplaced: Vec::new(),
         written: Instant::now(),
         sealed_before: Epoch(i64::MIN),
         worker: flow.worker(),
@@ -136,6 +137,9 @@ struct Tallies {
     /// The epoch of the event before, from its start to its end: most events lie in the same.
     epoch: (EventTime, EventTime, Epoch),
     late: Vec<Event>,
+    /// Events whose dimension values have not been told yet: within a batch, names may come
+    /// after the events that use them.
+    unplaced: Vec<Event>,
     written: Instant,
     sealed_before: Epoch,
     worker: usize,
@@ -154,6 +158,30 @@ impl Tallies {
         let epoch = self.config.epoch.epoch(time);
         self.epoch = (self.config.epoch.start(epoch), self.config.epoch.end(epoch), epoch);
         epoch
+    }
+
+    /// Adds an event to the tallies of its segments; false if its dimensions are not known yet.
+    #[inline]
+    fn count(&mut self, event: &Event) -> bool {
+        let epoch = self.epoch_of(event.time);
+        let sealed_at = self.epoch.1.plus(self.config.join.retention_ms());
+        let Some(group) = self.groups.by_dims.get(&event.dims) else { return false };
+        for &segment in &group.segments {
+            let key = TallyKey { video: event.video, epoch, segment };
+            let tally = self.states.entry(&key, Some(sealed_at)).get_or_insert_default();
+            tally.insert(event.kind, event.request, self.config.tally);
+        }
+        true
+    }
+
+    /// Counts what came before its names, which have all come when a batch ends.
+    fn place(&mut self) {
+        for event in std::mem::take(&mut self.unplaced) {
+            if !self.count(&event) {
+                let dims = event.dims.0;
+                self.stop.fail(format!("dimensions {dims:016x} were not told in the batch of their event"));
+            }
+        }
     }
 
     /// The row of an open tally: its counts as they are now.
@@ -263,17 +291,8 @@ impl Process<VideoHash, Joined> for Tallies {
             Joined::Late(event) => return self.late.push(event),
         };
         self.books.borrow_mut().account(event.partition).counted += 1;
-        let epoch = self.epoch_of(event.time);
-        let sealed_at = self.epoch.1.plus(self.config.join.retention_ms());
-        let Some(group) = self.groups.by_dims.get(&event.dims) else {
-            return self
-                .stop
-                .fail(format!("dimensions {:016x} were not told before their event", event.dims.0));
-        };
-        for &segment in &group.segments {
-            let key = TallyKey { video: event.video, epoch, segment };
-            let tally = self.states.entry(&key, Some(sealed_at)).get_or_insert_default();
-            tally.insert(event.kind, event.request, self.config.tally);
+        if !self.count(&event) {
+            self.unplaced.push(event);
         }
     }
 
@@ -293,6 +312,7 @@ impl Process<VideoHash, Joined> for Tallies {
         if let Some(error) = self.outlets.table.take_error() {
             return self.stop.fail(error);
         }
+        self.place();
         self.write_late(context.watermark);
         self.write_changed();
         self.seal(context.watermark, out);

@@ -1,0 +1,229 @@
+//! What was measured, as a table for people and as JSON.
+
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+use super::measure::Run;
+use crate::error::{Error, Result};
+
+/// The middle of some runs, and how far they lie apart.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+pub(super) struct Spread {
+    median: f64,
+    min: f64,
+    max: f64,
+}
+
+impl Spread {
+    /// # Panics
+    /// Of nothing.
+    pub(super) fn of(values: impl IntoIterator<Item = f64>) -> Self {
+        let mut values: Vec<f64> = values.into_iter().collect();
+        values.sort_unstable_by(f64::total_cmp);
+        let n = values.len();
+        assert!(n > 0, "the spread of no runs");
+        let median = (values[(n - 1) / 2] + values[n / 2]) / 2.0;
+        Self { median, min: values[0], max: values[n - 1] }
+    }
+
+    fn with(&self, decimals: usize) -> String {
+        format!("{:.decimals$} ({:.decimals$}–{:.decimals$})", self.median, self.min, self.max)
+    }
+}
+
+/// What a program took, over its runs.
+#[derive(Debug, Serialize)]
+pub(super) struct Figures {
+    /// User and system time, in seconds per million lines of input.
+    cpu_s_per_million: Spread,
+    /// From start to end, in seconds.
+    wall_s: Spread,
+    /// The most memory at once.
+    peak_bytes: Spread,
+}
+
+impl Figures {
+    pub(super) fn of(runs: &[Run], lines: u64) -> Self {
+        let millions = lines as f64 / 1e6;
+        Self {
+            cpu_s_per_million: Spread::of(runs.iter().map(|run| run.cpu_s() / millions)),
+            wall_s: Spread::of(runs.iter().map(|run| run.wall_s)),
+            peak_bytes: Spread::of(runs.iter().map(|run| run.peak_bytes as f64)),
+        }
+    }
+}
+
+/// The programs on one input.
+#[derive(Debug, Serialize)]
+pub(super) struct InputReport {
+    pub(super) name: String,
+    pub(super) lines: u64,
+    /// CPU time of uptake with one worker over that of the floor, pair by pair.
+    pub(super) cpu_ratio: Spread,
+    /// Wall time of uptake with one worker over that with two, pair by pair.
+    pub(super) speedup: Spread,
+    pub(super) floor: Figures,
+    pub(super) uptake: Figures,
+    pub(super) uptake_two_workers: Figures,
+}
+
+/// What the example `state_bytes` prints.
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) struct StateReport {
+    requests: u64,
+    impressions: u64,
+    members: u64,
+    /// As the states, their index and the dictionary account for themselves.
+    heap_bytes_per_request: f64,
+    /// By the growth of the process.
+    resident_bytes_per_request: f64,
+}
+
+/// One run of the benchmark.
+#[derive(Debug, Serialize)]
+pub(super) struct Report {
+    /// Seconds since 1970 UTC.
+    pub(super) time: u64,
+    pub(super) commit: String,
+    pub(super) processors: usize,
+    /// What else ran on the machine.
+    pub(super) load_before: f64,
+    pub(super) events: u64,
+    pub(super) seed: u64,
+    pub(super) runs: u32,
+    pub(super) inputs: Vec<InputReport>,
+    pub(super) state: Vec<StateReport>,
+}
+
+impl Report {
+    /// In one line.
+    pub(super) fn to_json(&self) -> Result<String> {
+        serde_json::to_string(self).map_err(|error| Error::Other(format!("cannot write the report: {error}")))
+    }
+}
+
+impl fmt::Display for Report {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if !self.inputs.is_empty() {
+            self.programs(f)?;
+        }
+        for state in &self.state {
+            writeln!(
+                f,
+                "a waiting request of {} impressions, {} requests of {} members: {:.1} bytes by its own account, \
+                 {:.1} by the growth of the process (goal: at most 150)",
+                state.impressions,
+                state.requests,
+                state.members,
+                state.heap_bytes_per_request,
+                state.resident_bytes_per_request
+            )?;
+        }
+        writeln!(f, "added to target/bench/history.jsonl, commit {}", self.commit)
+    }
+}
+
+impl Report {
+    fn programs(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(
+            f,
+            "median (least–most) of {} runs in turns, seed {}, {} processors, load before {:.1}\n",
+            self.runs, self.seed, self.processors, self.load_before
+        )?;
+        let header = ["input", "program", "CPU s per M events", "wall s", "peak MB", "against"];
+        let mut rows = vec![header.map(str::to_owned)];
+        for input in &self.inputs {
+            let against = [
+                String::new(),
+                format!("{} × floor's CPU", input.cpu_ratio.with(2)),
+                format!("{} × as fast as one", input.speedup.with(2)),
+            ];
+            let programs = [
+                ("floor", &input.floor),
+                ("one worker", &input.uptake),
+                ("two workers", &input.uptake_two_workers),
+            ];
+            for ((program, figures), against) in programs.into_iter().zip(against) {
+                rows.push([
+                    if program == "floor" { input.name.clone() } else { String::new() },
+                    program.to_owned(),
+                    figures.cpu_s_per_million.with(3),
+                    figures.wall_s.with(2),
+                    format!("{:.0}", figures.peak_bytes.median / 1e6),
+                    against,
+                ]);
+            }
+        }
+        let mut widths = [0; 6];
+        for row in &rows {
+            for (width, cell) in widths.iter_mut().zip(row) {
+                *width = cell.chars().count().max(*width);
+            }
+        }
+        for row in &rows {
+            let cells = row.iter().zip(widths).map(|(cell, width)| format!("{cell:width$}"));
+            writeln!(f, "{}", cells.collect::<Vec<_>>().join("  ").trim_end())?;
+        }
+        writeln!(f)?;
+        if let Some((plain, others)) = self.inputs.split_first()
+            && plain.name == "plain"
+        {
+            for other in others {
+                let times = other.uptake.cpu_s_per_million.median / plain.uptake.cpu_s_per_million.median;
+                writeln!(f, "{}: {times:.2} × the CPU of plain (goal: at most 1.3)", other.name)?;
+            }
+        }
+        writeln!(
+            f,
+            "goals: at most 2.0 × the floor's CPU, then 1.5; two workers 1.7 × as fast as one; peak at most \
+             2 × the floor's and 64 MB\n"
+        )
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::measure::made_up;
+    use super::*;
+
+    #[test]
+    fn a_spread_is_of_the_sorted_values() {
+        assert_eq!(Spread::of([3.0, 1.0, 2.0]).with(1), "2.0 (1.0–3.0)");
+        assert_eq!(Spread::of([4.0, 1.0, 2.0, 3.0]).with(1), "2.5 (1.0–4.0)");
+        assert_eq!(Spread::of([7.0]).with(0), "7 (7–7)");
+    }
+
+    #[test]
+    fn a_report_says_the_same_in_both_forms() {
+        let input = |name: &str, cpu: f64| InputReport {
+            name: name.into(),
+            lines: 2_000_000,
+            cpu_ratio: Spread::of([cpu / 0.5]),
+            speedup: Spread::of([1.75]),
+            floor: Figures::of(&[made_up(0.5, 0.5, 60_000_000)], 2_000_000),
+            uptake: Figures::of(&[made_up(cpu, cpu, 150_000_000)], 2_000_000),
+            uptake_two_workers: Figures::of(&[made_up(cpu, cpu / 1.75, 170_000_000)], 2_000_000),
+        };
+        let report = Report {
+            time: 1,
+            commit: "abc".into(),
+            processors: 2,
+            load_before: 0.5,
+            events: 2_000_000,
+            seed: 42,
+            runs: 1,
+            inputs: vec![input("plain", 1.0), input("hot-video", 1.2)],
+            state: Vec::new(),
+        };
+        let text = report.to_string();
+        for part in
+            ["0.250 (0.250–0.250)", "2.00 (2.00–2.00) × floor's CPU", "1.75", "hot-video: 1.20 × the CPU"]
+        {
+            assert!(text.contains(part), "{part} in\n{text}");
+        }
+        let json: serde_json::Value = serde_json::from_str(&report.to_json().unwrap()).unwrap();
+        assert_eq!(json["inputs"][0]["cpu_ratio"]["median"], 2.0);
+        assert_eq!(json["inputs"][1]["uptake"]["cpu_s_per_million"]["max"], 0.6);
+    }
+}

@@ -1,0 +1,83 @@
+//! Whether others can read what uptake writes: SQLite, DuckDB and Apache DataSketches, from Python.
+//!
+//! The readers are installed once, into `target/tools/venv`, as `tests/interop/requirements.txt`
+//! says; the checks themselves are in `tests/interop/read_outputs.py`.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use crate::error::{Error, Result};
+use crate::process;
+use crate::workspace::Workspace;
+
+const NO_PYTHON: &str = "; install Python 3.11 or newer with its venv module (Debian: apt-get install python3 \
+                         python3-venv)";
+
+/// Builds uptake, lets it write, and lets others read.
+///
+/// # Errors
+/// Somebody reads something else than was written, or Python or its packages cannot be had.
+pub(crate) fn check(workspace: &Workspace) -> Result<()> {
+    // The same features as the tests before, so that nothing is built twice.
+    process::run(process::cargo().args(["build", "--workspace", "--bins", "--locked"]), "")?;
+    let python = python(workspace)?;
+    let mut command = process::command(python);
+    command
+        .arg(workspace.root.join("tests/interop/read_outputs.py"))
+        .arg("--uptake")
+        .arg(workspace.target.join("debug/uptake"))
+        .env("PYTHONDONTWRITEBYTECODE", "1");
+    process::run(&mut command, "")
+}
+
+/// The Python of an environment that has the readers.
+fn python(workspace: &Workspace) -> Result<PathBuf> {
+    let requirements = workspace.root.join("tests/interop/requirements.txt");
+    let wanted = fs::read_to_string(&requirements).map_err(Error::io("read", &requirements))?;
+    let venv = workspace.target.join("tools/venv");
+    let python = venv.join("bin/python");
+    // Written last: an environment that was left half made has none.
+    let stamp = venv.join("uptake-requirements.txt");
+    let usable = || {
+        let mut version = process::command(&python);
+        process::output(version.arg("--version"), "").is_ok()
+    };
+    if fs::read_to_string(&stamp).is_ok_and(|installed| installed == wanted) && usable() {
+        return Ok(python);
+    }
+    println!("installing into {}: {}", short(workspace, &venv), packages(&wanted).join(" "));
+    if venv.exists() {
+        fs::remove_dir_all(&venv).map_err(Error::io("remove", &venv))?;
+    }
+    let mut make = process::command("python3");
+    process::run(make.args(["-m", "venv"]).arg(&venv), NO_PYTHON).map_err(|error| match error {
+        Error::Failed { command, status, .. } => {
+            Error::Failed { command, status, output: NO_PYTHON.to_owned() }
+        }
+        other => other,
+    })?;
+    let mut install = process::command(&python);
+    install.args(["-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--requirement"]);
+    process::run(install.arg(&requirements), "")?;
+    fs::write(&stamp, wanted).map_err(Error::io("write", &stamp))?;
+    Ok(python)
+}
+
+/// The lines of a requirements file that name packages.
+fn packages(requirements: &str) -> Vec<&str> {
+    requirements.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with('#')).collect()
+}
+
+fn short(workspace: &Workspace, path: &Path) -> String {
+    path.strip_prefix(&workspace.root).unwrap_or(path).display().to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn comments_are_no_packages() {
+        assert_eq!(packages("# readers\nduckdb==2.0.0\n\n  x==1\n"), ["duckdb==2.0.0", "x==1"]);
+    }
+}

@@ -1,0 +1,178 @@
+//! `cargo xtask test`: everything that must hold before a change lands, quick checks first.
+//!
+//! It stops at the first check that fails. The last line it prints is the total over all test
+//! binaries that ran.
+
+use std::io::IsTerminal;
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+use clap::Args;
+
+use crate::error::{Error, Result};
+use crate::totals::Totals;
+use crate::workspace::Workspace;
+use crate::{interop, process, rules};
+
+/// Tests that read whole workloads: they run last, and not with `--quick`.
+const SLOW_TESTS: [&str; 3] = ["oracle", "reference", "real_data"];
+
+/// Check everything that must hold before a change lands, quick checks first
+#[derive(Args, Debug)]
+pub(crate) struct Test {
+    /// Leave out what takes long: the tests on whole workloads, the documentation, the readers in
+    /// other languages and the licences
+    #[arg(long)]
+    quick: bool,
+    /// Also check the dependencies against the advisory database, which is fetched from the network
+    #[arg(long, conflicts_with = "quick")]
+    advisories: bool,
+}
+
+/// One check.
+struct Step {
+    /// What holds if it passes.
+    name: &'static str,
+    /// Whether `--quick` leaves it out.
+    slow: bool,
+    run: Check,
+}
+
+/// Checks, and adds the tests that it ran.
+type Check = Box<dyn Fn(&Workspace, &mut Totals) -> Result<()>>;
+
+impl Test {
+    pub(crate) fn run(self) -> Result<()> {
+        let started = Instant::now();
+        let workspace = Workspace::read()?;
+        let (steps, left_out): (Vec<Step>, Vec<Step>) =
+            steps(&workspace, self.advisories).into_iter().partition(|step| !(self.quick && step.slow));
+        let mut totals = Totals::default();
+        let mut times: Vec<(&str, Duration)> = Vec::new();
+        for (n, step) in steps.iter().enumerate() {
+            println!("\n=== {}/{} {}", n + 1, steps.len(), step.name);
+            let (began, failed_before) = (Instant::now(), totals.failed);
+            if let Err(error) = (step.run)(&workspace, &mut totals) {
+                // A crash or a compiler error fails no test by name, yet nothing passed.
+                if totals.failed == failed_before {
+                    totals.failed += 1;
+                }
+                println!("\nFAILED: {}: {}\n{totals}", step.name, error.with_causes());
+                return Err(Error::Said);
+            }
+            println!("--- {}: ok in {}", step.name, seconds(began.elapsed()));
+            times.push((step.name, began.elapsed()));
+        }
+        println!();
+        for (name, time) in times {
+            println!("{:>8}  {name}", seconds(time));
+        }
+        println!("{:>8}  in all", seconds(started.elapsed()));
+        for step in left_out {
+            println!("not run because of --quick: {}", step.name);
+        }
+        if totals.passed == 0 {
+            println!("\nFAILED: no test ran\n{totals}");
+            return Err(Error::Said);
+        }
+        println!("{totals}");
+        Ok(())
+    }
+}
+
+fn seconds(time: Duration) -> String {
+    format!("{:.1} s", time.as_secs_f64())
+}
+
+fn steps(workspace: &Workspace, advisories: bool) -> Vec<Step> {
+    let (slow, fast): (Vec<&str>, Vec<&str>) =
+        workspace.tests().into_iter().partition(|name| SLOW_TESTS.contains(name));
+    let by_name = |names: Vec<&str>| -> Vec<String> {
+        names.into_iter().flat_map(|name| ["--test".to_owned(), name.to_owned()]).collect()
+    };
+    let mut steps = vec![
+        cargo("formatting", false, &["fmt", "--all", "--check"]),
+        Step {
+            name: "rules of the source",
+            slow: false,
+            run: Box::new(|workspace, _| rules::check(workspace)),
+        },
+        cargo(
+            "clippy",
+            false,
+            &["clippy", "--workspace", "--all-targets", "--locked", "--", "-D", "warnings"],
+        ),
+        // All packages at once and by kind of test: package by package, the dependencies would be
+        // built anew for each set of features.
+        tests("unit tests", false, vec!["--lib".into(), "--bins".into()]),
+    ];
+    if !fast.is_empty() {
+        steps.push(tests("tests of the crates from outside", false, by_name(fast)));
+    }
+    steps.push(tests("examples in the documentation", false, vec!["--doc".into()]));
+    if !slow.is_empty() {
+        steps.push(tests("tests on whole workloads", true, by_name(slow)));
+    }
+    steps.extend([
+        Step { name: "documentation", slow: true, run: Box::new(|_, _| documentation()) },
+        Step {
+            name: "readers in other languages",
+            slow: true,
+            run: Box::new(|workspace, _| interop::check(workspace)),
+        },
+        Step { name: "dependencies", slow: true, run: Box::new(move |_, _| deny(advisories)) },
+    ]);
+    steps
+}
+
+fn cargo(name: &'static str, slow: bool, args: &'static [&'static str]) -> Step {
+    Step { name, slow, run: Box::new(move |_, _| shown(process::cargo().args(args))) }
+}
+
+fn tests(name: &'static str, slow: bool, which: Vec<String>) -> Step {
+    let run = move |_: &Workspace, totals: &mut Totals| {
+        let mut command = process::cargo();
+        command.args(["test", "--workspace", "--locked"]).args(&which).args(["--", "--quiet"]);
+        // The tests see a pipe, not the terminal behind it.
+        if std::io::stdout().is_terminal() {
+            command.args(["--color", "always"]);
+        }
+        println!("{}", process::typed(&command));
+        process::count(&mut command, totals)
+    };
+    Step { name, slow, run: Box::new(run) }
+}
+
+fn shown(command: &mut Command) -> Result<()> {
+    println!("{}", process::typed(command));
+    process::run(command, "")
+}
+
+fn documentation() -> Result<()> {
+    let mut command = process::cargo();
+    command.env("RUSTDOCFLAGS", "-D warnings").args(["doc", "--workspace", "--no-deps", "--locked"]);
+    println!("RUSTDOCFLAGS='-D warnings' {}", process::typed(&command));
+    process::run(&mut command, "")
+}
+
+/// Licences, sources and duplicates of the dependencies, if the tool for it is there: it takes
+/// longer to build than everything else together, and what it finds changes with `Cargo.lock` only.
+fn deny(advisories: bool) -> Result<()> {
+    let mut version = process::cargo();
+    let there = version.args(["deny", "--version"]).stdout(Stdio::null()).stderr(Stdio::null()).status();
+    if !there.is_ok_and(|status| status.success()) {
+        let missing = "cargo-deny is not installed; `cargo install cargo-deny --locked` installs it";
+        if advisories {
+            return Err(Error::Other(missing.to_owned()));
+        }
+        println!("*** NOT RUN: licences, bans and sources of the dependencies were not checked:");
+        println!("*** {missing}");
+        return Ok(());
+    }
+    let mut command = process::cargo();
+    command.args(["deny", "--all-features", "check", "licenses", "bans", "sources"]);
+    if advisories {
+        command.arg("advisories");
+    }
+    shown(&mut command)
+}
