@@ -11,6 +11,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
+use std::sync::Arc;
 use uptake_connectors::archive::{Archive, DirectoryArchive, TallyPart};
 use uptake_connectors::input::{Block, EventFiles, InputOptions};
 use uptake_connectors::log::{EmbeddedLog, Log, LogOptions, Record};

@@ -311,7 +311,7 @@ fn a_file_that_vanishes_is_an_error_and_the_next_is_read() {
     let mut block = Block::default();
     assert!(matches!(files.next_block(10, &mut block), Err(InputError::Read { lines: 0, .. })));
     assert!(files.next_block(10, &mut block).unwrap());
-    assert_eq!(block.bytes, b"b\n");
+    assert_eq!(&*block.bytes, b"b\n");
     assert!(!files.next_block(10, &mut block).unwrap());
 }
 
@@ -330,7 +330,7 @@ fn a_pipe_is_read_to_its_end() {
     let mut files = EventFiles::open(&[pipe], InputOptions::default()).unwrap();
     let mut block = Block::default();
     assert!(files.next_block(10, &mut block).unwrap());
-    assert_eq!(block.bytes, b"a\nb\nc\n");
+    assert_eq!(&*block.bytes, b"a\nb\nc\n");
     writer.join().unwrap();
 }
 

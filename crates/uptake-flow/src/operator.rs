@@ -43,6 +43,9 @@ pub(crate) struct Outputs<M, C, S> {
     pub(crate) snapshots: Vec<Record<S>>,
 }
 
+/// The end of a batch: the watermark after it, and the right to send with it on each output.
+type End = (EventTime, [Option<Capability<u64>>; 3]);
+
 /// Records of a batch that has not begun here.
 struct Early<I, D> {
     records: Vec<Vec<Record<I>>>,
@@ -87,7 +90,7 @@ pub(crate) fn build<'s, L: Logic>(
         let (mut current, mut watermark) = (0u64, EventTime::MIN);
         let mut early: BTreeMap<u64, Early<L::In, L::Side>> = BTreeMap::new();
         // Ends of batches: the watermark after each, and the right to send with it.
-        let mut ends: BTreeMap<u64, (EventTime, [Option<Capability<u64>>; 3])> = BTreeMap::new();
+        let mut ends: BTreeMap<u64, End> = BTreeMap::new();
         let mut out = Outputs { main: Vec::new(), changes: Vec::new(), snapshots: Vec::new() };
         move |frontiers| {
             if !started {

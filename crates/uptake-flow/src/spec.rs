@@ -151,10 +151,12 @@ impl<K: Key, V: Data, S: 'static, M: 'static> StateSpec<K, V, S, M> {
     }
 }
 
+type CloneState<K, S> = fn(&K, &S) -> (K, S);
+
 /// Which of the outputs beside the mapped values somebody asked for. Cloning states for nobody
 /// would cost more than keeping them.
 pub(crate) struct Wishes<K, S> {
-    clone: Option<fn(&K, &S) -> (K, S)>,
+    clone: Option<CloneState<K, S>>,
     changes: bool,
     snapshots_every: u64,
 }
@@ -217,7 +219,7 @@ impl<K: Key, V: Data, S: 'static, M: 'static> Logic for MapWithState<K, V, S, M>
         }
         self.batch += 1;
         if let (n @ 1.., Some(clone)) = (wishes.snapshots_every, wishes.clone)
-            && self.batch % n == 0
+            && self.batch.is_multiple_of(n)
         {
             let all = self.states.iter().map(|(key, state)| Record { time, value: clone(key, state) });
             out.snapshots.extend(all);

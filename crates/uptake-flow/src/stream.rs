@@ -34,6 +34,11 @@ pub struct Emit<'a, M> {
 }
 
 impl<M> Emit<'_, M> {
+    /// Makes room for `n` more values, where many are known to come.
+    pub fn reserve(&mut self, n: usize) {
+        self.out.reserve(n);
+    }
+
     /// Lets one value out.
     #[inline]
     pub fn emit(&mut self, value: M) {

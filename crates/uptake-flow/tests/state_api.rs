@@ -1,5 +1,7 @@
 //! The state of a keyed stream behaves as Spark's where it has the same name.
 
+#![allow(clippy::unwrap_used, reason = "a test may fail that way")]
+
 use std::sync::{Arc, Mutex};
 
 use uptake_flow::{

@@ -49,6 +49,11 @@ pub struct Buffer {
 }
 
 impl Buffer {
+    /// Bytes of memory held.
+    pub fn capacity(&self) -> usize {
+        self.memory.capacity()
+    }
+
     /// Empties it.
     pub fn clear(&mut self) {
         self.len = 0;

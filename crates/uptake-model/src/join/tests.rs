@@ -8,9 +8,12 @@ use super::*;
 use crate::contract;
 use crate::ids::{RequestId, VideoHash};
 
+/// Each open request with the time of its last event.
+type Requests = HashMap<RequestId, (RequestState, EventTime)>;
+
 /// A join as the pipeline runs it: events in batches, a watermark after each.
 enum Method {
-    State(Box<(HashMap<RequestId, (RequestState, EventTime)>, JoinDictionary)>),
+    State(Box<(Requests, JoinDictionary)>),
     Holding(Box<dyn HoldingJoin>),
 }
 

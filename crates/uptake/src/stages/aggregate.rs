@@ -217,6 +217,11 @@ impl Tallies {
     fn seal(&mut self, watermark: EventTime, out: &mut Emit<'_, TallyRow>) {
         let mut states = std::mem::take(&mut self.states);
         let mut rows = Vec::new();
+        if watermark == EventTime::MAX {
+            // Everything goes at once: growing by doubling would copy most of it twice.
+            out.reserve(states.len());
+            rows.reserve(states.len().min(SEALED_ROWS_PER_WRITE));
+        }
         states.expire(watermark, &mut |key, mut tally| {
             if let Some(row) = self.row(key, &mut tally) {
                 let row = TallyRow { sealed: true, sets: Some(Arc::new(tally.into_sets())), ..row };
