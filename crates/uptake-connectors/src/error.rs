@@ -427,7 +427,7 @@ pub enum InputError {
     },
     /// A file broke off or is damaged.
     #[error(
-        "cannot read {path} beyond line {lines} (byte {bytes} of its text); \
+        "cannot read {path} beyond line {lines} (byte {bytes} of its text), where it broke off or is damaged; \
          everything before was counted, and it is safe to replay the repaired file"
     )]
     Read {

@@ -45,8 +45,8 @@ impl Default for Options {
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// A source or a sink failed.
-    #[error("{0}")]
-    Failed(#[source] Box<dyn std::error::Error + Send + Sync>),
+    #[error(transparent)]
+    Failed(Box<dyn std::error::Error + Send + Sync>),
     /// The code of a worker is wrong.
     #[error("worker {worker} panicked: {message}")]
     Panicked {

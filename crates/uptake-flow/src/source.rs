@@ -32,13 +32,16 @@ pub trait Source<D> {
 pub(crate) struct Progress {
     pub(crate) source: u32,
     pub(crate) partition: u32,
+    /// The number of the piece in the partition's order, where readers share it.
+    pub(crate) piece: Option<u64>,
     pub(crate) newest: Option<EventTime>,
     pub(crate) idle: bool,
 }
 
 impl Progress {
     /// No partition has come any further.
-    pub(crate) const NOTHING: Self = Self { source: u32::MAX, partition: 0, newest: None, idle: true };
+    pub(crate) const NOTHING: Self =
+        Self { source: u32::MAX, partition: 0, piece: None, newest: None, idle: true };
 }
 
 /// The batch that a source is filling.
@@ -71,7 +74,15 @@ impl<D> Batch<'_, D> {
     /// (`None` if none), and whether it has been read to its end, as the log itself tells. An
     /// idle partition does not hold the watermark back.
     pub fn progress(&mut self, partition: u32, newest: Option<EventTime>, idle: bool) {
-        self.progress.push(Progress { source: self.source, partition, newest, idle });
+        self.progress.push(Progress { source: self.source, partition, piece: None, newest, idle });
+    }
+
+    /// Says that a piece of a partition was read which several workers share: its number, from 0
+    /// in the partition's order, and the newest event time in it. However far one reader is
+    /// ahead, the watermark follows the pieces in order.
+    pub fn progress_of_piece(&mut self, partition: u32, piece: u64, newest: Option<EventTime>) {
+        let source = self.source;
+        self.progress.push(Progress { source, partition, piece: Some(piece), newest, idle: false });
     }
 }
 

@@ -54,7 +54,10 @@ pub(crate) fn build<'s>(
                     for p in progress {
                         let next = partitions.len() as u32;
                         let number = *partitions.entry((p.source, p.partition)).or_insert(next);
-                        tracker.observe(number, p.newest, p.idle);
+                        match p.piece {
+                            Some(piece) => tracker.observe_piece(number, piece, p.newest),
+                            None => tracker.observe(number, p.newest, p.idle),
+                        }
                     }
                     output.session(&*held).give(tracker.advance());
                     held.downgrade(&(batch + 1));

@@ -4,13 +4,18 @@
 //! least over the partitions that still have something to read, and never goes back. It only
 //! frees memory and closes epochs: what counts is decided by the events alone.
 
+use std::collections::BTreeMap;
+
 use crate::time::EventTime;
 
 /// What is known of one partition.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Debug, Default)]
 struct Partition {
     newest: Option<EventTime>,
     idle: bool,
+    /// The number of the first piece that has not been observed, and what lies beyond it.
+    next_piece: u64,
+    beyond: BTreeMap<u64, Option<EventTime>>,
 }
 
 /// Follows the partitions of all sources.
@@ -42,13 +47,30 @@ impl Watermark {
     /// call (`None` if nothing), and whether it has been read to its end, as the log itself
     /// tells. An idle partition does not hold the others.
     pub fn observe(&mut self, partition: u32, newest: Option<EventTime>, idle: bool) {
-        let index = partition as usize;
-        if index >= self.partitions.len() {
-            self.partitions.resize(index + 1, Partition { newest: None, idle: true });
-        }
-        let p = &mut self.partitions[index];
+        let p = self.partition(partition);
         p.newest = p.newest.max(newest);
         p.idle = idle;
+    }
+
+    /// The same for a partition that several readers share in pieces, which are numbered from 0
+    /// in the partition's order. A piece moves the watermark only when all pieces before it have
+    /// been observed: else a reader that is ahead would make those behind it late.
+    pub fn observe_piece(&mut self, partition: u32, piece: u64, newest: Option<EventTime>) {
+        let p = self.partition(partition);
+        p.idle = false;
+        p.beyond.insert(piece, newest);
+        while let Some(newest) = p.beyond.remove(&p.next_piece) {
+            p.newest = p.newest.max(newest);
+            p.next_piece += 1;
+        }
+    }
+
+    fn partition(&mut self, partition: u32) -> &mut Partition {
+        let index = partition as usize;
+        if index >= self.partitions.len() {
+            self.partitions.resize(index + 1, Partition { idle: true, ..Partition::default() });
+        }
+        &mut self.partitions[index]
     }
 
     /// The global watermark now.
@@ -93,6 +115,19 @@ mod tests {
         assert_eq!(w.advance(), EventTime::MIN);
         w.observe(1, None, true);
         assert_eq!(w.advance(), EventTime(100));
+    }
+
+    #[test]
+    fn a_piece_waits_for_those_before_it() {
+        let mut w = Watermark::new(0);
+        w.observe_piece(0, 2, T(300));
+        w.observe_piece(0, 1, None);
+        assert_eq!(w.advance(), EventTime::MIN);
+        w.observe_piece(0, 0, T(100));
+        assert_eq!(w.advance(), EventTime(300));
+        w.observe_piece(0, 4, T(900));
+        w.observe_piece(0, 3, T(200));
+        assert_eq!(w.advance(), EventTime(900));
     }
 
     #[test]

@@ -513,6 +513,30 @@ fn a_member_has_a_cap_per_epoch() {
     assert_eq!(place.books(&[]).n("capped"), 0, "off unless configured");
 }
 
+/// Forty days of quiet traffic in the order of time: however many workers read one file, none of
+/// them runs so far ahead that what another one has in its hands comes too late.
+#[test]
+fn an_input_in_order_is_never_late() {
+    let place = Place::new();
+    let mut file = String::new();
+    for minute in 0..60_000 {
+        let at = DAY_MS + minute * 60_000;
+        for kind in ["impression", "play"] {
+            file.push_str(&format!(
+                "{{\"kind\":\"{kind}\",\"request_id\":\"r{minute}\",\"video_id\":\"v1\",\"timestamp\":{at}}}\n"
+            ));
+        }
+    }
+    place.write("in/events.jsonl", file);
+    for workers in ["1", "2", "4"] {
+        let data = place.path(&format!("data-{workers}"));
+        // Long epochs, because each makes a file in the archive.
+        let args = ["--workers", workers, "--set", "epoch.length=1d"];
+        let books = books(&[&place.path("in")], &data, &args);
+        assert_eq!((books.n("late"), books.n("counted")), (0, 120_000), "{workers} workers: {books:?}");
+    }
+}
+
 /// With `batch.events_max=1` the watermark follows every event, so what is late is exact.
 #[test]
 fn late_events_are_counted_and_kept() {

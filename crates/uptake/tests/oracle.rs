@@ -32,7 +32,7 @@ const START_MS: i64 = 1_705_276_800_000;
 const MINUTE_MS: i64 = 60_000;
 
 /// Streams that each property tries; each is replayed with all three methods.
-const STREAMS: u32 = 64;
+const STREAMS: u32 = 256;
 
 /// One record on its way.
 #[derive(Clone, Debug)]

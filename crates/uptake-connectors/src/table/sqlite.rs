@@ -29,6 +29,18 @@ const VERSION: i64 = 1;
 /// "UPTK" as `PRAGMA application_id`, by which `file` and others tell what the file is.
 const APPLICATION_ID: i64 = 0x5550_544b;
 
+/// Whether the file lies on a disk that is mounted to read only.
+fn on_read_only_disk(path: &Path) -> bool {
+    let written = File::options().append(true).open(path);
+    written.is_err_and(|e| e.kind() == std::io::ErrorKind::ReadOnlyFilesystem)
+}
+
+/// A path as part of a `file:` URI.
+fn escaped(path: &Path) -> String {
+    let text = path.to_string_lossy();
+    text.replace('%', "%25").replace('?', "%3f").replace('#', "%23")
+}
+
 /// How long a process waits for the one that is writing. A transaction of a whole tick takes far
 /// less; who waits longer has met a writer that hangs.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(10);
@@ -116,7 +128,16 @@ impl SqliteTable {
         if !path.exists() {
             return Err(TableError::Missing { path });
         }
-        let table = Self::connect(path, OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX)?;
+        let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+        let table = if on_read_only_disk(&path) {
+            // Even a reader keeps a file beside the table, except of one that nobody can change.
+            let uri = format!("file:{}?immutable=1", escaped(&path));
+            let connection = Connection::open_with_flags(&uri, flags | OpenFlags::SQLITE_OPEN_URI)
+                .map_err(|e| TableError::sqlite("open", &path, e))?;
+            Self { connection, path }
+        } else {
+            Self::connect(path, flags)?
+        };
         match table.layout()? {
             Layout::Ours => Ok(table),
             Layout::Empty => Err(TableError::Missing { path: table.path }),

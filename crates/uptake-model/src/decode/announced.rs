@@ -11,6 +11,8 @@ use crate::time::Epoch;
 #[derive(Debug, Default)]
 pub(super) struct Announced {
     table: HashTable<(u64, Epoch)>,
+    /// What was told of an earlier epoch is forgotten, and is told each time it is used.
+    since: Option<Epoch>,
 }
 
 impl Announced {
@@ -23,6 +25,8 @@ impl Announced {
                 *last = epoch;
                 true
             }
+            // Who listens forgets too, at a time of its own: only what is told anew is surely known.
+            None if self.since.is_some_and(|since| epoch < since) => true,
             None => {
                 self.table.insert_unique(hash, (hash, epoch), |entry| entry.0);
                 true
@@ -32,6 +36,7 @@ impl Announced {
 
     /// Forgets what was announced last for an epoch before `epoch`.
     pub(super) fn forget_before(&mut self, epoch: Epoch) {
+        self.since = self.since.max(Some(epoch));
         self.table.retain(|entry| entry.1 >= epoch);
         if self.table.len() < self.table.capacity() / 4 {
             self.table.shrink_to_fit(|entry| entry.0);

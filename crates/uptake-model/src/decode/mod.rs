@@ -386,7 +386,9 @@ impl Decoder {
             return out.dead(line, Reason::TooLong, text);
         }
         let Ok(utf8) = std::str::from_utf8(text) else { return out.dead(line, Reason::NotUtf8, text) };
-        match text.iter().find(|b| !matches!(b, b' ' | b'\t' | b'\r')) {
+        // Some editors begin a file with a byte order mark, which is no part of its first record.
+        let utf8 = utf8.strip_prefix('\u{feff}').unwrap_or(utf8);
+        match utf8.bytes().find(|b| !matches!(b, b' ' | b'\t' | b'\r')) {
             None => out.blank(),
             Some(b'{') => self.record(utf8, line, block, out),
             // All of it is read before anything is said about a part: it may end too early.

@@ -92,6 +92,10 @@ impl Replay {
                 self.data.display()
             )?;
         }
+        out.flush()?;
+        if let Some(error) = files.take_error() {
+            return Err(error.into());
+        }
         if replayed.ledger.balances() {
             return Ok(());
         }

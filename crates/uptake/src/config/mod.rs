@@ -10,12 +10,12 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use uptake_model::EpochLength;
 use uptake_model::decode::DecodeConfig;
 use uptake_model::filter::Filters;
 use uptake_model::join::JoinRules;
 use uptake_model::segment::Segments;
 use uptake_model::tally::TallyLimits;
+use uptake_model::{Epoch, EpochLength, EventTime};
 
 pub use keys::{KEYS, Key, reference};
 
@@ -65,6 +65,14 @@ pub struct Config {
 }
 
 impl Config {
+    /// The first epoch that is not sealed when the watermark stands at `watermark`.
+    pub fn sealed_before(&self, watermark: EventTime) -> Epoch {
+        match watermark {
+            EventTime::MIN => Epoch(i64::MIN),
+            watermark => self.epoch.epoch(watermark.minus(self.join.retention_ms())),
+        }
+    }
+
     /// Reads a configuration file, if one is given, and `key=value` settings, which win.
     ///
     /// # Errors

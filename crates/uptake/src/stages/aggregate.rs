@@ -4,7 +4,7 @@
 //! not at all if a larger one follows: changed tallies are written when the table has taken the
 //! ones before, and a slow table makes them fewer, never a queue longer.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::rc::Rc;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
@@ -65,6 +65,7 @@ pub fn by_video_and_epoch<'s>(
         late: Vec::new(),
         unplaced: Vec::new(),
         written: Instant::now(),
+        sealed: VecDeque::new(),
         sealed_before: Epoch(i64::MIN),
         worker: flow.worker(),
         outlets: outlets.clone(),
@@ -141,6 +142,8 @@ struct Tallies {
     /// after the events that use them.
     unplaced: Vec<Event>,
     written: Instant,
+    /// Which epochs were sealed after each of the last batches.
+    sealed: VecDeque<Epoch>,
     sealed_before: Epoch,
     worker: usize,
     outlets: Outlets,
@@ -234,8 +237,20 @@ impl Tallies {
         });
         self.states = states;
         self.outlets.table.write(rows);
-        let before = self.config.epoch.epoch(watermark.minus(self.config.join.retention_ms()));
-        if watermark > EventTime::MIN && before > self.sealed_before {
+    }
+
+    /// Forgets the names of sealed epochs, some batches after they were sealed.
+    ///
+    /// A decoder tells a name again after it has forgotten it, which it does by the watermark it
+    /// has heard of, up to the batches in flight old. Here a name is forgotten when every decoder
+    /// surely has, so that an event never comes without its name.
+    fn forget_names(&mut self, watermark: EventTime) {
+        self.sealed.push_back(self.config.sealed_before(watermark));
+        if (self.sealed.len() as u64) <= self.config.batches_in_flight + 2 {
+            return;
+        }
+        let before = self.sealed.pop_front().unwrap_or(Epoch(i64::MIN));
+        if before > self.sealed_before {
             self.sealed_before = before;
             self.videos.retain(|_, (_, last)| *last >= before);
             self.groups.by_dims.retain(|_, group| group.last >= before);
@@ -321,6 +336,7 @@ impl Process<VideoHash, Joined> for Tallies {
         self.write_late(context.watermark);
         self.write_changed();
         self.seal(context.watermark, out);
+        self.forget_names(context.watermark);
         let ledger = self.books.borrow().clone();
         self.outlets.ledgers.lock().unwrap_or_else(PoisonError::into_inner)[self.worker] = ledger;
     }

@@ -6,7 +6,7 @@
 use std::cell::{Cell, RefCell};
 use std::error::Error;
 use std::rc::Rc;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use serde::{Deserialize, Serialize};
 use uptake_connectors::InputError;
@@ -26,7 +26,15 @@ use crate::stages::aggregate::Outlets;
 pub const FILES_PARTITION: u32 = 0;
 
 /// The files, or other lines, that the workers of a run read together.
-pub struct SharedFiles(Mutex<Lines>);
+pub struct SharedFiles(Mutex<Shared>);
+
+struct Shared {
+    lines: Lines,
+    /// The number of the next block, in the order of the lines.
+    next_block: u64,
+    /// Why reading ended early. What was read before is counted all the same.
+    failed: Option<InputError>,
+}
 
 enum Lines {
     Files(Box<EventFiles>),
@@ -56,29 +64,54 @@ pub enum Next {
 impl SharedFiles {
     /// To be read by all workers.
     pub fn new(files: EventFiles) -> Self {
-        Self(Mutex::new(Lines::Files(Box::new(files))))
+        Self::of(Lines::Files(Box::new(files)))
     }
 
     /// Lines that come at a pace of their own, to be read by all workers.
     pub fn live(lines: impl LiveLines + 'static) -> Self {
-        Self(Mutex::new(Lines::Live(Box::new(lines))))
+        Self::of(Lines::Live(Box::new(lines)))
+    }
+
+    fn of(lines: Lines) -> Self {
+        Self(Mutex::new(Shared { lines, next_block: 0, failed: None }))
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Shared> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// How many bytes of the files have been read, and how many there are.
     pub fn progress(&self) -> (u64, u64) {
-        match &*self.0.lock().unwrap_or_else(PoisonError::into_inner) {
+        match &self.lock().lines {
             Lines::Files(files) => (files.bytes_done(), files.total_bytes()),
             Lines::Live(_) => (0, 0),
         }
     }
 
-    fn next_block(&self, lines_max: usize, block: &mut Block) -> Result<Next, InputError> {
-        match &mut *self.0.lock().unwrap_or_else(PoisonError::into_inner) {
+    /// Why reading ended before the end, if it did.
+    pub fn take_error(&self) -> Option<InputError> {
+        self.lock().failed.take()
+    }
+
+    /// The next lines, and the number of their block.
+    fn next_block(&self, lines_max: usize, block: &mut Block) -> (Next, u64) {
+        let shared = &mut *self.lock();
+        if shared.failed.is_some() {
+            return (Next::End, shared.next_block);
+        }
+        let next = match &mut shared.lines {
             Lines::Files(files) => {
                 files.next_block(lines_max, block).map(|more| if more { Next::Lines } else { Next::End })
             }
             Lines::Live(lines) => lines.next_block(lines_max, block),
-        }
+        };
+        let number = shared.next_block;
+        let next = next.unwrap_or_else(|error| {
+            shared.failed = Some(error);
+            Next::End
+        });
+        shared.next_block += u64::from(next == Next::Lines);
+        (next, number)
     }
 }
 
@@ -137,6 +170,7 @@ pub fn from_files<'s>(
         outlets: outlets.clone(),
         books: Rc::clone(books),
         ended: Rc::clone(&ended),
+        sealed_before: Epoch(i64::MIN),
     };
     let events = flow.source(events).keyed();
     (events, flow.source(NameSource { names, ended }))
@@ -156,7 +190,13 @@ struct FileSource {
     outlets: Outlets,
     books: Books,
     ended: Rc<Cell<bool>>,
+    /// The first epoch whose names the decoder remembers.
+    sealed_before: Epoch,
 }
+
+/// Dead letters that wait to be written together, in bytes. With the longest line that a block
+/// may hold it stays far below the longest append.
+const DEAD_BYTES_MAX: usize = 8 << 20;
 
 impl FileSource {
     /// This worker's part of a batch: the batch's size divided, the remainder going round.
@@ -164,6 +204,20 @@ impl FileSource {
         let (each, rest) =
             (self.config.batch_events_max / self.workers, self.config.batch_events_max % self.workers);
         each + usize::from(((self.worker as u64 + batch) % self.workers as u64) < rest as u64)
+    }
+
+    /// Names of sealed epochs are told again if they come again; see the aggregate, which forgets
+    /// them later than this.
+    fn forget_names(&mut self, watermark: EventTime) {
+        let sealed = self.config.sealed_before(watermark);
+        if sealed > self.sealed_before {
+            self.sealed_before = sealed;
+            self.decoder.forget_before(sealed);
+        }
+    }
+
+    fn dead_bytes(&self) -> usize {
+        self.dead.iter().map(|record| record.value.len()).sum()
     }
 
     fn write_dead_letters(&mut self) -> Result<(), Box<dyn Error + Send + Sync>> {
@@ -186,11 +240,7 @@ impl Source<(RequestId, Event)> for FileSource {
         let left = match self.batch {
             Some((number, left)) if number == batch.number() => left,
             _ => {
-                let watermark = batch.watermark();
-                if watermark > EventTime::MIN {
-                    let sealed = watermark.minus(self.config.join.retention_ms());
-                    self.decoder.forget_before(self.config.epoch.epoch(sealed));
-                }
+                self.forget_names(batch.watermark());
                 self.share(batch.number())
             }
         };
@@ -198,11 +248,11 @@ impl Source<(RequestId, Event)> for FileSource {
             self.write_dead_letters()?;
             return Ok(Poll::Full);
         }
-        let next = self.files.next_block(left, &mut self.block);
-        if !matches!(next, Ok(Next::Lines)) {
+        let (next, number) = self.files.next_block(left, &mut self.block);
+        if next != Next::Lines || self.dead_bytes() > DEAD_BYTES_MAX {
             self.write_dead_letters()?;
         }
-        match next? {
+        match next {
             Next::Lines => {}
             Next::NotYet => return Ok(Poll::Idle),
             Next::End => {
@@ -227,7 +277,7 @@ impl Source<(RequestId, Event)> for FileSource {
             intake.dead(line, Reason::TooLong, &long.head);
         }
         let newest = intake.newest;
-        batch.progress(FILES_PARTITION, (newest > EventTime::MIN).then_some(newest), false);
+        batch.progress_of_piece(FILES_PARTITION, number, (newest > EventTime::MIN).then_some(newest));
         self.batch = Some((batch.number(), left.saturating_sub(self.block.lines)));
         drop(books);
         Ok(Poll::Again)
