@@ -18,8 +18,9 @@ const NO_PYTHON: &str = "; install Python 3.11 or newer with its venv module (De
 /// # Errors
 /// Somebody reads something else than was written, or Python or its packages cannot be had.
 pub(crate) fn check(workspace: &Workspace) -> Result<()> {
-    // The same features as the tests before, so that nothing is built twice.
-    process::run(process::cargo().args(["build", "--workspace", "--bins", "--locked"]), "")?;
+    // With the tests, because the tests' own dependencies change features of shared ones: without
+    // them the program would be built once more.
+    process::run(process::cargo().args(["build", "--workspace", "--bins", "--tests", "--locked"]), "")?;
     let python = python(workspace)?;
     let mut command = process::command(python);
     command

@@ -155,8 +155,8 @@ fn documentation() -> Result<()> {
     process::run(&mut command, "")
 }
 
-/// Licences, sources and duplicates of the dependencies, if the tool for it is there: it takes
-/// longer to build than everything else together, and what it finds changes with `Cargo.lock` only.
+/// Licences, sources and duplicates of the dependencies, if the tool for it is there: it takes minutes
+/// to build, and what it finds changes with `Cargo.lock` only.
 fn deny(advisories: bool) -> Result<()> {
     let mut version = process::cargo();
     let there = version.args(["deny", "--version"]).stdout(Stdio::null()).stderr(Stdio::null()).status();

@@ -279,14 +279,24 @@ fn count(row: &Row<'_>, index: usize) -> rusqlite::Result<u64> {
 
 /// The stored bytes of a set: a tag, then ids or a sketch.
 pub(super) fn encode_set(set: &RequestSet) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    encode_set_into(&mut bytes, set);
+    bytes
+}
+
+/// The same, in place of what is in `bytes`: one allocation for all rows of a write.
+fn encode_set_into(bytes: &mut Vec<u8>, set: &RequestSet) {
+    bytes.clear();
     match set {
         RequestSet::Exact(ids) => {
-            let mut bytes = Vec::with_capacity(1 + ids.len() * 8);
+            bytes.reserve(1 + ids.len() * 8);
             bytes.push(0);
             ids.iter().for_each(|id| bytes.extend_from_slice(&id.to_le_bytes()));
-            bytes
         }
-        RequestSet::Sketch(sketch) => [&[1], sketch.as_slice()].concat(),
+        RequestSet::Sketch(sketch) => {
+            bytes.push(1);
+            bytes.extend_from_slice(sketch);
+        }
     }
 }
 
@@ -353,10 +363,15 @@ impl Table for SqliteTable {
         self.transaction("write to", |db| {
             let mut upsert = db.prepare(UPSERT)?;
             let mut add = db.prepare(ADD)?;
+            let (mut played_bytes, mut shown_bytes) = (Vec::new(), Vec::new());
             for index in order {
                 let row = &rows[index as usize];
                 let (played, shown) = match &row.sets {
-                    Some(sets) => (Some(encode_set(&sets.played)), Some(encode_set(&sets.shown))),
+                    Some(sets) => {
+                        encode_set_into(&mut played_bytes, &sets.played);
+                        encode_set_into(&mut shown_bytes, &sets.shown);
+                        (Some(&*played_bytes), Some(&*shown_bytes))
+                    }
                     None => (None, None),
                 };
                 let values = params![

@@ -14,11 +14,25 @@ pub struct Interner<T> {
     values: Vec<T>,
     references: Vec<u32>,
     free: Vec<u32>,
+    /// Of each of a thousand parts of all values the one asked for last, with its number. A few
+    /// values are asked for most, and this stays in the fastest cache where the table does not.
+    recent: Vec<(T, u32)>,
 }
+
+const RECENT: usize = 1 << 10;
+
+/// The number of no value.
+const NONE: u32 = u32::MAX;
 
 impl<T> Default for Interner<T> {
     fn default() -> Self {
-        Self { table: HashTable::new(), values: Vec::new(), references: Vec::new(), free: Vec::new() }
+        Self {
+            table: HashTable::new(),
+            values: Vec::new(),
+            references: Vec::new(),
+            free: Vec::new(),
+            recent: Vec::new(),
+        }
     }
 }
 
@@ -32,10 +46,22 @@ impl<T: Copy + Eq + Hash> Interner<T> {
     #[inline]
     pub fn intern(&mut self, value: T) -> u32 {
         let h = hash(&value);
-        match self.table.find(h, |(v, _)| *v == value) {
+        let place = h as usize % RECENT;
+        if let Some(&(v, n)) = self.recent.get(place)
+            && v == value
+            && n != NONE
+        {
+            return n;
+        }
+        let n = match self.table.find(h, |(v, _)| *v == value) {
             Some(&(_, n)) => n,
             None => self.insert(h, value),
+        };
+        if self.recent.is_empty() {
+            self.recent = vec![(value, NONE); RECENT];
         }
+        self.recent[place] = (value, n);
+        n
     }
 
     #[cold]
@@ -77,10 +103,17 @@ impl<T: Copy + Eq + Hash> Interner<T> {
     /// Frees a number that nothing refers to.
     #[inline]
     pub fn forget_unused(&mut self, n: u32) {
-        if self.references[n as usize] == 0
-            && let Ok(found) = self.table.find_entry(hash(&self.values[n as usize]), |&(_, m)| m == n)
-        {
+        if self.references[n as usize] > 0 {
+            return;
+        }
+        let h = hash(&self.values[n as usize]);
+        if let Ok(found) = self.table.find_entry(h, |&(_, m)| m == n) {
             found.remove();
+            if let Some(recent) = self.recent.get_mut(h as usize % RECENT)
+                && recent.1 == n
+            {
+                recent.1 = NONE;
+            }
             self.free.push(n);
         }
     }
@@ -99,6 +132,7 @@ impl<T: Copy + Eq + Hash> Interner<T> {
     pub fn heap_bytes(&self) -> usize {
         self.table.allocation_size()
             + self.values.capacity() * size_of::<T>()
+            + self.recent.capacity() * size_of::<(T, u32)>()
             + (self.references.capacity() + self.free.capacity()) * size_of::<u32>()
     }
 }
@@ -106,6 +140,35 @@ impl<T: Copy + Eq + Hash> Interner<T> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    proptest::proptest! {
+        #[test]
+        fn an_interner_is_two_maps(steps in proptest::collection::vec((0u64..3_000, 0u8..3), 0..2_000)) {
+            let (mut fast, mut plain) = (Interner::default(), std::collections::BTreeMap::new());
+            for (value, step) in steps {
+                let n = fast.intern(value);
+                let (number, references) = *plain.get(&value).unwrap_or(&(n, 0));
+                assert_eq!((n, fast.get(n)), (number, value));
+                match step {
+                    0 => {
+                        fast.acquire(n);
+                        plain.insert(value, (n, references + 1));
+                    }
+                    1 if references > 0 => {
+                        fast.release(n);
+                        plain.insert(value, (n, references - 1));
+                    }
+                    _ => fast.forget_unused(n),
+                }
+                plain.retain(|_, (_, references)| *references > 0);
+                assert_eq!(fast.len(), plain.len());
+                let mut numbers: Vec<u32> = plain.values().map(|(n, _)| *n).collect();
+                numbers.sort_unstable();
+                numbers.dedup();
+                assert_eq!(numbers.len(), plain.len(), "one number, one value");
+            }
+        }
+    }
 
     #[test]
     fn numbers_are_given_out_again() {
