@@ -170,7 +170,15 @@ fn deny(advisories: bool) -> Result<()> {
         return Ok(());
     }
     let mut command = process::cargo();
-    command.args(["deny", "--all-features", "check", "licenses", "bans", "sources"]);
+    command.args([
+        "deny",
+        "--all-features",
+        "check",
+        "--hide-inclusion-graph",
+        "licenses",
+        "bans",
+        "sources",
+    ]);
     if advisories {
         command.arg("advisories");
     }

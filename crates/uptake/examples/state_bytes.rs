@@ -5,6 +5,8 @@
 //! grew. `cargo xtask bench --only state` runs it.
 //!
 //! `cargo run --release --example state_bytes -- [--requests N] [--members N] [--json]`
+//!
+//! Members are part of the state only with a cap per member, so without `--members` there are none.
 
 use std::process::ExitCode;
 
@@ -18,8 +20,21 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 /// The mean of the reference workload.
 const IMPRESSIONS: u64 = 18;
 
-/// Videos of the reference workload; how often each is shown does not matter here.
-const VIDEOS: u64 = 10_000;
+/// Videos of the reference workload, of which the one at rank k is shown 1/k as often as the
+/// first: a video that is shown early, as the popular ones are, has a short number in the state.
+const VIDEOS: usize = 10_000;
+
+/// For each rank, how much of all impressions the videos up to it have.
+fn popularity() -> Vec<f64> {
+    let weights = (1..=VIDEOS).map(|rank| 1.0 / rank as f64);
+    let total: f64 = weights.clone().sum();
+    weights
+        .scan(0.0, |sum, weight| {
+            *sum += weight / total;
+            Some(*sum)
+        })
+        .collect()
+}
 
 /// Requests whose impressions arrive interleaved: as many as begin in about a second. A state
 /// that grows while its neighbours do leaves the allocator more gaps than one that grows alone.
@@ -48,6 +63,7 @@ fn resident_bytes() -> Result<u64, String> {
 }
 
 fn measure(requests: u64, members: u64, json: bool) -> Result<(), String> {
+    let popularity = popularity();
     let before = resident_bytes()?;
     let rules = JoinRules::default();
     let mut dictionary = JoinDictionary::default();
@@ -60,11 +76,15 @@ fn measure(requests: u64, members: u64, json: bool) -> Result<(), String> {
             for (n, time) in page.clone().zip(&mut times) {
                 let dice = random(n * IMPRESSIONS + impression);
                 *time = time.plus(gap_ms(dice >> 40));
+                let share = (random(dice) >> 11) as f64 / (1u64 << 53) as f64;
                 let event = Event {
                     request: RequestId(random(n)),
-                    video: VideoHash(random(dice % VIDEOS)),
+                    video: VideoHash(random(popularity.partition_point(|&p| p < share) as u64)),
                     time: *time,
-                    member: MemberHash(1 + random(n ^ 0x6d65) % members),
+                    member: match members {
+                        0 => MemberHash::NONE,
+                        members => MemberHash(1 + random(n ^ 0x6d65) % members),
+                    },
                     ..Event::default()
                 };
                 let deadline = event.time.plus(rules.retention_ms());
@@ -98,16 +118,16 @@ fn measure(requests: u64, members: u64, json: bool) -> Result<(), String> {
 }
 
 fn main() -> ExitCode {
-    let (mut requests, mut members, mut json) = (1_000_000, 200_000, false);
+    let (mut requests, mut members, mut json) = (1_000_000, 0, false);
     let mut args = std::env::args().skip(1);
     while let Some(arg) = args.next() {
-        let mut number = || args.next().and_then(|n| n.parse().ok()).filter(|n| *n > 0);
+        let mut number = || args.next().and_then(|n| n.parse().ok());
         match (&*arg, &mut requests, &mut members) {
             ("--json", ..) => json = true,
             ("--requests", place, _) | ("--members", _, place) => match number() {
                 Some(n) => *place = n,
                 None => {
-                    eprintln!("{arg} takes a number above 0");
+                    eprintln!("{arg} takes a number");
                     return ExitCode::from(2);
                 }
             },
