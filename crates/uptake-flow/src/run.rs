@@ -113,6 +113,9 @@ struct TypedFeed<D: Clone + 'static, S> {
     source: S,
     input: InputHandle<u64, timely::container::CapacityContainerBuilder<Vec<Record<D>>>>,
     records: Vec<Record<D>>,
+    /// How many records there were last. What is sent takes its memory along, and growing anew
+    /// from nothing each time would copy every record twice.
+    expected: usize,
 }
 
 impl<D: Clone + 'static, S: Source<D>> Feed for TypedFeed<D, S> {
@@ -122,9 +125,11 @@ impl<D: Clone + 'static, S: Source<D>> Feed for TypedFeed<D, S> {
         watermark: EventTime,
         progress: &mut Vec<Progress>,
     ) -> Result<Poll, Error> {
+        self.records.reserve(self.expected);
         let mut batch =
             Batch { number: batch, source: self.number, watermark, records: &mut self.records, progress };
         let poll = self.source.poll(&mut batch).map_err(Error::Failed)?;
+        self.expected = self.records.len();
         self.input.send_batch(&mut self.records);
         self.records.clear();
         Ok(poll)
@@ -163,7 +168,7 @@ impl<'s> Flow<'s> {
         let (input, stream) = self.scope().new_input::<Vec<Record<D>>>();
         let mut feeds = self.0.feeds.borrow_mut();
         let number = feeds.len() as u32;
-        feeds.push(Box::new(TypedFeed { number, source, input, records: Vec::new() }));
+        feeds.push(Box::new(TypedFeed { number, source, input, records: Vec::new(), expected: 0 }));
         self.stream(stream)
     }
 

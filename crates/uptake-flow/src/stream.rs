@@ -99,6 +99,7 @@ impl<'s, D: 'static> Stream<'s, D> {
             let mut out: Vec<Record<E>> = Vec::new();
             move |input, output| {
                 input.for_each(|cap, data| {
+                    out.reserve(data.len());
                     for Record { time, value } in data.drain(..) {
                         out.extend(f(value).into_iter().map(|value| Record { time, value }));
                     }
