@@ -205,10 +205,8 @@ impl<'s, K: Key, V: Data> KeyedStream<'s, K, V> {
 
     /// Runs `process` on the values of this worker's keys.
     pub fn process<P: Process<K, V, Side = ()>>(self, process: P) -> Stream<'s, P::Out> {
-        let side = empty(self.flow.scope());
-        let route = |(key, _): &(K, V)| shard_of(hash_of(key));
-        let logic = ProcessLogic { process, types: PhantomData };
-        operator::build(&self.flow, "process", self.inner, route, side, |()| 0, logic).0
+        let nothing = Stream::new(self.flow.clone(), empty(self.flow.scope()));
+        self.process_with(nothing, |()| To::Worker(0), process)
     }
 
     /// Runs `process` on the values of this worker's keys and, beside them, on those of `side`,

@@ -66,11 +66,6 @@ impl IdSet {
         &self.items
     }
 
-    /// Bytes held on the heap.
-    pub fn heap_bytes(&self) -> usize {
-        self.items.capacity() * size_of::<u64>()
-    }
-
     fn settle(&mut self) {
         if self.sorted == self.items.len() {
             return;
@@ -153,13 +148,6 @@ impl Side {
             }
         }
     }
-
-    fn heap_bytes(&self) -> usize {
-        match self {
-            Self::Exact(set) => set.heap_bytes(),
-            Self::Sketch(sketch) => sketch.estimated_size(),
-        }
-    }
 }
 
 /// The two sets of one (video, epoch, segment).
@@ -218,11 +206,6 @@ impl Tally {
     /// The two sets in their stored form.
     pub fn into_sets(self) -> TallySets {
         TallySets { played: self.played.into_set(), shown: self.shown.into_set() }
-    }
-
-    /// Bytes held on the heap.
-    pub fn heap_bytes(&self) -> usize {
-        self.shown.heap_bytes() + self.played.heap_bytes()
     }
 }
 
