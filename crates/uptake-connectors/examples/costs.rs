@@ -127,6 +127,27 @@ fn archive(directory: &Path) -> Outcome<()> {
     Ok(())
 }
 
+/// Reads a topic as a consumer does, and says how fast.
+fn visit(log: &dyn Log, topic: &str) -> Outcome<()> {
+    let (end, mut bytes, start) = (log.end_offset(topic, 0)?, 0usize, Instant::now());
+    measure(&format!("log: visit {end} records, 256 KiB at a time"), || {
+        let mut next = 0;
+        while next < end {
+            next = log.read_each(topic, 0, next, usize::MAX, 256 << 10, &mut |record| {
+                bytes += record.key.len() + record.value.len();
+            })?;
+        }
+        Ok(())
+    })?;
+    println!("{:<48} {:6.2} GB/s", "", bytes as f64 / start.elapsed().as_secs_f64() / 1e9);
+    let block = vec![7; 200 << 10];
+    measure("log: checksums of as many bytes in a core's cache", || {
+        let sum = |sum, _| crc32c::crc32c_append(sum, &block);
+        Ok((0..bytes / block.len()).fold(0, sum))
+    })?;
+    Ok(())
+}
+
 fn log(directory: &Path) -> Outcome<()> {
     let (log, _) = EmbeddedLog::open(directory, LogOptions::default())?;
     log.create_topic("t", 1)?;
@@ -141,6 +162,30 @@ fn log(directory: &Path) -> Outcome<()> {
         let mut next = 0;
         while next < 1_000_000 {
             next += log.read("t", 0, next, 5_000, usize::MAX)?.len() as u64;
+        }
+        Ok(())
+    })?;
+    visit(&log, "t")?;
+    // One record an append, as of a collector that does not wait.
+    log.create_topic("small", 1)?;
+    measure("log: 200,000 appends of a record of 200 bytes", || {
+        for record in batch.iter().cycle().take(200_000) {
+            log.append("small", 0, std::slice::from_ref(record), 0)?;
+        }
+        Ok(())
+    })?;
+    visit(&log, "small")?;
+    measure("log: 1,000,000 times where the end is", || {
+        for _ in 0..1_000_000 {
+            log.end_offset("t", 0)?;
+        }
+        Ok(())
+    })?;
+    let other = EmbeddedLog::open(directory, LogOptions::default())?.0;
+    measure("log: 20,000 appends, each seen by another", || {
+        for i in 0..20_000 {
+            log.append("small", 0, &batch[..1], 0)?;
+            assert_eq!(other.end_offset("small", 0)?, 200_001 + i);
         }
         Ok(())
     })?;

@@ -1,7 +1,7 @@
 //! A URL picks the backend: `memory:`, `file:PATH`.
 //!
 //! One directory serves all families: `file:data` keeps the log in `data/log/`, the table in
-//! `data/table.sqlite` and the archive in `data/tallies/`.
+//! `data/table.sqlite`, the archive in `data/tallies/` and checkpoints in `data/checkpoints/`.
 
 use std::fmt;
 use std::path::PathBuf;
@@ -9,7 +9,7 @@ use std::str::FromStr;
 
 use crate::error::UrlError;
 
-/// Where a log, a table or an archive lives.
+/// Where a log, a table, an archive or objects live.
 ///
 /// ```
 /// use uptake_connectors::Backend;

@@ -1,4 +1,4 @@
-//! What every log, every table and every archive must do, in memory or on disk. A new connector
+//! What every log, table, archive and store of objects must do, in memory or on disk. A new connector
 //! starts with these tests written: call the family's function with a way to make an empty one.
 
 #![allow(clippy::unwrap_used, reason = "helpers of tests, which may panic")]
@@ -10,8 +10,9 @@ use std::sync::Arc;
 use tempfile::TempDir;
 use uptake_connectors::archive::{Archive, DirectoryArchive, MemoryArchive, Put, TallyPart};
 use uptake_connectors::log::{Durability, EmbeddedLog, Log, LogOptions, MemoryLog, Record};
+use uptake_connectors::objects::{DirectoryObjects, MemoryObjects, Objects, PutObject};
 use uptake_connectors::table::{MemoryTable, SqliteTable, Table};
-use uptake_connectors::{ArchiveError, LogError, TableError};
+use uptake_connectors::{ArchiveError, FailureKind, LogError, ObjectsError, TableError};
 use uptake_model::tally::{Counts, RequestSet, TallySets};
 use uptake_model::{Epoch, EpochLength, RequestId, TallyRow};
 
@@ -60,6 +61,14 @@ fn directory_archive() -> Made<dyn Archive> {
     on_disk::<dyn Archive>(|path| Box::new(DirectoryArchive::open(path).unwrap()))
 }
 
+fn memory_objects() -> Made<dyn Objects> {
+    in_memory(Box::new(MemoryObjects::new()))
+}
+
+fn directory_objects() -> Made<dyn Objects> {
+    on_disk::<dyn Objects>(|path| Box::new(DirectoryObjects::open(path).unwrap()))
+}
+
 #[test]
 fn memory_log_conforms() {
     log(memory_log);
@@ -95,6 +104,16 @@ fn directory_archive_conforms() {
     archive(directory_archive);
 }
 
+#[test]
+fn memory_objects_conform() {
+    objects(memory_objects);
+}
+
+#[test]
+fn directory_objects_conform() {
+    objects(directory_objects);
+}
+
 // --- logs ---
 
 fn log(make: impl Fn() -> Made<dyn Log>) {
@@ -102,6 +121,8 @@ fn log(make: impl Fn() -> Made<dyn Log>) {
     a_topic_name_is_safe_in_a_path(&*make().it);
     what_was_appended_is_read_in_order(&*make().it);
     limits_of_a_read(&*make().it);
+    visiting_is_reading(&*make().it);
+    a_visitor_may_use_the_log(&*make().it);
     offsets_out_of_range_are_errors(&*make().it);
     times_find_offsets(&*make().it);
     retention_keeps_what_it_must(&*make().it);
@@ -180,6 +201,47 @@ fn limits_of_a_read(log: &dyn Log) {
         }
         assert_eq!(log.read("t", 0, next, step, usize::MAX).unwrap(), []);
     }
+}
+
+fn visiting_is_reading(log: &dyn Log) {
+    log.create_topic("t", 1).unwrap();
+    for (n, first) in [(3, 0), (1, 3), (20, 4), (6, 24)] {
+        log.append("t", 0, &records(first, n), 1_000 + first as i64).unwrap();
+    }
+    // Two readers at different places, each going on where it stopped, and a third that jumps.
+    let mut places = [0, 7];
+    for step in 0..40 {
+        let limit = [1, 2, 5][step % 3];
+        for place in &mut places {
+            let mut seen = Vec::new();
+            let next = log
+                .read_each("t", 0, *place, limit, usize::MAX, &mut |record| seen.push(record.to_stored()))
+                .unwrap();
+            assert_eq!(seen, log.read("t", 0, *place, limit, usize::MAX).unwrap());
+            assert_eq!(
+                (next, seen.len() as u64),
+                (*place + seen.len() as u64, (30 - *place).min(limit as u64))
+            );
+            *place = next;
+        }
+        let jump = (step as u64 * 7) % 31;
+        let read = log.read("t", 0, jump, 3, usize::MAX).unwrap();
+        assert!(read.iter().map(|r| r.offset).eq(jump..30.min(jump + 3)));
+    }
+    assert_eq!(places, [30, 30]);
+    assert_eq!(log.read_each("t", 0, 4, 0, 100, &mut |_| panic!("none is wanted")).unwrap(), 4);
+}
+
+fn a_visitor_may_use_the_log(log: &dyn Log) {
+    log.create_topic("t", 1).unwrap();
+    log.append("t", 0, &records(0, 3), 1).unwrap();
+    let mut again = Vec::new();
+    let next = log
+        .read_each("t", 0, 0, 10, usize::MAX, &mut |record| {
+            again.push(log.append("t", 0, &[Record::new(record.key, record.value)], 2).unwrap());
+        })
+        .unwrap();
+    assert_eq!((next, again), (3, vec![3, 4, 5]), "what was there when it began");
 }
 
 fn offsets_out_of_range_are_errors(log: &dyn Log) {
@@ -391,7 +453,7 @@ fn small_values_are_kept(table: &mut dyn Table) {
 
 fn counts_too_large_are_refused_whole(table: &mut dyn Table) {
     let error = table.write(&[row("a", "", 1, 1, 1), row("b", "", 1, u64::MAX, 1)]).unwrap_err();
-    assert!(error.to_string().contains('b') && !error.is_retryable(), "{error}");
+    assert!(error.to_string().contains('b') && error.kind() == FailureKind::Permanent, "{error}");
     assert!(table.is_empty().unwrap());
 }
 
@@ -577,4 +639,128 @@ fn top_is_what_sorting_gives() {
             assert_eq!(table.it.top("", Some(Epoch(epoch)), 20).unwrap(), expected);
         }
     }
+}
+
+// --- objects ---
+
+fn objects(make: impl Fn() -> Made<dyn Objects>) {
+    the_first_put_stays(&*make().it);
+    ranges_of_an_object(&*make().it);
+    objects_are_listed_by_name(&*make().it);
+    a_name_is_safe_in_a_path(&*make().it);
+    objects_do_not_lie_below_objects(&*make().it);
+    of_many_writers_one_wins(&*make().it);
+    putting_and_deleting_do_not_disturb_each_other(&*make().it);
+}
+
+fn the_first_put_stays(objects: &dyn Objects) {
+    assert_eq!(objects.get("a/b").unwrap(), None);
+    assert_eq!(objects.put_if_absent("a/b", b"first").unwrap(), PutObject::Created);
+    assert_eq!(objects.put_if_absent("a/b", b"second").unwrap(), PutObject::Exists);
+    assert_eq!(objects.get("a/b").unwrap().unwrap(), b"first");
+    assert_eq!(objects.get("a").unwrap(), None, "a folder is no object");
+    assert_eq!(objects.get("a/b/c").unwrap(), None);
+    objects.delete("a").unwrap();
+    objects.delete("a/b/c").unwrap();
+    objects.delete("x/y").unwrap();
+    assert_eq!(objects.get("a/b").unwrap().unwrap(), b"first");
+    objects.delete("a/b").unwrap();
+    objects.delete("a/b").unwrap();
+    assert_eq!(objects.get("a/b").unwrap(), None);
+    assert_eq!(objects.put_if_absent("a/b", b"").unwrap(), PutObject::Created);
+    assert_eq!(objects.get("a/b").unwrap().unwrap(), b"");
+    objects.delete("a/b").unwrap();
+    assert_eq!(objects.put_if_absent("a", b"now an object").unwrap(), PutObject::Created);
+}
+
+fn ranges_of_an_object(objects: &dyn Objects) {
+    objects.put_if_absent("a", b"0123456789").unwrap();
+    for (start, len, expected) in [
+        (0, 10, "0123456789"),
+        (0, 3, "012"),
+        (4, 3, "456"),
+        (8, 5, "89"),
+        (10, 1, ""),
+        (11, 1, ""),
+        (3, 0, ""),
+        (5, u64::MAX, "56789"),
+        (u64::MAX, u64::MAX, ""),
+    ] {
+        assert_eq!(
+            objects.get_range("a", start, len).unwrap().unwrap(),
+            expected.as_bytes(),
+            "{start}, {len}"
+        );
+    }
+    assert_eq!(objects.get_range("b", 0, 1).unwrap(), None);
+}
+
+fn objects_are_listed_by_name(objects: &dyn Objects) {
+    assert_eq!(objects.list("").unwrap(), []);
+    for (n, name) in ["run/b/2", "run/a", "run/b/10", "run-2", "run.x", "z", "run/b-1"].iter().enumerate() {
+        objects.put_if_absent(name, &vec![0; n]).unwrap();
+    }
+    let list = |prefix| {
+        let found = objects.list(prefix).unwrap().into_iter();
+        found.map(|info| format!("{} {}", info.name, info.bytes)).collect::<Vec<_>>()
+    };
+    assert_eq!(list(""), ["run-2 3", "run.x 4", "run/a 1", "run/b-1 6", "run/b/10 2", "run/b/2 0", "z 5"]);
+    assert_eq!(list("run/b"), ["run/b-1 6", "run/b/10 2", "run/b/2 0"]);
+    assert_eq!(list("run/b/"), ["run/b/10 2", "run/b/2 0"]);
+    assert_eq!(list("run/b/1"), ["run/b/10 2"]);
+    assert!(list("x").is_empty() && list("z/").is_empty() && list("/").is_empty() && list("..").is_empty());
+}
+
+fn a_name_is_safe_in_a_path(objects: &dyn Objects) {
+    let long = "x".repeat(201);
+    for name in
+        ["", "/", "/a", "a/", "a//b", ".", "..", "a/../b", ".a", "a/.b", "a b", "ä", "a\\b", "a\0", &long]
+    {
+        let refused = |error: ObjectsError| matches!(error, ObjectsError::Name { .. });
+        assert!(objects.put_if_absent(name, b"").is_err_and(refused), "{name}");
+        assert!(objects.get(name).is_err_and(refused), "{name}");
+        assert!(objects.get_range(name, 0, 1).is_err_and(refused), "{name}");
+        assert!(objects.delete(name).is_err_and(refused), "{name}");
+    }
+    for name in ["a", "A-1_b.c=d", "a.b/c..d/0", &long[1..]] {
+        assert_eq!(objects.put_if_absent(name, b"").unwrap(), PutObject::Created, "{name}");
+    }
+}
+
+fn objects_do_not_lie_below_objects(objects: &dyn Objects) {
+    objects.put_if_absent("a/b", b"").unwrap();
+    for (name, other) in [("a/b/c", "a/b"), ("a/b/c/d", "a/b"), ("a", "a/b")] {
+        let error = objects.put_if_absent(name, b"").unwrap_err();
+        assert!(matches!(&error, ObjectsError::Beside { other: found, .. } if found == other), "{error}");
+    }
+    assert_eq!(objects.list("").unwrap().len(), 1);
+}
+
+fn of_many_writers_one_wins(objects: &dyn Objects) {
+    let outcomes: Vec<_> = std::thread::scope(|scope| {
+        let put = |i: u8| move || objects.put_if_absent("a/b/c", &vec![i; 100_000]).unwrap();
+        let threads: Vec<_> = (0..8).map(|i| scope.spawn(put(i))).collect();
+        threads.into_iter().map(|thread| thread.join().unwrap()).collect()
+    });
+    let winner = outcomes.iter().position(|put| *put == PutObject::Created).unwrap();
+    assert_eq!(outcomes.iter().filter(|put| **put == PutObject::Created).count(), 1);
+    assert!(objects.get("a/b/c").unwrap().unwrap() == vec![winner as u8; 100_000]);
+    assert_eq!(objects.list("").unwrap().len(), 1, "and nothing else is left");
+}
+
+fn putting_and_deleting_do_not_disturb_each_other(objects: &dyn Objects) {
+    std::thread::scope(|scope| {
+        for thread in 0..4 {
+            scope.spawn(move || {
+                for i in 0..40 {
+                    let name = format!("run/batch/{thread}-{i}");
+                    assert_eq!(objects.put_if_absent(&name, name.as_bytes()).unwrap(), PutObject::Created);
+                    objects.list("run/").unwrap();
+                    assert_eq!(objects.get(&name).unwrap().unwrap(), name.as_bytes());
+                    objects.delete(&name).unwrap();
+                }
+            });
+        }
+    });
+    assert_eq!(objects.list("").unwrap(), []);
 }

@@ -13,7 +13,7 @@ use parquet::schema::parser::parse_message_type;
 use proptest::prelude::*;
 use tempfile::TempDir;
 use uptake_connectors::InputError;
-use uptake_connectors::input::{Block, EventFiles, InputOptions, OVERSIZED_HEAD_BYTES, Oversized};
+use uptake_connectors::input::{Block, EventFiles, InputOptions, LinesRead, OVERSIZED_HEAD_BYTES, Oversized};
 
 /// What reading gave: the text of each file in order, the oversized lines, and the errors.
 #[derive(Default, Debug, PartialEq)]
@@ -451,4 +451,127 @@ fn a_parquet_column_nobody_can_read_is_named() {
     let mut files = EventFiles::open(&[path], InputOptions::default()).unwrap();
     let error = files.next_block(1, &mut Block::default()).unwrap_err().to_string();
     assert!(error.contains("column span") && error.contains("INTERVAL"), "{error}");
+}
+
+/// A Parquet file of `rows` rows in two groups; the n-th has n times 20 bytes and a few.
+fn small_parquet_file(path: &Path, rows: usize) {
+    let schema = Arc::new(parse_message_type("message m { required binary id (STRING); }").unwrap());
+    let file = fs::File::create(path).unwrap();
+    let mut writer = SerializedFileWriter::new(file, schema, Default::default()).unwrap();
+    for part in [0..rows / 2, rows / 2..rows] {
+        let mut group = writer.next_row_group().unwrap();
+        let ids: Vec<_> =
+            part.map(|row| ByteArray::from(format!("{row} {}", "x".repeat(row * 20)).as_str())).collect();
+        let mut column = group.next_column().unwrap().unwrap();
+        column.typed::<ByteArrayType>().write_batch(&ids, None, None).unwrap();
+        column.close().unwrap();
+        group.close().unwrap();
+    }
+    writer.close().unwrap();
+}
+
+/// Where a line is, and the line: `None` for one that was too long.
+type Numbered = ((usize, u64), Option<Vec<u8>>);
+
+/// The blocks of `files`, each with its lines; and the errors.
+fn blocks(files: &mut EventFiles, max_lines: &[usize]) -> (Vec<Vec<Numbered>>, usize) {
+    let paths: Vec<_> = files.files().map(|path| path.display().to_string()).collect();
+    let (mut found, mut errors, mut block) = (Vec::new(), 0, Block::default());
+    for turn in 0.. {
+        match files.next_block(max_lines[turn % max_lines.len()], &mut block) {
+            Ok(true) => {}
+            Ok(false) => break,
+            Err(_) => {
+                errors += 1;
+                continue;
+            }
+        }
+        assert_eq!(*block.file, *paths[block.file_index]);
+        let place = |i: usize| (block.file_index, block.first_line + i as u64);
+        let lines = block.bytes.split_inclusive(|c| *c == b'\n').map(|line| Some(line.to_vec()));
+        let lines = lines.chain(block.oversized.iter().map(|_| None));
+        found.push(lines.enumerate().map(|(i, line)| (place(i), line)).collect::<Vec<_>>());
+        assert_eq!(found[found.len() - 1].len(), block.lines);
+    }
+    assert_eq!(files.bytes_done(), files.total_bytes());
+    (found, errors)
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(300))]
+
+    /// Some blocks of a first run were read: a second run that passes over them, whatever its
+    /// own blocks are, delivers exactly the other lines, with the same numbers.
+    #[test]
+    fn what_was_read_is_passed_over(
+        contents in prop::collection::vec((content(), 0..4usize), 1..5),
+        first_run in (1usize..200, prop::collection::vec(1usize..12, 1..5)),
+        second_run in (1usize..200, prop::collection::vec(1usize..12, 1..5)),
+        line_bytes_max in 20usize..300,
+        marked in prop::collection::vec(any::<bool>(), 1..40),
+        before in prop::option::of((any::<prop::sample::Index>(), 0u64..30)),
+        order in any::<u64>(),
+    ) {
+        let folder = tempfile::tempdir().unwrap();
+        for (i, (text, how)) in contents.iter().enumerate() {
+            let path = folder.path().join(format!("{i}.jsonl"));
+            match how {
+                0 => fs::write(path, text).unwrap(),
+                1 => fs::write(path, gz(text)).unwrap(),
+                2 => fs::write(path, zst(text)).unwrap(),
+                _ => small_parquet_file(&path.with_extension("parquet"), text.len() % 23),
+            }
+        }
+        let open = |block_bytes| {
+            let options = InputOptions { block_bytes, line_bytes_max };
+            EventFiles::open(&[folder.path().to_path_buf()], options).unwrap()
+        };
+        let (all, _) = blocks(&mut open(first_run.0), &first_run.1);
+        let before = before.map(|(file, line)| (file.index(contents.len()), line));
+        let mut files = open(second_run.0);
+        let (mut read, mut expected) = (Vec::new(), Vec::new());
+        for (block, marked) in all.into_iter().zip(marked.iter().cycle()) {
+            let (file_index, first_line) = block[0].0;
+            if *marked {
+                read.push(LinesRead { file_index, first_line, lines: block.len() as u64 });
+            } else {
+                let is_after = |line: &Numbered| before.is_none_or(|before| line.0 >= before);
+                expected.extend(block.into_iter().filter(is_after));
+            }
+        }
+        // In another order, and some of them twice, in two calls.
+        let key = |read: &LinesRead| (read.first_line + 7 * read.file_index as u64).wrapping_mul(order | 1);
+        read.sort_by_key(key);
+        files.skip(read[..read.len() / 2].to_vec());
+        if let Some((file, line)) = before {
+            files.skip_before(file, line);
+        }
+        files.skip(read[read.len() / 3..].to_vec());
+        let (rest, errors) = blocks(&mut files, &second_run.1);
+        prop_assert_eq!(errors, 0);
+        prop_assert_eq!(rest.concat(), expected);
+    }
+}
+
+#[test]
+fn files_before_the_place_are_not_opened() {
+    let folder = directory(&[("a.jsonl", b"a\n"), ("b.jsonl", b"0\n1\n2\n"), ("c.jsonl", b"c\n")]);
+    let mut files = EventFiles::open(&[folder.path().to_path_buf()], InputOptions::default()).unwrap();
+    fs::remove_file(folder.path().join("a.jsonl")).unwrap();
+    files.skip_before(1, 2);
+    let (found, errors) = blocks(&mut files, &[10]);
+    let line = |file, line, text: &[u8]| ((file, line), Some(text.to_vec()));
+    assert_eq!((found.concat(), errors), (vec![line(1, 2, b"2\n"), line(2, 0, b"c\n")], 0));
+}
+
+#[test]
+fn damage_in_lines_that_were_read_is_still_told() {
+    let text: String =
+        (0..20_000u64).map(|i| format!("{:016x}\n", i.wrapping_mul(0x9e37_79b9_7f4a_7c15))).collect();
+    let packed = gz(text.as_bytes());
+    let folder = directory(&[("1.jsonl", &packed[..packed.len() / 2]), ("2.jsonl", b"next\n")]);
+    let mut files = EventFiles::open(&[folder.path().to_path_buf()], InputOptions::default()).unwrap();
+    files.skip(vec![LinesRead { file_index: 0, first_line: 0, lines: 20_000 }]);
+    let (found, errors) = blocks(&mut files, &[1_000]);
+    assert_eq!((found.concat(), errors), (vec![((1, 0), Some(b"next\n".to_vec()))], 1));
 }

@@ -29,6 +29,9 @@
 //! assert_eq!(sizes, [("v1".to_owned(), 2), ("v2".to_owned(), 1)]);
 //! ```
 
+mod cluster;
+mod ends;
+mod flow;
 mod operator;
 mod process;
 mod run;
@@ -36,19 +39,27 @@ mod source;
 mod spec;
 mod state;
 mod stream;
-mod watermarks;
+mod worker;
 
 use std::hash::Hash;
 
 use timely::ExchangeData;
 
+pub use cluster::Cluster;
+pub use flow::Flow;
 pub use process::{Context, Process};
-pub use run::{Error, Flow, Options, Stop, run};
+pub use run::{Checkpoints, Error, Halt, Options, Stop, run};
 pub use source::{Batch, Batches, Poll, Source};
 pub use spec::{State, StateSpec, StatefulStream};
-pub use state::KeyedState;
+pub use state::{KeyedState, Tracking};
 pub use stream::{Collected, Emit, KeyedStream, Record, Stream, To};
 pub use uptake_model::EventTime;
+pub use worker::Schedule;
+
+/// The virtual shard of a key, 0 to [`SHARDS`] − 1: the same in every process and release.
+pub fn shard(key: &impl Key) -> u32 {
+    shard_of(hash_of(key)) as u32
+}
 
 /// What may travel between workers: owned, sendable, serialisable.
 pub trait Data: ExchangeData + Clone {}

@@ -14,7 +14,8 @@ use timely::dataflow::operators::generic::builder_rc::OperatorBuilder;
 use uptake_model::EventTime;
 
 use crate::Data;
-use crate::run::Flow;
+use crate::ends::End;
+use crate::flow::Flow;
 use crate::stream::{Record, Stream, TimelyStream};
 
 /// What an operator does; see [`crate::Process`] for the public form.
@@ -34,6 +35,7 @@ pub(crate) trait Logic: 'static {
         watermark: EventTime,
         out: &mut Outputs<Self::Main, Self::Change, Self::Snapshot>,
     );
+    fn checkpoint(&mut self, number: u64);
 }
 
 /// What goes out at the end of a batch.
@@ -43,8 +45,8 @@ pub(crate) struct Outputs<M, C, S> {
     pub(crate) snapshots: Vec<Record<S>>,
 }
 
-/// The end of a batch: the watermark after it, and the right to send with it on each output.
-type End = (EventTime, [Option<Capability<u64>>; 3]);
+/// The end of a batch, and the right to send with it on each output.
+type HeldEnd = (End, [Option<Capability<u64>>; 3]);
 
 /// Records of a batch that has not begun here.
 struct Early<I, D> {
@@ -75,10 +77,11 @@ pub(crate) fn build<'s, L: Logic>(
     let mut builder = OperatorBuilder::new(name.to_owned(), flow.scope());
     let mut records = builder.new_input(input, Exchange::new(move |r: &Record<L::In>| route(&r.value)));
     let mut side = builder.new_input(side, Exchange::new(move |r: &Record<L::Side>| side_route(&r.value)));
-    let mut watermarks = builder.new_input(flow.watermarks(), Pipeline);
+    let mut endings = builder.new_input(flow.ends(), Pipeline);
     let (main, main_stream) = builder.new_output::<Vec<Record<L::Main>>>();
     let (changes, change_stream) = builder.new_output::<Vec<Record<L::Change>>>();
     let (snapshots, snapshot_stream) = builder.new_output::<Vec<Record<L::Snapshot>>>();
+    let at_start = flow.watermark_at_start();
     let mut main = OutputBuilder::<_, CapacityContainerBuilder<_>>::from(main);
     let mut changes = OutputBuilder::<_, CapacityContainerBuilder<_>>::from(changes);
     let mut snapshots = OutputBuilder::<_, CapacityContainerBuilder<_>>::from(snapshots);
@@ -87,10 +90,10 @@ pub(crate) fn build<'s, L: Logic>(
         drop(initial);
         let mut started = false;
         // The batch that may be worked on, and the watermark that stood before it.
-        let (mut current, mut watermark) = (0u64, EventTime::MIN);
+        let (mut current, mut watermark) = (0u64, at_start);
         let mut early: BTreeMap<u64, Early<L::In, L::Side>> = BTreeMap::new();
         // Ends of batches: the watermark after each, and the right to send with it.
-        let mut ends: BTreeMap<u64, End> = BTreeMap::new();
+        let mut ends: BTreeMap<u64, HeldEnd> = BTreeMap::new();
         let mut out = Outputs { main: Vec::new(), changes: Vec::new(), snapshots: Vec::new() };
         move |frontiers| {
             if !started {
@@ -99,7 +102,7 @@ pub(crate) fn build<'s, L: Logic>(
             }
             let (mut main, mut changes, mut snapshots) =
                 (main.activate(), changes.activate(), snapshots.activate());
-            watermarks.for_each(|cap, data| {
+            endings.for_each(|cap, data| {
                 let Some(batch) = cap.least().copied() else { return };
                 let caps = [0, 1, 2].map(|output| cap.retain_least(output));
                 for end in data.drain(..) {
@@ -135,8 +138,11 @@ pub(crate) fn build<'s, L: Logic>(
                 }
                 let (after, caps) = end.remove();
                 catch_up(&mut logic, early.remove(&batch), watermark, &mut out.main);
-                watermark = after;
+                watermark = after.watermark;
                 logic.end_batch(watermark, &mut out);
+                if let Some(number) = after.checkpoint {
+                    logic.checkpoint(number);
+                }
                 let [Some(main_cap), Some(changes_cap), Some(snapshots_cap)] = caps else { continue };
                 if !out.main.is_empty() {
                     main.session(&main_cap).give_container(&mut out.main);

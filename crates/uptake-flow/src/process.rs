@@ -36,6 +36,9 @@ pub trait Process<K, V>: 'static {
 
     /// Ends a batch. A batch without records ends too.
     fn end_batch(&mut self, context: Context, out: &mut Emit<'_, Self::Out>);
+
+    /// A checkpoint is being taken: what is held now, the batch having ended, is its part.
+    fn checkpoint(&mut self, _number: u64) {}
 }
 
 pub(crate) struct ProcessLogic<K, V, P> {
@@ -63,5 +66,9 @@ impl<K: Key, V: Data, P: Process<K, V>> Logic for ProcessLogic<K, V, P> {
     fn end_batch(&mut self, watermark: EventTime, out: &mut Outputs<P::Out, (), ()>) {
         let context = Context { time: watermark, watermark };
         self.process.end_batch(context, &mut Emit { time: watermark, out: &mut out.main });
+    }
+
+    fn checkpoint(&mut self, number: u64) {
+        self.process.checkpoint(number);
     }
 }

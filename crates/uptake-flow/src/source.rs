@@ -20,6 +20,17 @@ pub enum Poll {
 
 /// A part of the input that one worker reads. Each worker builds its own.
 pub trait Source<D> {
+    /// How far this source has read, with all that a restart needs to go on from there; `()` for
+    /// a source that is never restarted.
+    type Position: Clone + 'static;
+
+    /// Where it stands: asked when a batch has been filled.
+    fn position(&self) -> Self::Position;
+
+    /// A checkpoint is being taken: `position` is where this source stood at the end of the
+    /// checkpoint's batch, which may be some batches ago.
+    fn checkpoint(&mut self, _number: u64, _position: Self::Position) {}
+
     /// Adds records to `batch`. Called again for the same batch after [`Poll::Again`].
     ///
     /// # Errors
@@ -42,6 +53,8 @@ impl Progress {
     /// No partition has come any further.
     pub(crate) const NOTHING: Self =
         Self { source: u32::MAX, partition: 0, piece: None, newest: None, idle: true };
+    /// This worker stops here although there is more to read; so shall all others.
+    pub(crate) const HALT: Self = Self { partition: 1, ..Self::NOTHING };
 }
 
 /// The batch that a source is filling.
@@ -102,6 +115,10 @@ impl<D> Batches<D> {
 }
 
 impl<D> Source<D> for Batches<D> {
+    type Position = ();
+
+    fn position(&self) {}
+
     fn poll(&mut self, batch: &mut Batch<'_, D>) -> Result<Poll, Box<dyn std::error::Error + Send + Sync>> {
         let Some(records) = self.batches.next() else {
             batch.progress(0, None, true);

@@ -9,7 +9,7 @@ use std::rc::Rc;
 use uptake_model::EventTime;
 
 use crate::operator::{Logic, Outputs};
-use crate::state::KeyedState;
+use crate::state::{KeyedState, Tracking};
 use crate::stream::{Emit, Record, Stream};
 use crate::{Data, Key};
 
@@ -71,6 +71,7 @@ impl<'a, S> State<'a, S> {
 
 type Step<K, V, S, M> = Box<dyn FnMut(&K, V, &mut State<'_, S>, &mut Emit<'_, M>)>;
 type Timeout<K, S, M> = Box<dyn FnMut(&K, S, &mut Emit<'_, M>)>;
+type Checkpoint<K, S> = Box<dyn FnMut(u64, &mut KeyedState<K, S>)>;
 
 /// How the records of a key change its state, and what comes out of that.
 ///
@@ -80,6 +81,9 @@ pub struct StateSpec<K, V, S, M> {
     timeout_ms: Option<i64>,
     on_timeout: Option<Timeout<K, S, M>>,
     initial: Vec<(K, EventTime, S)>,
+    on_end_batch: Option<Box<dyn FnMut()>>,
+    on_checkpoint: Option<Checkpoint<K, S>>,
+    restored: KeyedState<K, S>,
 }
 
 impl<K: Key, V: Data, S: 'static, M: 'static> StateSpec<K, V, S, M> {
@@ -104,7 +108,15 @@ impl<K: Key, V: Data, S: 'static, M: 'static> StateSpec<K, V, S, M> {
 
     /// As [`StateSpec::new`], for a step that may let out any number of values.
     pub fn emitting(step: impl FnMut(&K, V, &mut State<'_, S>, &mut Emit<'_, M>) + 'static) -> Self {
-        Self { step: Box::new(step), timeout_ms: None, on_timeout: None, initial: Vec::new() }
+        Self {
+            step: Box::new(step),
+            timeout_ms: None,
+            on_timeout: None,
+            initial: Vec::new(),
+            on_end_batch: None,
+            on_checkpoint: None,
+            restored: KeyedState::default(),
+        }
     }
 
     /// A key that had no record for `ms` milliseconds of event time, once the watermark has
@@ -128,13 +140,36 @@ impl<K: Key, V: Data, S: 'static, M: 'static> StateSpec<K, V, S, M> {
         self
     }
 
+    /// Calls `then` at the end of each batch, when its records and timeouts have been taken.
+    pub fn on_end_batch(mut self, then: impl FnMut() + 'static) -> Self {
+        self.on_end_batch = Some(Box::new(then));
+        self
+    }
+
+    /// Takes this worker's part of each checkpoint: its number, and all states as they are after
+    /// the checkpoint's batch. [`KeyedState::drain_touched`] with [`Tracking::Checkpoint`] gives
+    /// those that changed since the checkpoint before.
+    pub fn on_checkpoint(mut self, take: impl FnMut(u64, &mut KeyedState<K, S>) + 'static) -> Self {
+        self.on_checkpoint = Some(Box::new(take));
+        self
+    }
+
+    /// This worker's states as a checkpoint holds them, with the deadlines they had.
+    pub fn restored(mut self, states: KeyedState<K, S>) -> Self {
+        self.restored = states;
+        self
+    }
+
     /// The logic of the operator; `mine` tells this worker's keys.
     pub(crate) fn into_logic(
         self,
         mine: impl Fn(&K) -> bool,
         wishes: Rc<RefCell<Wishes<K, S>>>,
     ) -> MapWithState<K, V, S, M> {
-        let mut states = KeyedState::default();
+        let mut states = self.restored;
+        if self.on_checkpoint.is_some() {
+            states.track(Tracking::Checkpoint);
+        }
         for (key, time, state) in self.initial {
             if mine(&key) {
                 *states.entry(&key, self.timeout_ms.map(|ms| time.plus(ms))) = Some(state);
@@ -144,6 +179,8 @@ impl<K: Key, V: Data, S: 'static, M: 'static> StateSpec<K, V, S, M> {
             step: self.step,
             timeout_ms: self.timeout_ms,
             on_timeout: self.on_timeout,
+            on_end_batch: self.on_end_batch,
+            on_checkpoint: self.on_checkpoint,
             states,
             wishes,
             batch: 0,
@@ -172,6 +209,8 @@ pub(crate) struct MapWithState<K, V, S, M> {
     step: Step<K, V, S, M>,
     timeout_ms: Option<i64>,
     on_timeout: Option<Timeout<K, S, M>>,
+    on_end_batch: Option<Box<dyn FnMut()>>,
+    on_checkpoint: Option<Checkpoint<K, S>>,
     states: KeyedState<K, S>,
     wishes: Rc<RefCell<Wishes<K, S>>>,
     batch: u64,
@@ -186,7 +225,7 @@ impl<K: Key, V: Data, S: 'static, M: 'static> Logic for MapWithState<K, V, S, M>
 
     fn start(&mut self) {
         if self.wishes.borrow().changes {
-            self.states.track_touched();
+            self.states.track(Tracking::Batch);
         }
     }
 
@@ -205,7 +244,7 @@ impl<K: Key, V: Data, S: 'static, M: 'static> Logic for MapWithState<K, V, S, M>
         let wishes = self.wishes.borrow();
         let time = watermark;
         if let (true, Some(clone)) = (wishes.changes, wishes.clone) {
-            self.states.drain_touched(&mut |key, state| {
+            self.states.drain_touched(Tracking::Batch, &mut |key, state, _| {
                 out.changes.push(Record { time, value: clone(key, state) });
             });
         }
@@ -223,6 +262,15 @@ impl<K: Key, V: Data, S: 'static, M: 'static> Logic for MapWithState<K, V, S, M>
         {
             let all = self.states.iter().map(|(key, state)| Record { time, value: clone(key, state) });
             out.snapshots.extend(all);
+        }
+        if let Some(then) = &mut self.on_end_batch {
+            then();
+        }
+    }
+
+    fn checkpoint(&mut self, number: u64) {
+        if let Some(take) = &mut self.on_checkpoint {
+            take(number, &mut self.states);
         }
     }
 }

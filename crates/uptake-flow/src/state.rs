@@ -40,6 +40,16 @@ struct Slot<K, S> {
     next: u32,
 }
 
+impl<K, S> Slot<K, S> {
+    /// Only a slot that hangs in a list has one.
+    fn deadline(&self) -> Option<EventTime> {
+        (self.next != NONE).then(|| match self.deadline {
+            NEVER => EventTime::MAX,
+            seconds => EventTime(i64::from(seconds) * 1000),
+        })
+    }
+}
+
 /// States by key.
 ///
 /// ```
@@ -61,8 +71,38 @@ pub struct KeyedState<K, S> {
     minutes: BTreeMap<u32, u32>,
     /// The slot used last: events of one key often follow one another.
     recent: u32,
-    /// A bit for each slot touched since [`KeyedState::drain_touched`], and their numbers.
-    touched: Option<(Vec<u64>, Vec<u32>)>,
+    /// The slots touched since they were drained last, by [`Tracking`].
+    touched: [Option<Touched>; 2],
+}
+
+/// For whom touched keys are remembered; each drains them at a pace of its own.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Tracking {
+    /// For what happens at the end of a batch, or now and then.
+    Batch,
+    /// For a checkpoint.
+    Checkpoint,
+}
+
+/// A bit for each touched slot, and their numbers.
+#[derive(Debug, Default)]
+struct Touched {
+    bits: Vec<u64>,
+    list: Vec<u32>,
+}
+
+impl Touched {
+    #[inline]
+    fn touch(&mut self, n: u32) {
+        let (word, bit) = (n as usize / 64, 1u64 << (n % 64));
+        if word >= self.bits.len() {
+            self.bits.resize(word + 1, 0);
+        }
+        if self.bits[word] & bit == 0 {
+            self.bits[word] |= bit;
+            self.list.push(n);
+        }
+    }
 }
 
 impl<K, S> Default for KeyedState<K, S> {
@@ -73,15 +113,20 @@ impl<K, S> Default for KeyedState<K, S> {
             free: NONE,
             minutes: BTreeMap::new(),
             recent: NONE,
-            touched: None,
+            touched: [None, None],
         }
     }
 }
 
 impl<K: Eq + Hash + Clone, S> KeyedState<K, S> {
     /// From now on remembers which keys are touched, for [`KeyedState::drain_touched`].
-    pub fn track_touched(&mut self) {
-        self.touched.get_or_insert_default();
+    pub fn track(&mut self, tracking: Tracking) {
+        self.touched[tracking as usize].get_or_insert_default();
+    }
+
+    /// How many slots were touched since they were drained.
+    pub fn touched(&self, tracking: Tracking) -> usize {
+        self.touched[tracking as usize].as_ref().map_or(0, |touched| touched.list.len())
     }
 
     /// How many keys have a state.
@@ -132,15 +177,8 @@ impl<K: Eq + Hash + Clone, S> KeyedState<K, S> {
             None => self.insert(key),
         };
         self.recent = n;
-        if let Some((bits, list)) = &mut self.touched {
-            let (word, bit) = (n as usize / 64, 1u64 << (n % 64));
-            if word >= bits.len() {
-                bits.resize(word + 1, 0);
-            }
-            if bits[word] & bit == 0 {
-                bits[word] |= bit;
-                list.push(n);
-            }
+        for touched in self.touched.iter_mut().flatten() {
+            touched.touch(n);
         }
         let slot = &mut self.pages[n as usize >> PAGE_BITS][n as usize % PAGE];
         if let Some(deadline) = deadline {
@@ -268,16 +306,39 @@ impl<K: Eq + Hash + Clone, S> KeyedState<K, S> {
     }
 
     /// Each key touched since the last call that still has a state, once, in the order of first
-    /// touch. Needs [`KeyedState::track_touched`].
-    pub fn drain_touched(&mut self, each: &mut dyn FnMut(&K, &mut S)) {
-        let Some((bits, list)) = &mut self.touched else { return };
-        for n in list.drain(..) {
-            bits[n as usize / 64] &= !(1 << (n % 64));
+    /// touch, with its deadline. Needs [`KeyedState::track`].
+    pub fn drain_touched(&mut self, tracking: Tracking, each: &mut dyn FnMut(&K, &mut S, Option<EventTime>)) {
+        let Some(touched) = &mut self.touched[tracking as usize] else { return };
+        for n in touched.list.drain(..) {
+            touched.bits[n as usize / 64] &= !(1 << (n % 64));
             let slot = &mut self.pages[n as usize >> PAGE_BITS][n as usize % PAGE];
+            let deadline = slot.deadline();
             if let Some(state) = &mut slot.state {
-                each(&slot.key, state);
+                each(&slot.key, state, deadline);
             }
         }
+    }
+
+    /// In how many parts [`KeyedState::part`] gives all states.
+    pub fn parts(&self) -> usize {
+        self.pages.len()
+    }
+
+    /// The states of one part, from 0, with their deadlines. A key stays in its part as long as
+    /// it has a state, so who takes a few parts at a time sees every state after one round.
+    pub fn part(&mut self, part: usize, each: &mut dyn FnMut(&K, &mut S, Option<EventTime>)) {
+        for slot in self.pages.get_mut(part).into_iter().flatten() {
+            let deadline = slot.deadline();
+            if let Some(state) = &mut slot.state {
+                each(&slot.key, state, deadline);
+            }
+        }
+    }
+
+    /// Puts back a state that [`KeyedState::part`] or [`KeyedState::drain_touched`] gave, in
+    /// place of an older one.
+    pub fn restore(&mut self, key: &K, deadline: Option<EventTime>, state: S) {
+        *self.entry(key, deadline) = Some(state);
     }
 
     /// All keys and their states, in no particular order.
@@ -329,7 +390,7 @@ mod tests {
         #[test]
         fn a_keyed_state_is_a_map_with_deadlines(steps in prop::collection::vec(step(), 0..300)) {
             let (mut fast, mut plain) = (KeyedState::<u8, u32>::default(), Plain::default());
-            fast.track_touched();
+            fast.track(Tracking::Batch);
             let mut touched = std::collections::BTreeSet::new();
             for step in steps {
                 match step {
@@ -356,7 +417,7 @@ mod tests {
                     }
                     Step::Touched => {
                         let mut got = Vec::new();
-                        fast.drain_touched(&mut |k, _| got.push(*k));
+                        fast.drain_touched(Tracking::Batch, &mut |k, _, _| got.push(*k));
                         got.sort_unstable();
                         let expected: Vec<u8> =
                             touched.iter().filter(|k| plain.0.contains_key(k)).copied().collect();

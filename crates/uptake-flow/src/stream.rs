@@ -10,9 +10,9 @@ use timely::dataflow::operators::generic::operator::empty;
 use timely::dataflow::operators::{Concat, Operator, Probe};
 use uptake_model::EventTime;
 
+use crate::flow::Flow;
 use crate::operator;
 use crate::process::{Process, ProcessLogic};
-use crate::run::Flow;
 use crate::spec::{StateSpec, StatefulStream};
 use crate::{Data, Key, hash_of, shard_of};
 
@@ -187,9 +187,9 @@ impl<'s, K: Key, V: Data> KeyedStream<'s, K, V> {
         self,
         spec: StateSpec<K, V, S, M>,
     ) -> StatefulStream<'s, K, S, M> {
-        let (worker, workers) = (self.flow.worker() as u64, self.flow.workers() as u64);
         let wishes = std::rc::Rc::default();
-        let mine = move |key: &K| shard_of(hash_of(key)) % workers == worker;
+        let flow = self.flow.clone();
+        let mine = move |key: &K| flow.is_mine(key);
         let logic = spec.into_logic(mine, std::rc::Rc::clone(&wishes));
         let side = empty(self.flow.scope());
         let route = |(key, _): &(K, V)| shard_of(hash_of(key));

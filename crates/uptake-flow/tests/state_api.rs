@@ -166,6 +166,10 @@ fn timeouts_fire_in_batches_without_data() {
     /// Two partitions; the second holds the watermark until it is idle, in a batch of its own.
     struct Held(u32);
     impl Source<(String, i64)> for Held {
+        type Position = ();
+
+        fn position(&self) {}
+
         fn poll(
             &mut self,
             batch: &mut uptake_flow::Batch<'_, (String, i64)>,

@@ -1,7 +1,7 @@
 //! The ledger: what became of every record that was read, so that nothing disappears silently.
 //!
 //! Per source partition: read = counted + waiting + expired + filtered + dead + duplicate + late
-//! + capped. It holds numbers only and is added up over workers.
+//! + capped + gap. It holds numbers only and is added up over workers.
 
 use serde::{Deserialize, Serialize};
 
@@ -35,6 +35,10 @@ pub struct Account {
     pub late_by_age: [u64; LATE_AGE_HOURS.len() + 1],
     /// Cut by the cap per request or per member and epoch.
     pub capped: u64,
+    /// Dropped by the log before they could be read. They count as read, so that the books still
+    /// say how many records there were.
+    #[serde(default)]
+    pub gap: u64,
     /// Blank lines, which are no records and not part of `read`.
     pub blank: u64,
 }
@@ -52,14 +56,13 @@ impl Account {
 
     /// All that is accounted for; equals `read` when the books balance.
     pub fn accounted(&self) -> u64 {
-        self.counted
-            + self.waiting
-            + self.expired
+        self.counted.wrapping_add(self.waiting).wrapping_add(self.expired)
             + self.filtered_sum()
             + self.dead_sum()
             + self.duplicate
             + self.late
             + self.capped
+            + self.gap
     }
 
     /// Whether every record read is accounted for, and every class adds up.
@@ -73,6 +76,27 @@ impl Account {
         let class = LATE_AGE_HOURS.iter().position(|&h| hours < i64::from(h)).unwrap_or(LATE_AGE_HOURS.len());
         self.late += 1;
         self.late_by_age[class] += 1;
+    }
+
+    /// Counts `n` records that the log dropped before they could be read, in `read`, too.
+    pub fn add_gap(&mut self, n: u64) {
+        self.read += n;
+        self.gap += n;
+    }
+
+    /// One event waits.
+    #[inline]
+    pub fn begin_waiting(&mut self) {
+        self.waiting = self.waiting.wrapping_add(1);
+    }
+
+    /// One event waits no longer.
+    ///
+    /// Where the books are kept in parts, the part that saw the event begin to wait may be
+    /// another one: this one then stands below nothing, which only shows when all are added up.
+    #[inline]
+    pub fn end_waiting(&mut self) {
+        self.waiting = self.waiting.wrapping_sub(1);
     }
 
     /// Counts one dead letter.
@@ -91,7 +115,7 @@ impl Account {
     fn add(&mut self, other: &Self) {
         self.read += other.read;
         self.counted += other.counted;
-        self.waiting += other.waiting;
+        self.waiting = self.waiting.wrapping_add(other.waiting);
         self.expired += other.expired;
         self.organic += other.organic;
         if self.filtered.len() < other.filtered.len() {
@@ -103,6 +127,7 @@ impl Account {
         self.late += other.late;
         self.late_by_age.iter_mut().zip(&other.late_by_age).for_each(|(a, b)| *a += b);
         self.capped += other.capped;
+        self.gap += other.gap;
         self.blank += other.blank;
     }
 }
@@ -172,6 +197,24 @@ mod tests {
         a.read = 6;
         assert_eq!(a.late_by_age, [1, 2, 0, 0, 1, 2]);
         assert!(a.balances());
+    }
+
+    #[test]
+    fn a_gap_is_read_and_accounted_for() {
+        let (mut one, mut two) = (Ledger::default(), Ledger::default());
+        one.account(0).add_gap(5);
+        two.account(0).add_gap(2);
+        one.merge(&two);
+        assert!(one.balances());
+        assert_eq!((one.total().read, one.total().gap), (7, 7));
+    }
+
+    #[test]
+    fn books_from_before_gaps_were_kept_are_read() {
+        let mut json = serde_json::to_value(Account { capped: 1, ..Account::default() }).unwrap();
+        assert_eq!(json.as_object_mut().unwrap().remove("gap"), Some(0.into()));
+        let account: Account = serde_json::from_value(json).unwrap();
+        assert_eq!(account, Account { capped: 1, ..Account::default() });
     }
 
     #[test]

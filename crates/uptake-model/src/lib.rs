@@ -3,9 +3,11 @@
 //! An *impression* says that a video appeared on a member's screen, a *play* that a member
 //! started it; both carry the id of the request that put the video there. This crate turns bytes
 //! into such events ([`decode`]), joins them by request ([`join`]), counts them per video and
-//! half hour as sets of requests ([`tally`]) and keeps the books ([`ledger`]). [`contract`] says
-//! what all of that must amount to, as plainly as it can be said.
+//! half hour as sets of requests ([`tally`]) and keeps the books ([`ledger`]). States and tallies
+//! turn into bytes that another process can load. [`contract`] says what all of that must amount
+//! to, as plainly as it can be said.
 
+mod bytes;
 pub mod contract;
 pub mod decode;
 pub mod event;
@@ -18,6 +20,7 @@ pub mod tally;
 pub mod time;
 pub mod watermark;
 
+pub use bytes::DamagedState;
 pub use event::{DeadLetter, Event, Kind, Place, Reason};
 pub use ids::{DimsHash, MemberHash, RequestId, VideoHash};
 pub use tally::TallyRow;

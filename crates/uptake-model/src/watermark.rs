@@ -43,6 +43,12 @@ impl Watermark {
         Self { lateness_ms, partitions: Vec::new(), current: EventTime::MIN }
     }
 
+    /// The same, but never below `watermark`: that of an earlier process, which this one goes on
+    /// from.
+    pub fn starting_at(self, watermark: EventTime) -> Self {
+        Self { current: self.current.max(watermark), ..self }
+    }
+
     /// Says what a partition has come to: the newest event time of what was read since the last
     /// call (`None` if nothing), and whether it has been read to its end, as the log itself
     /// tells. An idle partition does not hold the others.
@@ -73,15 +79,26 @@ impl Watermark {
         &mut self.partitions[index]
     }
 
+    /// The newest event time of a partition; `None` before its first event.
+    pub fn newest(&self, partition: u32) -> Option<EventTime> {
+        self.partitions.get(partition as usize)?.newest
+    }
+
+    /// How far the slowest partition has come that is not idle: the least of their newest event
+    /// times. `None` if all are idle or one has shown no event yet.
+    pub fn slowest(&self) -> Option<EventTime> {
+        self.partitions.iter().filter(|p| !p.idle).map(|p| p.newest).min().flatten()
+    }
+
     /// The global watermark now.
     ///
     /// A partition that has more to read but of which no event was seen yet holds it where it
     /// is. When all partitions are idle it follows the newest event of any.
     pub fn advance(&mut self) -> EventTime {
-        let busy = || self.partitions.iter().filter(|p| !p.idle);
-        let newest = match busy().next() {
-            Some(_) => busy().map(|p| p.newest).min().flatten(),
-            None => self.partitions.iter().filter_map(|p| p.newest).max(),
+        let newest = if self.partitions.iter().all(|p| p.idle) {
+            self.partitions.iter().filter_map(|p| p.newest).max()
+        } else {
+            self.slowest()
         };
         if let Some(newest) = newest {
             self.current = self.current.max(newest.minus(self.lateness_ms));
@@ -136,5 +153,31 @@ mod tests {
         w.observe(0, T(10), true);
         w.observe(1, T(100), true);
         assert_eq!(w.advance(), EventTime(95));
+    }
+
+    #[test]
+    fn a_restored_watermark_does_not_go_back() {
+        let mut w = Watermark::new(0).starting_at(EventTime(100));
+        assert_eq!(w.advance(), EventTime(100));
+        w.observe(0, T(50), false);
+        assert_eq!(w.advance(), EventTime(100));
+        w.observe(0, T(150), false);
+        assert_eq!(w.advance(), EventTime(150));
+    }
+
+    #[test]
+    fn the_slowest_partition_is_a_busy_one() {
+        let mut w = Watermark::new(5);
+        assert_eq!((w.slowest(), w.newest(0)), (None, None));
+        w.observe(0, T(100), false);
+        w.observe(2, T(70), false);
+        w.observe(1, T(30), true);
+        assert_eq!((w.slowest(), w.newest(1), w.newest(2)), (T(70), T(30), T(70)));
+        w.observe(3, None, false);
+        assert_eq!((w.slowest(), w.newest(3)), (None, None), "it may be anywhere");
+        for partition in 0..4 {
+            w.observe(partition, None, true);
+        }
+        assert_eq!((w.slowest(), w.newest(0)), (None, T(100)));
     }
 }

@@ -1,12 +1,15 @@
 //! A data directory: the log, the table and the archive of one deployment, in one place.
 
+use std::fs::{File, TryLockError};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use uptake_connectors::archive::Archive;
 use uptake_connectors::log::{Log, LogOptions};
+use uptake_connectors::objects::Objects;
 use uptake_connectors::table::Table;
-use uptake_connectors::{Backend, archive, log, table};
+use uptake_connectors::{Backend, archive, log, objects, table};
 use uptake_model::EventTime;
 use uptake_model::join::JoinKind;
 
@@ -48,6 +51,14 @@ pub enum DataDirError {
         /// What the configuration says.
         asked: String,
     },
+    /// Another process does the same there.
+    #[error("{} is in use by another process ({name}). Stop it first, or use another --data directory", path.display())]
+    InUse {
+        /// Which.
+        path: PathBuf,
+        /// As what.
+        name: String,
+    },
     /// The log.
     #[error(transparent)]
     Log(#[from] uptake_connectors::LogError),
@@ -57,16 +68,21 @@ pub enum DataDirError {
     /// The archive.
     #[error(transparent)]
     Archive(#[from] uptake_connectors::ArchiveError),
+    /// The checkpoints.
+    #[error(transparent)]
+    Objects(#[from] uptake_connectors::ObjectsError),
 }
 
 /// An opened data directory.
 pub struct DataDir {
-    /// The log. It holds the lock that keeps a second writer out.
-    pub log: Box<dyn Log>,
+    /// The log.
+    pub log: Arc<dyn Log>,
     /// The table.
     pub table: Box<dyn Table>,
     /// The archive.
     pub archive: Box<dyn Archive>,
+    /// Checkpoints.
+    pub objects: Arc<dyn Objects>,
     /// What had to be repaired.
     pub notices: Vec<String>,
 }
@@ -95,6 +111,11 @@ impl DataDir {
         let (log, recovered) = log::open(backend, LogOptions::default())?;
         log.create_topic(DEAD_LETTERS, 1)?;
         log.create_topic(LATE, 1)?;
+        for topic in &config.input_topics {
+            if log.partitions(topic).is_err() {
+                log.create_topic(topic, config.input_partitions)?;
+            }
+        }
         let mut table = table::open(backend)?;
         let asked = meaning(config);
         match table.meta_get(MEANING)? {
@@ -104,11 +125,28 @@ impl DataDir {
                 return Err(DataDirError::OtherMeaning { path: path.to_owned(), stored, asked });
             }
         }
-        let archive = archive::open(backend)?;
+        let (archive, objects) = (archive::open(backend)?, objects::open(backend)?.into());
         let notices = recovered.iter().map(|r| {
             format!("cut {} bytes of an append that had not finished off {}", r.bytes_cut, r.path.display())
         });
-        Ok(Self { log, table, archive, notices: notices.collect() })
+        Ok(Self { log: log.into(), table, archive, objects, notices: notices.collect() })
+    }
+}
+
+/// Keeps every other process from doing the same in a data directory, as long as the file is held.
+///
+/// # Errors
+/// Another one does, or the system refuses.
+pub fn lock(path: &Path, name: &str) -> Result<File, DataDirError> {
+    let create = |source| DataDirError::Create { path: path.to_owned(), source };
+    std::fs::create_dir_all(path).map_err(create)?;
+    let file = File::create(path.join(format!(".{name}.lock"))).map_err(create)?;
+    match file.try_lock() {
+        Ok(()) => Ok(file),
+        Err(TryLockError::WouldBlock) => {
+            Err(DataDirError::InUse { path: path.to_owned(), name: name.to_owned() })
+        }
+        Err(TryLockError::Error(source)) => Err(create(source)),
     }
 }
 
@@ -116,7 +154,7 @@ impl DataDir {
 const MEANING: &str = "meaning";
 
 /// What two runs must agree on for their rows to mean the same.
-fn meaning(config: &Config) -> String {
+pub(crate) fn meaning(config: &Config) -> String {
     let kind = match config.join.kind {
         JoinKind::Inner => "inner",
         JoinKind::Left => "left",

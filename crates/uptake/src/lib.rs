@@ -3,8 +3,11 @@
 //!
 //! [`pipeline`] is the place to begin: it reads as the data flows.
 
+pub mod checkpoint;
 pub mod commands;
 pub mod config;
 pub mod data_dir;
+pub mod engine;
+pub mod outputs;
 pub mod pipeline;
 pub mod stages;

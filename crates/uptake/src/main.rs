@@ -24,7 +24,13 @@ fn with_causes(error: &dyn std::error::Error) -> String {
     text
 }
 
+/// For tests: the process ends at the n-th step that changes something durable.
+const CRASH_AT: &str = "UPTAKE_CRASH_AT";
+
 fn main() -> ExitCode {
+    if let Some(n) = std::env::var(CRASH_AT).ok().and_then(|n| n.parse().ok()) {
+        uptake_connectors::faults::arm(n);
+    }
     match Cli::parse().run() {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) if error.is_closed_pipe() => ExitCode::SUCCESS,

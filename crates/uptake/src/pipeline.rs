@@ -5,27 +5,28 @@
 //! so that one event travels instead of one update per segment. The table is written by the
 //! aggregate, the archive by the stage behind it.
 
-use std::cell::RefCell;
-use std::rc::Rc;
 use std::sync::Arc;
 
 use uptake_flow::Flow;
-use uptake_model::ledger::Ledger;
 
+use crate::checkpoint::Stage;
 use crate::config::Config;
-use crate::stages::aggregate::Outlets;
-use crate::stages::collect::SharedFiles;
+use crate::stages::collect::Input;
+use crate::stages::outlets::Outlets;
 use crate::stages::{aggregate, archive, cap, collect, join};
 
-/// The books of one worker, shared by its stages. Each stage writes down what it takes.
-pub type Books = Rc<RefCell<Ledger>>;
-
-/// Builds one worker's part of the pipeline over event files.
-pub fn over_files(flow: &Flow<'_>, config: &Arc<Config>, files: &Arc<SharedFiles>, outlets: &Outlets) {
-    let books = Books::default();
-    let (events, names) = collect::from_files(flow, config, files, outlets, &books);
-    let joined = join::by_request(events, config, &books);
-    let joined = cap::by_member_and_epoch(joined, config, &books);
-    let sealed = aggregate::by_video_and_epoch(flow, joined, names, config, outlets, &books);
+/// Builds one worker's part of the pipeline.
+pub fn build(flow: &Flow<'_>, config: &Arc<Config>, input: &Input, outlets: &Outlets) {
+    let (events, names) = collect::collect(flow, config, input, outlets);
+    let joined = join::by_request(flow, events, config, outlets);
+    let joined = cap::by_member_and_epoch(flow, joined, config, outlets);
+    let sealed = aggregate::by_video_and_epoch(flow, joined, names, config, outlets);
     archive::by_epoch(flow, sealed, config, outlets);
+}
+
+/// The stages that have a part in checkpoints.
+pub fn stages(config: &Config) -> Vec<Stage> {
+    let cap = config.member_epoch_events_max.map(|_| Stage::Cap);
+    let stages = [Some(Stage::Collect), Some(Stage::Join), cap, Some(Stage::Aggregate), Some(Stage::Archive)];
+    stages.into_iter().flatten().collect()
 }

@@ -13,7 +13,6 @@ use std::process::Command;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use common::{Dead, Place, books, csv, dead_letters, events, replay, run, skip, told, uptake};
-use uptake_connectors::log::{EmbeddedLog, LogOptions};
 
 const GOOD: &str = "i r1 v1 10:00 | p r1 v1 10:01";
 const GOOD_TOLD: &str = "v1 10:00 1/1";
@@ -464,7 +463,7 @@ fn a_second_process_on_the_same_data_directory_is_refused() {
     place.books(&[]);
     let before = place.csv();
     {
-        let _held = EmbeddedLog::open(&place.data(), LogOptions::default()).unwrap();
+        let _held = uptake::data_dir::lock(&place.data(), "replay").unwrap();
         place.replay(&[]).fails(1, &["in use by another process", place.data().to_str().unwrap()]);
         assert_eq!(place.csv(), before, "reading goes on");
     }

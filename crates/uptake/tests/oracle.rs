@@ -15,12 +15,13 @@ use proptest::test_runner::{Config as Cases, RngSeed, TestRunner};
 use serde_json::{Value, json};
 use uptake::config::Config;
 use uptake::data_dir::{DEAD_LETTERS, DataDir, LATE};
-use uptake::pipeline;
-use uptake::stages::aggregate::Outlets;
-use uptake::stages::collect::SharedFiles;
-use uptake::stages::table_writer::TableWriter;
+use uptake::engine::{self, Setup};
+use uptake::stages::collect::{Input, SharedFiles};
+use uptake_connectors::archive::{Archive, MemoryArchive};
 use uptake_connectors::input::{EventFiles, InputOptions};
 use uptake_connectors::log::Stored;
+use uptake_connectors::table::{MemoryTable, Table};
+use uptake_flow::Halt;
 use uptake_model::contract::{counting, tallies};
 use uptake_model::join::JoinKind;
 use uptake_model::ledger::{Account, Ledger};
@@ -313,28 +314,27 @@ fn came_to(config: Config, case: &Case, lines: &[String]) -> Came {
     }
     let options = InputOptions { block_bytes: case.block_bytes, ..InputOptions::default() };
     let files = EventFiles::open(&[folder.path().to_path_buf()], options).unwrap();
-    let (config, files) = (Arc::new(config), Arc::new(SharedFiles::new(files)));
-    let data = DataDir::memory(&config).unwrap();
-    let (table, thread) = TableWriter::start(data.table);
-    let outlets = Outlets {
-        log: data.log.into(),
-        table,
-        archive: Arc::new(Mutex::new(data.archive)),
-        ledgers: Arc::new(Mutex::new(vec![Ledger::default(); case.workers])),
+    let config = Arc::new(config);
+    let (table, archive) =
+        (Arc::new(Mutex::new(MemoryTable::new())), Arc::new(Mutex::new(MemoryArchive::new())));
+    let data = DataDir {
+        table: Box::new(Arc::clone(&table)),
+        archive: Box::new(Arc::clone(&archive)),
+        ..DataDir::memory(&config).unwrap()
     };
-    let kept = outlets.clone();
-    let options = uptake_flow::Options {
+    let log = Arc::clone(&data.log);
+    let setup = Setup {
         workers: case.workers,
-        tick: config.batch_tick,
-        batches_in_flight: config.batches_in_flight,
-        lateness_ms: config.join.lateness_ms,
+        data,
+        input: Input::Files(Arc::new(SharedFiles::new(files))),
+        seals_at_end: true,
+        checkpoints: None,
+        halt: Halt::default(),
+        cluster: None,
+        schedule: None,
+        config,
     };
-    uptake_flow::run(&options, move |flow| pipeline::over_files(flow, &config, &files, &outlets)).unwrap();
-    let Outlets { log, archive, table: handle, .. } = kept.clone();
-    let ledger = kept.ledger();
-    // The thread that writes the table ends with the last handle.
-    drop((kept, handle));
-    let (table, _) = thread.join().unwrap();
+    let ledger = engine::run(setup, None).unwrap().ledger;
     let mut rows = Vec::new();
     for (segment, _) in table.segments().unwrap() {
         let mut keys = Vec::new();

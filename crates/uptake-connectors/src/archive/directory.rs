@@ -4,15 +4,15 @@
 //! device, then linked to its own. What a crash leaves behind begins with a dot and ends in
 //! `.tmp`; readers of `*.parquet` do not see it.
 
-use std::fs::{self, File};
+use std::fs::File;
 use std::io::{self, BufReader, Read};
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU64, Ordering};
 
 use uptake_model::TallyRow;
 
 use super::{Archive, PartInfo, Put, Result, TallyPart, parquet, part_order, prepare};
 use crate::error::ArchiveError;
+use crate::files;
 
 /// An archive in a directory.
 #[derive(Debug)]
@@ -26,7 +26,7 @@ impl DirectoryArchive {
     /// # Errors
     /// The system refuses to make the directory.
     pub fn open(directory: &Path) -> Result<Self> {
-        make_directories(&directory.join("tallies"))?;
+        files::make_directories(&directory.join("tallies"))?;
         Ok(Self { root: directory.to_path_buf() })
     }
 
@@ -37,25 +37,15 @@ impl DirectoryArchive {
 
     /// Gives the finished file its name, unless another one has it.
     fn publish(&self, part: &TallyPart, size: u64, temporary: &Path, path: &Path) -> Result<Put> {
-        let io = |operation| move |e| ArchiveError::io(operation, path, e);
-        match fs::hard_link(temporary, path) {
-            Ok(()) => {
-                sync_directory(path)?;
-                return Ok(Put::Created);
-            }
-            Err(e) if e.kind() == io::ErrorKind::AlreadyExists => {}
-            // A file system without hard links: the lock below keeps two writers apart.
-            Err(_) if !path.exists() => {}
-            Err(e) => return Err(io("create")(e)),
+        let folder = path.parent().unwrap_or(&self.root);
+        let lock = self.root.join("tallies/.lock");
+        if files::link_new(temporary, path, &lock)? {
+            return Ok(Put::Created);
         }
         // One at a time looks at what is there and replaces it, or the smaller of two could win.
-        let lock_path = self.root.join("tallies/.lock");
-        let lock = File::create(&lock_path).map_err(|e| ArchiveError::io("create", &lock_path, e))?;
-        lock.lock().map_err(|e| ArchiveError::io("lock", &lock_path, e))?;
-        let outcome = if !path.exists() {
-            Put::Created
-        } else if same_bytes(temporary, path).map_err(io("read"))? {
-            return Ok(Put::Identical);
+        let _held = files::hold(&lock)?;
+        let outcome = if same_bytes(temporary, path).map_err(|e| ArchiveError::io("read", path, e))? {
+            Put::Identical
         } else {
             let existing = parquet::read_info(path)?;
             if existing.part.length != part.length {
@@ -65,13 +55,13 @@ impl DirectoryArchive {
                     asked_ms: part.length.ms(),
                 });
             }
-            if size <= existing.size {
-                return Ok(Put::Kept);
-            }
-            Put::Replaced
+            if size > existing.size { Put::Replaced } else { Put::Kept }
         };
-        fs::rename(temporary, path).map_err(io("create"))?;
-        sync_directory(path)?;
+        if outcome == Put::Replaced {
+            files::rename(temporary, path)?;
+        }
+        // Also of what was there: its writer may have ended before it flushed the name.
+        files::sync_directory(folder)?;
         Ok(outcome)
     }
 }
@@ -80,29 +70,25 @@ impl Archive for DirectoryArchive {
     fn put_tallies(&mut self, part: &TallyPart, rows: &mut Vec<TallyRow>) -> Result<Put> {
         let size = prepare(part, rows)?;
         let path = self.path(part);
-        if let Some(directory) = path.parent() {
-            make_directories(directory)?;
-        }
-        let temporary = temporary_name(&path);
-        let written = parquet::write(&temporary, part, size, rows)
+        let folder = path.parent().unwrap_or(&self.root);
+        files::make_directories(folder)?;
+        let temporary = files::temporary_name(folder, &files::file_name(&path));
+        let put = parquet::write(&temporary, part, size, rows)
             .and_then(|()| self.publish(part, size, &temporary, &path));
-        match fs::remove_file(&temporary) {
-            // Renamed: the name is gone already.
-            Err(e) if e.kind() != io::ErrorKind::NotFound && written.is_ok() => {
-                Err(ArchiveError::io("remove", &temporary, e))
-            }
-            _ => written,
+        match files::remove(&temporary) {
+            Err(e) if put.is_ok() => Err(e.into()),
+            _ => put,
         }
     }
 
     fn parts(&self) -> Result<Vec<PartInfo>> {
         let mut parts = Vec::new();
-        for epoch in list(&self.root.join("tallies"))? {
-            if !file_name(&epoch).starts_with("epoch=") {
+        for epoch in files::list(&self.root.join("tallies"))? {
+            if !files::file_name(&epoch).starts_with("epoch=") {
                 continue;
             }
-            for object in list(&epoch)? {
-                let name = file_name(&object);
+            for object in files::list(&epoch)? {
+                let name = files::file_name(&object);
                 if name.starts_with("shard-") && name.ends_with(".parquet") {
                     parts.push(parquet::read_info(&object)?);
                 }
@@ -123,43 +109,6 @@ impl Archive for DirectoryArchive {
         }
         parquet::read(&path, &info)
     }
-}
-
-fn file_name(path: &Path) -> String {
-    path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default()
-}
-
-fn list(directory: &Path) -> Result<Vec<PathBuf>> {
-    let io = |e| ArchiveError::io("list", directory, e);
-    fs::read_dir(directory).map_err(io)?.map(|entry| entry.map(|e| e.path()).map_err(io)).collect()
-}
-
-/// A hidden name beside `path` that no other writer uses, in this process or another.
-fn temporary_name(path: &Path) -> PathBuf {
-    static COUNTER: AtomicU64 = AtomicU64::new(0);
-    let number = COUNTER.fetch_add(1, Ordering::Relaxed);
-    path.with_file_name(format!(".{}.{}-{number}.tmp", file_name(path), std::process::id()))
-}
-
-fn make_directories(directory: &Path) -> Result<()> {
-    if directory.is_dir() {
-        return Ok(());
-    }
-    fs::create_dir_all(directory).map_err(|e| ArchiveError::io("make the directory", directory, e))?;
-    sync_directory(directory)
-}
-
-/// Makes the name of `path` in its directory survive a power cut.
-fn sync_directory(path: &Path) -> Result<()> {
-    let Some(directory) = path.parent().filter(|parent| !parent.as_os_str().is_empty()) else {
-        return Ok(());
-    };
-    // Only Unix opens directories as files; elsewhere the file system sees to it.
-    if cfg!(unix) {
-        let synced = File::open(directory).and_then(|file| file.sync_all());
-        synced.map_err(|e| ArchiveError::io("flush", directory, e))?;
-    }
-    Ok(())
 }
 
 fn same_bytes(a: &Path, b: &Path) -> io::Result<bool> {

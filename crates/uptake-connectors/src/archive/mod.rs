@@ -7,6 +7,8 @@ mod directory;
 mod memory;
 mod parquet;
 
+use std::sync::{Arc, Mutex, PoisonError};
+
 pub use directory::DirectoryArchive;
 pub use memory::MemoryArchive;
 use uptake_model::{Epoch, EpochLength, TallyRow};
@@ -152,4 +154,19 @@ fn prepare(part: &TallyPart, rows: &mut [TallyRow]) -> Result<u64> {
 /// The order in which parts are listed.
 fn part_order(part: &TallyPart) -> (Epoch, i64, u32, u32) {
     (part.epoch, part.length.ms(), part.shards, part.shard)
+}
+
+/// An archive that several hold, for one after the other to use.
+impl<T: Archive + ?Sized> Archive for Arc<Mutex<T>> {
+    fn put_tallies(&mut self, part: &TallyPart, rows: &mut Vec<TallyRow>) -> Result<Put> {
+        self.lock().unwrap_or_else(PoisonError::into_inner).put_tallies(part, rows)
+    }
+
+    fn parts(&self) -> Result<Vec<PartInfo>> {
+        self.lock().unwrap_or_else(PoisonError::into_inner).parts()
+    }
+
+    fn read_tallies(&self, part: &TallyPart) -> Result<Vec<TallyRow>> {
+        self.lock().unwrap_or_else(PoisonError::into_inner).read_tallies(part)
+    }
 }

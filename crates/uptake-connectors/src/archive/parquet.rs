@@ -27,7 +27,8 @@ use uptake_model::tally::{Counts, RequestSet, TallySets};
 use uptake_model::{Epoch, EpochLength, TallyRow};
 
 use super::{PartInfo, Result, TallyPart};
-use crate::error::ArchiveError;
+use crate::error::{ArchiveError, FailureKind};
+use crate::faults::point;
 use crate::guard::guard;
 
 const SCHEMA: &str = "message tallies {
@@ -58,9 +59,14 @@ const SHOWN: Pick = |sets| &sets.shown;
 
 /// Writes sorted rows to a new file and flushes it to the device.
 pub(super) fn write(path: &Path, part: &TallyPart, size: u64, rows: &[TallyRow]) -> Result<()> {
+    point("about to create a temporary file");
     let file = File::create_new(path).map_err(|e| ArchiveError::io("create", path, e))?;
+    point("temporary file created");
     let file = encode(file, part, size, rows).map_err(|e| ArchiveError::parquet("write", path, e))?;
-    file.sync_all().map_err(|e| ArchiveError::io("flush", path, e))
+    point("temporary file written");
+    file.sync_all().map_err(|e| ArchiveError::io("flush", path, e))?;
+    point("temporary file flushed");
+    Ok(())
 }
 
 fn encode<W: Write + Send>(out: W, part: &TallyPart, size: u64, rows: &[TallyRow]) -> ParquetResult<W> {
@@ -229,7 +235,7 @@ pub(super) fn read(path: &Path, expected: &PartInfo) -> Result<Vec<TallyRow>> {
     let mut rows = Vec::new();
     for index in 0..reader.num_row_groups() {
         let decoded = guard(|| decode(&*reader.get_row_group(index)?));
-        rows.extend(decoded.map_err(|e| corrupt(path, e.to_string()))?);
+        rows.extend(decoded.map_err(|e| unreadable(path, e))?);
     }
     if rows.len() as u64 != expected.rows || rows.iter().any(|row| row.epoch != expected.part.epoch) {
         return Err(corrupt(path, "its rows are not those that its metadata tells of"));
@@ -239,7 +245,16 @@ pub(super) fn read(path: &Path, expected: &PartInfo) -> Result<Vec<TallyRow>> {
 
 fn reader(path: &Path) -> Result<SerializedFileReader<File>> {
     let file = File::open(path).map_err(|e| ArchiveError::io("open", path, e))?;
-    guard(|| SerializedFileReader::new(file)).map_err(|e| corrupt(path, e.to_string()))
+    guard(|| SerializedFileReader::new(file)).map_err(|e| unreadable(path, e))
+}
+
+/// An object that the library cannot read: it is damaged, unless the system refused.
+fn unreadable(path: &Path, error: ParquetError) -> ArchiveError {
+    let said = error.to_string();
+    match ArchiveError::parquet("read", path, error) {
+        refused if refused.kind() != FailureKind::Permanent => refused,
+        _ => corrupt(path, said),
+    }
 }
 
 fn corrupt(path: &Path, what: impl Into<String>) -> ArchiveError {

@@ -2,12 +2,13 @@
 //!
 //! Files are read in the order they were named, folders in the order of their names. What a file
 //! is shows in its first bytes, not in its name. Every line is delivered exactly once, with its
-//! number; a line is never split, and one that is too long is reported and passed over without
-//! ever being in memory whole.
+//! number, or passed over because an earlier run read it; a line is never split, and one that is
+//! too long is reported and passed over without ever being in memory whole.
 
 mod files;
 mod lines;
 mod parquet;
+mod skip;
 
 use std::collections::VecDeque;
 use std::fs::File;
@@ -19,6 +20,8 @@ use crate::error::InputError;
 use files::{Format, Listed};
 use lines::Lines;
 use parquet::Rows;
+pub use skip::LinesRead;
+use skip::{Skips, Turn};
 
 /// How event files are cut into blocks.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -114,6 +117,8 @@ pub struct Block {
     pub lines: usize,
     /// The file.
     pub file: Arc<str>,
+    /// Its place in [`EventFiles::files`].
+    pub file_index: usize,
     /// The number of the block's first line in the file, from 0.
     pub first_line: u64,
     /// A line that was too long to deliver. A block with one has nothing else, so that the line
@@ -123,7 +128,14 @@ pub struct Block {
 
 impl Default for Block {
     fn default() -> Self {
-        Self { bytes: Buffer::default(), lines: 0, file: "".into(), first_line: 0, oversized: Vec::new() }
+        Self {
+            bytes: Buffer::default(),
+            lines: 0,
+            file: "".into(),
+            file_index: 0,
+            first_line: 0,
+            oversized: Vec::new(),
+        }
     }
 }
 
@@ -167,6 +179,7 @@ pub struct EventFiles {
     /// The next of `files` to open.
     next: usize,
     current: Option<Current>,
+    skips: Skips,
     /// An error met after lines of the same block, to be told next.
     failed: Option<InputError>,
     total_bytes: u64,
@@ -179,13 +192,39 @@ pub struct EventFiles {
 
 struct Current {
     path: Arc<str>,
+    index: usize,
     bytes: u64,
     source: Source,
+}
+
+impl Current {
+    /// Says in the block which file its lines are of.
+    fn mark(&self, block: &mut Block) {
+        block.file = self.path.clone();
+        block.file_index = self.index;
+    }
 }
 
 enum Source {
     Lines(Lines),
     Rows(Box<Rows>),
+}
+
+impl Source {
+    /// Lines and bytes of text that were delivered or passed over.
+    fn position(&self) -> (u64, u64) {
+        match self {
+            Self::Lines(lines) => lines.position(),
+            Self::Rows(rows) => rows.position(),
+        }
+    }
+
+    fn fill(&mut self, max_lines: usize, block: &mut Block) -> std::io::Result<Filled> {
+        match self {
+            Self::Lines(lines) => lines.fill(max_lines, block),
+            Self::Rows(rows) => rows.fill(max_lines, block),
+        }
+    }
 }
 
 /// What a source could put into a block.
@@ -219,6 +258,7 @@ impl EventFiles {
             skipped,
             next: 0,
             current: None,
+            skips: Skips::default(),
             failed: None,
             total_bytes,
             finished_bytes: 0,
@@ -230,6 +270,35 @@ impl EventFiles {
     /// The files, in the order they are read.
     pub fn files(&self) -> impl ExactSizeIterator<Item = &Path> {
         self.files.iter().map(|file| file.path.as_path())
+    }
+
+    /// Passes over lines that were read before; the blocks of an earlier run say which. They may
+    /// come in any order, repeat and overlap. Their files are read through, so damage in them is
+    /// an error all the same. To be called before the first block: what was delivered was
+    /// delivered.
+    ///
+    /// ```
+    /// use uptake_connectors::input::{Block, EventFiles, InputOptions, LinesRead};
+    /// # let folder = tempfile::tempdir()?;
+    /// # std::fs::write(folder.path().join("a.jsonl"), "0\n1\n2\n")?;
+    /// let mut files = EventFiles::open(&[folder.path().into()], InputOptions::default())?;
+    /// files.skip(vec![LinesRead { file_index: 0, first_line: 1, lines: 1 }]);
+    /// let (mut block, mut lines) = (Block::default(), Vec::new());
+    /// while files.next_block(10_000, &mut block)? {
+    ///     lines.push((block.first_line, block.bytes.to_vec()));
+    /// }
+    /// assert_eq!(lines, [(0, b"0\n".to_vec()), (2, b"2\n".to_vec())]);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn skip(&mut self, read: Vec<LinesRead>) {
+        self.skips.add(read);
+    }
+
+    /// Passes over everything before a line of a file: the files before it, which are not even
+    /// opened, and its lines with lower numbers. To be called before the first block.
+    pub fn skip_before(&mut self, file_index: usize, line: u64) {
+        self.skips.add_files_before(file_index);
+        self.skips.add([LinesRead { file_index, first_line: 0, lines: line }]);
     }
 
     /// What lies in the named folders and is not read, by path: other names, hidden files,
@@ -269,25 +338,28 @@ impl EventFiles {
                 }
                 continue;
             };
-            let filled = match &mut current.source {
-                Source::Lines(lines) => lines.fill(max_lines, block),
-                Source::Rows(rows) => rows.fill(max_lines, block),
+            let turn = self.skips.turn(current.index, current.source.position().0);
+            let (wanted, passes_over) = match turn {
+                Turn::PassOver(lines) => (lines, true),
+                Turn::Deliver(lines) => (lines.min(max_lines as u64), false),
             };
+            let filled = current.source.fill(usize::try_from(wanted).unwrap_or(usize::MAX), block);
+            if passes_over {
+                block.clear();
+            }
             match filled {
+                Ok(Filled::Some) if passes_over => {}
                 Ok(Filled::Some) => {
-                    block.file = current.path.clone();
+                    current.mark(block);
                     return Ok(true);
                 }
                 Ok(Filled::End) => self.finish_file(),
                 Err(source) => {
-                    let (lines, bytes) = match &current.source {
-                        Source::Lines(lines) => lines.position(),
-                        Source::Rows(rows) => rows.position(),
-                    };
+                    let (lines, bytes) = current.source.position();
                     let path = current.path.to_string();
                     let error = InputError::Read { path, lines, bytes, source };
                     if block.lines > 0 {
-                        block.file = current.path.clone();
+                        current.mark(block);
                         self.failed = Some(error);
                         return Ok(true);
                     }
@@ -299,8 +371,15 @@ impl EventFiles {
     }
 
     fn open_next(&mut self) -> Result<bool, InputError> {
-        let Some(listed) = self.files.get(self.next) else { return Ok(false) };
-        self.next += 1;
+        let (index, listed) = loop {
+            let index = self.next;
+            let Some(listed) = self.files.get(index) else { return Ok(false) };
+            self.next += 1;
+            if !self.skips.has_file(index) {
+                break (index, listed);
+            }
+            self.finished_bytes += listed.bytes;
+        };
         let path: Arc<str> = listed.path.to_string_lossy().into();
         let source = open_source(listed, &path, self.options, &self.current_bytes, self.recycled.pop_front());
         let source = match source {
@@ -310,7 +389,7 @@ impl EventFiles {
                 return Err(error);
             }
         };
-        self.current = Some(Current { path, bytes: listed.bytes, source });
+        self.current = Some(Current { path, index, bytes: listed.bytes, source });
         Ok(true)
     }
 

@@ -1,15 +1,16 @@
 //! The log in memory: complete, and gone with the process.
 
 use std::collections::{BTreeMap, VecDeque};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use super::{Log, Record, Result, Stored, check_offset, check_partition_count, check_topic_name};
+use super::{Log, Record, Result, Stored, StoredRef, check_offset, check_partition_count, check_topic_name};
 use crate::error::LogError;
 
 #[derive(Default)]
 struct Partition {
     start: u64,
-    records: VecDeque<Stored>,
+    /// Shared, so that readers visit them without the lock.
+    records: VecDeque<Arc<Stored>>,
 }
 
 impl Partition {
@@ -73,25 +74,24 @@ impl Log for MemoryLog {
     fn append(&self, topic: &str, partition: u32, records: &[Record], now_ms: i64) -> Result<u64> {
         self.with(topic, partition, |p| {
             let first = p.end();
-            p.records.extend((first..).zip(records).map(|(offset, record)| Stored {
-                offset,
-                appended_ms: now_ms,
-                key: record.key.clone(),
-                value: record.value.clone(),
+            p.records.extend((first..).zip(records).map(|(offset, record)| {
+                let Record { key, value } = record.clone();
+                Arc::new(Stored { offset, appended_ms: now_ms, key, value })
             }));
             Ok(first)
         })
     }
 
-    fn read(
+    fn read_each(
         &self,
         topic: &str,
         partition: u32,
         from: u64,
         max_records: usize,
         max_bytes: usize,
-    ) -> Result<Vec<Stored>> {
-        self.with(topic, partition, |p| {
+        each: &mut dyn FnMut(StoredRef<'_>),
+    ) -> Result<u64> {
+        let found = self.with(topic, partition, |p| {
             check_offset(topic, partition, from, p.start, p.end())?;
             let (mut found, mut bytes) = (Vec::new(), 0usize);
             for record in p.records.range((from - p.start) as usize..).take(max_records) {
@@ -99,10 +99,15 @@ impl Log for MemoryLog {
                 if bytes > max_bytes && !found.is_empty() {
                     break;
                 }
-                found.push(record.clone());
+                found.push(Arc::clone(record));
             }
             Ok(found)
-        })
+        })?;
+        for record in &found {
+            let Stored { offset, appended_ms, key, value } = &**record;
+            each(StoredRef { offset: *offset, appended_ms: *appended_ms, key, value });
+        }
+        Ok(from + found.len() as u64)
     }
 
     fn start_offset(&self, topic: &str, partition: u32) -> Result<u64> {

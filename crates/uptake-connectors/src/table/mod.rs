@@ -8,7 +8,7 @@ mod memory;
 mod sqlite;
 
 use std::cmp::Ordering;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 pub use memory::MemoryTable;
 pub use sqlite::{FILE_NAME, SqliteTable};
@@ -175,4 +175,52 @@ fn by_plays(a: &TallyRow, b: &TallyRow) -> Ordering {
         a.counts.impressions,
         &b.video_id,
     ))
+}
+
+/// A table that several hold, for one after the other to use.
+impl<T: Table + ?Sized> Table for Arc<Mutex<T>> {
+    fn write(&mut self, rows: &[TallyRow]) -> Result<()> {
+        held(self).write(rows)
+    }
+
+    fn get(&self, video: &str, segment: &str, epoch: Epoch) -> Result<Option<TallyRow>> {
+        held(self).get(video, segment, epoch)
+    }
+
+    fn scan(&self, segment: &str, each: &mut dyn FnMut(TallyRow) -> Result<()>) -> Result<()> {
+        held(self).scan(segment, each)
+    }
+
+    fn top(&self, segment: &str, epoch: Option<Epoch>, limit: usize) -> Result<Vec<TallyRow>> {
+        held(self).top(segment, epoch, limit)
+    }
+
+    fn video(&self, video: &str, segment: &str) -> Result<Vec<TallyRow>> {
+        held(self).video(video, segment)
+    }
+
+    fn find_request(&self, request: RequestId) -> Result<Vec<Found>> {
+        held(self).find_request(request)
+    }
+
+    fn segments(&self) -> Result<Vec<(Arc<str>, u64)>> {
+        held(self).segments()
+    }
+
+    fn meta_get(&self, key: &str) -> Result<Option<String>> {
+        held(self).meta_get(key)
+    }
+
+    fn meta_put(&mut self, key: &str, value: &str) -> Result<()> {
+        held(self).meta_put(key, value)
+    }
+
+    fn is_empty(&self) -> Result<bool> {
+        held(self).is_empty()
+    }
+}
+
+fn held<T: ?Sized>(table: &Mutex<T>) -> MutexGuard<'_, T> {
+    // A table changes all at once, so what a panic left is consistent.
+    table.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -6,7 +6,7 @@
 //! compact theta sketch in the bytes of Apache DataSketches. `PRAGMA user_version` is the version
 //! of this layout. One process may write while others read.
 
-use std::fs::{self, File};
+use std::fs::File;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -19,6 +19,8 @@ use uptake_model::{Epoch, RequestId, TallyRow};
 
 use super::{Found, Result, Table, check_range};
 use crate::error::TableError;
+use crate::faults::point;
+use crate::files;
 
 /// The table's file in its directory.
 pub const FILE_NAME: &str = "table.sqlite";
@@ -104,11 +106,7 @@ impl SqliteTable {
     /// # Errors
     /// The file is of a newer layout, or is something else, or the system refuses.
     pub fn open(directory: &Path) -> Result<Self> {
-        fs::create_dir_all(directory).map_err(|source| TableError::Io {
-            operation: "make the directory",
-            path: directory.to_path_buf(),
-            source,
-        })?;
+        files::make_directories(directory)?;
         let path = directory.join(FILE_NAME);
         let flags = OpenFlags::SQLITE_OPEN_READ_WRITE
             | OpenFlags::SQLITE_OPEN_CREATE
@@ -234,9 +232,13 @@ impl SqliteTable {
     ) -> Result<()> {
         // Immediate: the wait for another writer happens here, where it can be waited for.
         let run = |db: &mut Connection| {
+            point("about to begin a transaction");
             let transaction = db.transaction_with_behavior(TransactionBehavior::Immediate)?;
             f(&transaction)?;
-            transaction.commit()
+            point("about to commit a transaction");
+            transaction.commit()?;
+            point("transaction committed");
+            Ok(())
         };
         run(&mut self.connection).map_err(|e| TableError::sqlite(operation, &self.path, e))
     }

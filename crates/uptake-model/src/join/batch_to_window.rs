@@ -4,6 +4,7 @@
 use foldhash::fast::FixedState;
 use hashbrown::HashMap;
 
+use crate::DamagedState;
 use crate::event::Event;
 use crate::ids::RequestId;
 use crate::join::side::Side;
@@ -81,5 +82,14 @@ impl HoldingJoin for BatchToWindow {
 
     fn events(&self) -> usize {
         self.windows.events() + self.batch.len()
+    }
+
+    fn save(&self, each: &mut dyn FnMut(RequestId, &[u8])) {
+        debug_assert!(self.batch.is_empty(), "saved in the middle of a batch");
+        self.windows.save(each);
+    }
+
+    fn load(&mut self, request: RequestId, bytes: &[u8]) -> Result<(), DamagedState> {
+        self.windows.load(request, bytes)
     }
 }

@@ -6,8 +6,10 @@
 //! number of times; none reads a clock.
 
 mod batch_to_window;
+mod context;
 mod interner;
 mod request;
+mod saved_events;
 mod side;
 mod window;
 
@@ -15,10 +17,12 @@ use serde::{Deserialize, Serialize};
 
 pub use batch_to_window::BatchToWindow;
 pub use interner::Interner;
-pub use request::{JoinDictionary, RequestState};
+pub use request::{JoinDictionary, JoinNames, JoinSaver, RequestState};
 pub use window::WindowJoin;
 
+use crate::DamagedState;
 use crate::event::{Event, Kind};
+use crate::ids::RequestId;
 use crate::time::EventTime;
 
 /// Which events count without a partner.
@@ -119,7 +123,21 @@ pub trait HoldingJoin {
 
     /// Events held, counted and waiting.
     fn events(&self) -> usize;
+
+    /// Calls `each` with every request and its events as bytes that any such join can load.
+    /// Only between batches: what was put off in a batch is not saved.
+    fn save(&self, each: &mut dyn FnMut(RequestId, &[u8]));
+
+    /// Takes the events of a request that it does not have yet, as [`HoldingJoin::save`] gave
+    /// them. They go on exactly as where they were saved.
+    ///
+    /// # Errors
+    ///
+    /// If the bytes are damaged or the request is there already. The join is then as before.
+    fn load(&mut self, request: RequestId, bytes: &[u8]) -> Result<(), DamagedState>;
 }
 
+#[cfg(test)]
+mod saved_tests;
 #[cfg(test)]
 mod tests;

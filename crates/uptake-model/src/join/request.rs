@@ -4,8 +4,15 @@
 //! partner, which for the usual twenty events is faster than any index and takes no room. A request beyond
 //! [`SMALL_EVENTS_MAX`] events becomes indexed, so that one hot request costs no more per event.
 
+mod names;
+mod saved;
+
+pub use names::{JoinNames, JoinSaver};
+
+use crate::bytes::{VARINT_BYTES_MAX, unzigzag, write_varint, zigzag};
 use crate::event::{Event, Kind};
-use crate::ids::{DimsHash, MemberHash, RequestId, VideoHash};
+use crate::ids::{RequestId, VideoHash};
+use crate::join::context::Context;
 use crate::join::interner::Interner;
 use crate::join::side::{self, Side};
 use crate::join::{Arrival, JoinRules};
@@ -14,20 +21,6 @@ use crate::time::EventTime;
 /// The most events that are scanned rather than looked up. Scanning costs about 2 ns an event,
 /// an indexed step about 200 ns, so they meet near a hundred.
 const SMALL_EVENTS_MAX: usize = 96;
-
-/// What the events of a request usually share.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
-struct Context {
-    member: MemberHash,
-    dims: DimsHash,
-    partition: u32,
-}
-
-impl Context {
-    fn of(event: &Event) -> Self {
-        Self { member: event.member, dims: event.dims, partition: event.partition }
-    }
-}
 
 /// The numbers that stand for videos and contexts in the request states of one worker.
 #[derive(Debug, Default)]
@@ -141,6 +134,12 @@ impl Header {
         let mixed = (event.video.0 ^ event.time.0 as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15);
         1 << (((mixed >> 58) as u32 ^ event.kind as u32) & 31)
     }
+
+    /// The header once an event of this mark and kind is taken, too.
+    #[inline]
+    fn with(self, mark: u32, kind: Kind) -> Self {
+        Self { marks: self.marks | mark, taken: self.taken + 1, kinds: self.kinds | 1 << kind as u8, ..self }
+    }
 }
 
 /// One event of a small log.
@@ -221,8 +220,7 @@ impl Iterator for Entries<'_> {
         let head = self.varint();
         let own_context = head & CONTEXT_BIT != 0;
         let context = if own_context { self.varint() as u32 } else { self.context };
-        let zigzag = self.varint();
-        let delta = (zigzag >> 1) as i64 ^ -((zigzag & 1) as i64);
+        let delta = unzigzag(self.varint());
         Some(Entry {
             at,
             video: (head >> 3) as u32,
@@ -235,20 +233,8 @@ impl Iterator for Entries<'_> {
     }
 }
 
-/// The longest entry: varints of 35, 32 and 64 bits.
-const ENTRY_BYTES_MAX: usize = 5 + 5 + 10;
-
-/// Writes a varint; returns where it ends.
-#[inline]
-fn put_varint(bytes: &mut [u8; ENTRY_BYTES_MAX], mut at: usize, mut value: u64) -> usize {
-    while value >= 0x80 {
-        bytes[at] = value as u8 | 0x80;
-        value >>= 7;
-        at += 1;
-    }
-    bytes[at] = value as u8;
-    at + 1
-}
+/// Bytes of the longest entry: varints of 35, 32 and 64 bits.
+const ENTRY_BYTES_MAX: usize = 5 + 5 + VARINT_BYTES_MAX;
 
 impl RequestState {
     /// Takes one event of this request. `counted` is called for each event that counts from now
@@ -294,12 +280,7 @@ impl RequestState {
         if counts {
             counted(*event);
         }
-        let header = Header {
-            marks: header.marks | mark,
-            taken: header.taken + 1,
-            kinds: header.kinds | 1 << event.kind as u8,
-            ..header
-        };
+        let header = header.with(mark, event.kind);
         Self::append(log, header, event, video, counts, dictionary);
         if usize::from(header.taken) >= SMALL_EVENTS_MAX {
             self.enlarge(event.request, rules, dictionary);
@@ -326,6 +307,12 @@ impl RequestState {
         if counts {
             counted(*event);
         }
+        Self::begin(log, event, counts, dictionary);
+        if counts { Arrival::Counted } else { Arrival::Waiting }
+    }
+
+    /// Writes the first event, whose time fits, into an empty log.
+    fn begin(log: &mut Vec<u8>, event: &Event, counts: bool, dictionary: &mut JoinDictionary) {
         let video = dictionary.videos.intern(event.video);
         let context = dictionary.contexts.intern(Context::of(event));
         dictionary.contexts.acquire(context);
@@ -334,7 +321,6 @@ impl RequestState {
         log.reserve_exact(2 * Header::BYTES);
         log.resize(Header::BYTES, 0);
         Self::append(log, header, event, video, counts, dictionary);
-        if counts { Arrival::Counted } else { Arrival::Waiting }
     }
 
     /// Writes an event behind the others, and the header that includes it.
@@ -353,14 +339,14 @@ impl RequestState {
         let own_context = dictionary.contexts.get(header.context) != context;
         let bits = u64::from(event.kind as u8) | u64::from(counts) << 1 | u64::from(own_context) << 2;
         let mut bytes = [0; ENTRY_BYTES_MAX];
-        let mut end = put_varint(&mut bytes, 0, u64::from(video) << 3 | bits);
+        let mut end = write_varint(&mut bytes, 0, u64::from(video) << 3 | bits);
         if own_context {
             let context = dictionary.contexts.intern(context);
             dictionary.contexts.acquire(context);
-            end = put_varint(&mut bytes, end, u64::from(context));
+            end = write_varint(&mut bytes, end, u64::from(context));
         }
         let delta = event.time.0.wrapping_sub(header.base);
-        end = put_varint(&mut bytes, end, (delta << 1 ^ delta >> 63) as u64);
+        end = write_varint(&mut bytes, end, zigzag(delta));
         // Room in steps of 16 bytes: doubling would waste a third of a state that waits.
         if log.capacity() - log.len() < end {
             log.reserve_exact((log.len() + end).next_multiple_of(16) - log.len());

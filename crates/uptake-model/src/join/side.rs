@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use foldhash::fast::FixedState;
 use hashbrown::HashSet;
 
-use crate::event::Event;
+use crate::event::{Event, Kind};
 use crate::ids::VideoHash;
 use crate::join::JoinRules;
 use crate::time::EventTime;
@@ -80,12 +80,28 @@ impl Side {
         self.waiting.into_values()
     }
 
+    /// Every event taken with whether it counts, in no order; of those that count, only time and
+    /// video are known.
+    fn events(&self, kind: Kind) -> impl Iterator<Item = (Event, bool)> {
+        self.seen.iter().map(move |&(time, video)| match self.waiting.get(&(time, video)) {
+            Some(event) => (*event, false),
+            None => (Event { kind, time, video, ..Event::default() }, true),
+        })
+    }
+
     /// Bytes held on the heap, estimated for the trees.
     pub(crate) fn heap_bytes(&self) -> usize {
         self.seen.capacity() * (size_of::<(EventTime, VideoHash)>() + 1)
             + self.reach.len() * 24
             + self.waiting.len() * (size_of::<Event>() + 24)
     }
+}
+
+/// Every event of both sides with whether it counts, in no order; of those that count, only kind,
+/// time and video are known.
+pub(crate) fn events(sides: &[Side; 2]) -> impl Iterator<Item = (Event, bool)> {
+    let [impressions, plays] = sides;
+    impressions.events(Kind::Impression).chain(plays.events(Kind::Play))
 }
 
 /// Takes `event` of a request with these two sides, by the contract.
@@ -99,8 +115,8 @@ pub(crate) fn accept(
     let [impressions, plays] = sides;
     let full = impressions.len() + plays.len() >= rules.request_events_max;
     let (own, other) = match event.kind {
-        crate::Kind::Impression => (impressions, plays),
-        crate::Kind::Play => (plays, impressions),
+        Kind::Impression => (impressions, plays),
+        Kind::Play => (plays, impressions),
     };
     if own.has_seen(event) {
         return Arrival::Duplicate;

@@ -6,10 +6,12 @@ use std::collections::BTreeMap;
 use foldhash::fast::FixedState;
 use hashbrown::HashMap;
 
+use crate::DamagedState;
+use crate::bytes::check_end;
 use crate::event::Event;
 use crate::ids::RequestId;
-use crate::join::side::Side;
-use crate::join::{Arrival, HoldingJoin, JoinRules};
+use crate::join::side::{self, Side};
+use crate::join::{Arrival, HoldingJoin, JoinRules, saved_events};
 use crate::time::EventTime;
 
 type Window = HashMap<RequestId, [Side; 2], FixedState>;
@@ -133,5 +135,26 @@ impl HoldingJoin for WindowJoin {
 
     fn events(&self) -> usize {
         self.events
+    }
+
+    fn save(&self, each: &mut dyn FnMut(RequestId, &[u8])) {
+        let (mut events, mut bytes) = (Vec::new(), Vec::new());
+        for &request in self.taken.keys() {
+            events.clear();
+            events.extend(self.windows.values().filter_map(|w| w.get(&request)).flat_map(side::events));
+            bytes.clear();
+            saved_events::put(&mut events, &mut bytes);
+            each(request, &bytes);
+        }
+    }
+
+    fn load(&mut self, request: RequestId, mut bytes: &[u8]) -> Result<(), DamagedState> {
+        let events = saved_events::take(&mut bytes, request)?;
+        check_end(bytes)?;
+        if self.taken(request) > 0 {
+            return Err(DamagedState("a request is there twice"));
+        }
+        events.into_iter().for_each(|(event, counts)| self.insert(event, counts));
+        Ok(())
     }
 }

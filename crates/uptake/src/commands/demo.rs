@@ -16,18 +16,21 @@ use clap::Args;
 use tempfile::TempDir;
 use uptake_connectors::input::{EventFiles, InputOptions};
 use uptake_connectors::table::{SqliteTable, Table};
+use uptake_flow::Halt;
 use uptake_model::decode::DecodeConfig;
 use uptake_model::filter::{self, Filters};
 use uptake_model::join::JoinKind;
 use uptake_model::ledger::Account;
 use uptake_sim::{Audience, Counting, EVENTS_PER_REQUEST, titles};
 
-use super::replay::{ledger_text, replay, workers_or_all};
+use super::ledger;
+use super::replay::workers_or_all;
 use super::text::grouped;
 use super::{CommandError, Configured};
 use crate::config::Config;
-use crate::data_dir::DataDir;
-use crate::stages::collect::SharedFiles;
+use crate::data_dir::{self, DataDir};
+use crate::engine::{self, Setup};
+use crate::stages::collect::{Input, SharedFiles};
 use feed::{Feed, FilesAtPace, Generated, Limits};
 use screen::Screen;
 
@@ -112,6 +115,7 @@ impl Demo {
             None => Place::Own(tempfile::Builder::new().prefix("uptake-demo-").tempdir()?),
         };
         let data = DataDir::open(place.path(), &config)?;
+        let _lock = data_dir::lock(place.path(), "replay")?;
         data.notices.iter().for_each(|notice| eprintln!("uptake: {notice}"));
         if files.is_none() && !data.table.is_empty()? {
             let path = place.path().display();
@@ -138,7 +142,18 @@ impl Demo {
         let screen = Screen::new(table, &config, &feed, audience.clone(), self.speed());
         let (screen, watch) = screen.start();
         let workers = workers_or_all(self.workers);
-        let replayed = replay(&config, workers, &Arc::new(lines), data, Some(&watch));
+        let setup = Setup {
+            config: Arc::clone(&config),
+            workers,
+            data,
+            input: Input::Files(Arc::new(lines)),
+            seals_at_end: true,
+            checkpoints: None,
+            halt: Halt::default(),
+            cluster: None,
+            schedule: None,
+        };
+        let replayed = engine::run(setup, Some(&watch));
         let printed = screen.finish();
         let replayed = replayed?;
         printed?;
@@ -146,7 +161,7 @@ impl Demo {
         let total = replayed.ledger.total();
         let mut out = std::io::stdout().lock();
         writeln!(out, "\n{}\n", feed.ended_because())?;
-        write!(out, "{}", ledger_text(&total, &config))?;
+        write!(out, "{}", ledger::text(&total, &config))?;
         if !replayed.ledger.balances() {
             return Err(defect("the ledger does not balance"));
         }

@@ -1,8 +1,12 @@
 //! The command line.
 
+mod append;
 mod demo;
 mod explain;
+mod ledger;
 mod replay;
+mod run;
+mod supervise;
 mod tallies;
 mod text;
 mod top;
@@ -26,6 +30,12 @@ pub struct Cli {
 enum Command {
     /// Read event files to their end, join, count, and write table and archive
     Replay(replay::Replay),
+    /// Read the log as it grows, join, count, and write table and archive, until told to stop
+    Run(run::Run),
+    /// Append event files to the log, as a producer would
+    Append(append::Append),
+    /// Print what became of every record that was read, as of the last checkpoint
+    Ledger(ledger::LedgerOf),
     /// Print the tallies of a segment
     Tallies(tallies::Tallies),
     /// Print the most played videos of an epoch
@@ -76,7 +86,13 @@ pub enum CommandError {
     Table(#[from] uptake_connectors::TableError),
     /// The run stopped.
     #[error(transparent)]
-    Run(#[from] uptake_flow::Error),
+    Run(#[from] crate::engine::EngineError),
+    /// The log cannot be used.
+    #[error(transparent)]
+    Log(#[from] uptake_connectors::LogError),
+    /// The checkpoints cannot be used.
+    #[error(transparent)]
+    Checkpoint(#[from] crate::checkpoint::CheckpointError),
     /// Something else.
     #[error(transparent)]
     Other(#[from] Box<dyn std::error::Error + Send + Sync>),
@@ -108,6 +124,9 @@ impl Cli {
     pub fn run(self) -> Result<(), CommandError> {
         match self.command {
             Command::Replay(replay) => replay.run(),
+            Command::Run(run) => run.run(),
+            Command::Append(append) => append.run(),
+            Command::Ledger(ledger) => ledger.run(),
             Command::Tallies(tallies) => tallies.run(),
             Command::Top(top) => top.run(),
             Command::Explain(explain) => explain.run(),

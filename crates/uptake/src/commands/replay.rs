@@ -2,26 +2,24 @@
 
 use std::io::Write;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use clap::Args;
 use indicatif::{ProgressBar, ProgressStyle};
-use serde_json::json;
-use uptake_connectors::input::{EventFiles, InputOptions};
-use uptake_flow::Options;
-use uptake_model::Reason;
-use uptake_model::ledger::{Account, LATE_AGE_HOURS, Ledger};
+use uptake_connectors::input::{EventFiles, InputOptions, LinesRead};
+use uptake_flow::Halt;
 
+use super::ledger::{json, text};
 use super::text::grouped;
 use super::{CommandError, Configured};
+use crate::checkpoint::{CheckpointError, InputPosition, Restored, Store};
 use crate::config::Config;
-use crate::data_dir::DataDir;
-use crate::pipeline;
-use crate::stages::aggregate::Outlets;
-use crate::stages::collect::SharedFiles;
-use crate::stages::table_writer::TableWriter;
+use crate::data_dir::{self, DataDir};
+use crate::engine::{self, Checkpointing, Setup, state_meaning};
+use crate::outputs::notice;
+use crate::stages::collect::{Input, SharedFiles};
 
 /// Read event files to their end, join, count, and write table and archive.
 #[derive(Args, Debug)]
@@ -35,6 +33,9 @@ pub(super) struct Replay {
     /// Worker threads [default: one per processor]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=256))]
     workers: Option<u16>,
+    /// Read everything anew, also where a replay of the same files was stopped before its end
+    #[arg(long)]
+    from_start: bool,
     /// Print the ledger as JSON, for a script
     #[arg(long)]
     json: bool,
@@ -51,7 +52,51 @@ pub(super) fn workers_or_all(workers: Option<u16>) -> usize {
     workers.map_or_else(all, usize::from)
 }
 
+/// What a replay of these files under this configuration is called: a stopped one is gone on with
+/// only by the same.
+fn fingerprint(files: &EventFiles, config: &Config) -> String {
+    let mut text = state_meaning(config);
+    for path in files.files() {
+        let size = std::fs::metadata(path).map_or(0, |m| m.len());
+        text.push_str(&format!("\n{} {size}", path.display()));
+    }
+    // Any good hash of a text does.
+    uptake_model::RequestId::from_text(text.as_bytes()).to_string()
+}
+
+/// Passes over what a stopped replay has read.
+fn pass_over(mut files: EventFiles, restored: Option<&Restored>) -> EventFiles {
+    if let Some(InputPosition::Files { file, line, beyond, .. }) = restored.map(Restored::input) {
+        files.skip_before(*file, *line);
+        let read =
+            beyond.iter().map(|&(file_index, first_line, lines)| LinesRead { file_index, first_line, lines });
+        files.skip(read.collect());
+    }
+    files
+}
+
 impl Replay {
+    /// The checkpoint of a replay of the same files that was stopped, if there is one.
+    fn resumable(&self, store: &Store, config: &Config) -> Result<Option<Restored>, CommandError> {
+        if self.from_start {
+            store.clear()?;
+            return Ok(None);
+        }
+        // What cannot be gone on with is begun anew: that is right in any case, only slower.
+        match Restored::newest(store, &state_meaning(config)) {
+            Ok((restored, refused)) => {
+                refused.iter().for_each(|line| notice(line));
+                Ok(restored)
+            }
+            Err(error @ CheckpointError::Objects(_)) => Err(error.into()),
+            Err(error) => {
+                notice(&format!("{error}; reading from the start"));
+                store.clear()?;
+                Ok(None)
+            }
+        }
+    }
+
     pub(super) fn run(self) -> Result<(), CommandError> {
         let mut config = self.configured.load()?;
         // Nobody waits for a row while the input is still being read.
@@ -63,19 +108,45 @@ impl Replay {
         }
         let count = files.files().len();
         let data = DataDir::open(&self.data, &config)?;
-        data.notices.iter().for_each(|notice| eprintln!("uptake: {notice}"));
-        let files = Arc::new(SharedFiles::new(files));
+        data.notices.iter().for_each(|line| notice(line));
+        let _lock = data_dir::lock(&self.data, "replay")?;
+        let fingerprint = fingerprint(&files, &config);
+        let store = Store::new(Arc::clone(&data.objects), format!("replay-{fingerprint}"));
+        let restored = self.resumable(&store, &config)?;
+        let files = Arc::new(SharedFiles::new(pass_over(files, restored.as_ref())));
         let started = Instant::now();
+        let setup = Setup {
+            workers: workers_or_all(self.workers),
+            data,
+            input: Input::Files(Arc::clone(&files)),
+            seals_at_end: true,
+            checkpoints: Some(Checkpointing {
+                store: store.clone(),
+                restored,
+                start: InputPosition::Files { fingerprint, file: 0, line: 0, beyond: Vec::new() },
+            }),
+            halt: Halt::default(),
+            cluster: None,
+            schedule: None,
+            config: Arc::clone(&config),
+        };
         let replayed = {
             let bar = Bar::start(&files);
-            let replayed = replay(&config, workers_or_all(self.workers), &files, data, None);
+            let replayed = engine::run(setup, None);
             bar.finish();
             replayed?
         };
+        // There is nothing left to go on with.
+        store.clear()?;
         let seconds = started.elapsed().as_secs_f64();
         let mut out = std::io::stdout().lock();
         if self.json {
-            writeln!(out, "{}", ledger_json(&replayed, &config, count, seconds))?;
+            let mut printed = json(&replayed.ledger.total(), &config);
+            printed["balances"] = replayed.ledger.balances().into();
+            printed["rows_written"] = replayed.rows.into();
+            printed["files"] = count.into();
+            printed["seconds"] = seconds.into();
+            writeln!(out, "{printed}")?;
         } else {
             let total = replayed.ledger.total();
             let rate = total.read as f64 / seconds.max(1e-9);
@@ -84,7 +155,7 @@ impl Replay {
                 "{count} files read in {seconds:.1} s, {} records a second\n",
                 grouped(rate as u64)
             )?;
-            write!(out, "{}", ledger_text(&total, &config))?;
+            write!(out, "{}", text(&total, &config))?;
             writeln!(
                 out,
                 "\n{} rows written to the table in {}",
@@ -103,49 +174,6 @@ impl Replay {
             "the ledger does not balance: this is a defect of uptake, please report it with the ledger above";
         Err(CommandError::Other(message.into()))
     }
-}
-
-/// What a replay came to.
-pub(super) struct Replayed {
-    pub(super) ledger: Ledger,
-    /// Rows written to the table, repeats included.
-    pub(super) rows: usize,
-}
-
-/// Runs the pipeline over files to their end. `watch` is given the outlets before it begins.
-pub(super) fn replay(
-    config: &Arc<Config>,
-    workers: usize,
-    files: &Arc<SharedFiles>,
-    data: DataDir,
-    watch: Option<&dyn Fn(&Outlets)>,
-) -> Result<Replayed, CommandError> {
-    let (table, thread) = TableWriter::start(data.table);
-    let outlets = Outlets {
-        log: data.log.into(),
-        table,
-        archive: Arc::new(Mutex::new(data.archive)),
-        ledgers: Arc::new(Mutex::new(vec![Ledger::default(); workers])),
-    };
-    if let Some(watch) = watch {
-        watch(&outlets);
-    }
-    let options = Options {
-        workers,
-        tick: config.batch_tick,
-        batches_in_flight: config.batches_in_flight,
-        lateness_ms: config.join.lateness_ms,
-    };
-    let ledgers = outlets.clone();
-    let run = {
-        let (config, files) = (Arc::clone(config), Arc::clone(files));
-        uptake_flow::run(&options, move |flow| pipeline::over_files(flow, &config, &files, &outlets))
-    };
-    let ledger = ledgers.ledger();
-    drop(ledgers);
-    run?;
-    let (_, rows) = thread.join()?;
-    Ok(Replayed { ledger, rows })
 }
 
 /// A progress bar over the bytes of the files, if somebody is there to see it.
@@ -185,96 +213,4 @@ impl Bar {
         }
         self.bar.finish_and_clear();
     }
-}
-
-/// The ledger for people.
-pub(super) fn ledger_text(total: &Account, config: &Config) -> String {
-    let mut rows: Vec<(String, u64, String)> = vec![
-        ("read".into(), total.read, "records".into()),
-        ("  counted".into(), total.counted, "joined, and in the tallies".into()),
-        ("  waiting".into(), total.waiting, "for the other half of their request".into()),
-        ("  expired".into(), total.expired, expired_note(total)),
-        ("  filtered".into(), total.filtered_sum(), String::new()),
-    ];
-    for (rule, &n) in total.filtered.iter().enumerate().filter(|(_, n)| **n > 0) {
-        rows.push((String::new(), n, format!("by {}", config.filters.text(rule))));
-    }
-    rows.push((
-        "  dead".into(),
-        total.dead_sum(),
-        "could not be used; kept in the log's topic dead-letters".into(),
-    ));
-    for (reason, &n) in Reason::ALL.iter().zip(&total.dead).filter(|(_, n)| **n > 0) {
-        rows.push((String::new(), n, reason.to_string()));
-    }
-    rows.push(("  duplicate".into(), total.duplicate, "delivered again".into()));
-    rows.push(("  late".into(), total.late, "too late to be joined; kept in the log's topic late".into()));
-    rows.push(("  capped".into(), total.capped, "over the cap of their request or member".into()));
-    let width = rows.iter().map(|(_, n, _)| grouped(*n).len()).max().unwrap_or(0);
-    let mut text = String::new();
-    for (name, n, note) in rows {
-        let n = grouped(n);
-        // A part of a number stands behind it, indented.
-        let line = if name.is_empty() {
-            format!("{:12} {:>width$}    {n} {note}", "", "")
-        } else {
-            format!("{name:12} {n:>width$}  {note}")
-        };
-        text.push_str(line.trim_end());
-        text.push('\n');
-    }
-    let balance = if total.balances() { "every record is accounted for" } else { "DOES NOT BALANCE" };
-    text.push_str(&format!("{balance}\n"));
-    text
-}
-
-fn expired_note(total: &Account) -> String {
-    match total.organic {
-        0 => "their request never brought its other half".to_owned(),
-        n => format!("their request never brought its other half; {} organic plays", grouped(n)),
-    }
-}
-
-/// The ledger for scripts.
-fn ledger_json(replayed: &Replayed, config: &Config, files: usize, seconds: f64) -> serde_json::Value {
-    let total = replayed.ledger.total();
-    let filtered: serde_json::Map<_, _> = (total.filtered.iter().enumerate())
-        .map(|(rule, n)| (config.filters.text(rule).to_owned(), json!(n)))
-        .collect();
-    let dead: serde_json::Map<_, _> = Reason::ALL
-        .iter()
-        .zip(&total.dead)
-        .filter(|(_, n)| **n > 0)
-        .map(|(r, n)| (r.to_string(), json!(n)))
-        .collect();
-    let mut from = 0;
-    let ages = LATE_AGE_HOURS.iter().map(|&to| {
-        let name = format!("{from}-{to}h");
-        from = to;
-        name
-    });
-    let ages: Vec<String> = ages.collect();
-    let last = format!("{}h-", LATE_AGE_HOURS[LATE_AGE_HOURS.len() - 1]);
-    let late: serde_json::Map<_, _> =
-        ages.into_iter().chain([last]).zip(&total.late_by_age).map(|(age, n)| (age, json!(n))).collect();
-    json!({
-        "read": total.read,
-        "counted": total.counted,
-        "waiting": total.waiting,
-        "expired": total.expired,
-        "organic": total.organic,
-        "filtered": total.filtered_sum(),
-        "filtered_by_rule": filtered,
-        "dead": total.dead_sum(),
-        "dead_by_reason": dead,
-        "duplicate": total.duplicate,
-        "late": total.late,
-        "late_by_age": late,
-        "capped": total.capped,
-        "blank": total.blank,
-        "balances": replayed.ledger.balances(),
-        "rows_written": replayed.rows,
-        "files": files,
-        "seconds": seconds,
-    })
 }

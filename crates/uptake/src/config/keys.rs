@@ -95,6 +95,44 @@ pub const KEYS: &[Key] = &[
         "How often changed tallies are written to the table; a replay writes every 10 s at most.",
     ),
     key("archive.shards", "1", "Objects per epoch in the archive (1 to 256)."),
+    key(
+        "input.topics",
+        r#"["impressions", "plays"]"#,
+        "The topics of the log that `uptake run` reads. `uptake append` writes impressions to the\nfirst and plays to the last.",
+    ),
+    key("input.partitions", "4", "Partitions of a topic that is made; one that is there keeps its own."),
+    key(
+        "input.pace",
+        r#""10min""#,
+        "How far a partition may be read ahead of the one furthest behind, in event time: what is\nahead only waits in memory. \"off\" for no limit.",
+    ),
+    key(
+        "input.on_gap",
+        r#""declare""#,
+        "When the log dropped records before they were read: \"declare\" them in the ledger and go\non, or \"stop\".",
+    ),
+    key("checkpoint.interval", r#""10s""#, "How often a checkpoint is taken."),
+    key("checkpoint.keep", "3", "How many checkpoints are kept (1 to 1000)."),
+    key(
+        "checkpoint.events_max",
+        "2000000",
+        "After as many records of one worker a checkpoint is taken before the interval is over.",
+    ),
+    key(
+        "output.retry_for",
+        r#""1h""#,
+        "How long a table or archive that fails is tried again before the run stops. \"off\": for ever.",
+    ),
+    key(
+        "cluster.start_deadline",
+        r#""1min""#,
+        "How long the processes of a cluster wait for one another at the start.",
+    ),
+    key(
+        "cluster.progress_deadline",
+        r#""1min""#,
+        "How long a batch may take before another process is taken for hanging or cut off.",
+    ),
 ];
 
 /// The reference: a configuration file that holds every key with its default, commented.

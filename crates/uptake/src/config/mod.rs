@@ -33,6 +33,15 @@ pub enum JoinMethod {
     BatchToWindow,
 }
 
+/// What to do when the log's retention overtook the reader.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum OnGap {
+    /// Go on, with the gap declared in the ledger.
+    Declare,
+    /// Stop.
+    Stop,
+}
+
 /// Everything that can be configured, checked.
 #[derive(Clone, Debug)]
 pub struct Config {
@@ -62,6 +71,26 @@ pub struct Config {
     pub table_write_interval: Duration,
     /// Objects per epoch in the archive.
     pub archive_shards: u32,
+    /// The topics of the log that are read.
+    pub input_topics: Vec<String>,
+    /// Partitions of a topic that is made.
+    pub input_partitions: u32,
+    /// How far a partition may be read ahead of the others, in milliseconds of event time.
+    pub input_pace_ms: i64,
+    /// What to do when the log dropped records before they were read.
+    pub on_gap: OnGap,
+    /// How often a checkpoint is taken.
+    pub checkpoint_interval: Duration,
+    /// How many are kept.
+    pub checkpoint_keep: usize,
+    /// After as many records of one worker one is taken before the interval is over.
+    pub checkpoint_events_max: usize,
+    /// How long an output that fails is tried again.
+    pub output_retry_for: Duration,
+    /// How long the processes of a cluster wait for one another at the start.
+    pub cluster_start_deadline: Duration,
+    /// How long a batch may take before a process of a cluster is taken for lost.
+    pub cluster_progress_deadline: Duration,
 }
 
 impl Config {

@@ -12,7 +12,7 @@ use uptake_model::segment::Segments;
 use uptake_model::tally::TallyLimits;
 use uptake_model::{EpochLength, Kind};
 
-use super::{Config, JoinMethod, KEYS, UNBOUNDED};
+use super::{Config, JoinMethod, KEYS, OnGap, UNBOUNDED};
 
 /// What was typed, by key.
 pub(super) type Values = BTreeMap<String, Value>;
@@ -247,7 +247,30 @@ pub(super) fn config(values: Values, mistakes: &mut Vec<String>) -> Config {
         batches_in_flight: r.number("batch.in_flight", 1, 64, None) as u64,
         table_write_interval: ms(r.duration("table.write_interval", 0, None)),
         archive_shards: r.number("archive.shards", 1, 256, None) as u32,
+        input_topics: topics(&mut r),
+        input_partitions: r.number("input.partitions", 1, 4_096, None) as u32,
+        input_pace_ms: r.duration("input.pace", 0, Some(UNBOUNDED)),
+        on_gap: r.choice("input.on_gap", &[("declare", OnGap::Declare), ("stop", OnGap::Stop)]),
+        checkpoint_interval: ms(r.duration("checkpoint.interval", 10, None)),
+        checkpoint_keep: r.number("checkpoint.keep", 1, 1_000, None) as usize,
+        checkpoint_events_max: r.number("checkpoint.events_max", 1, i64::MAX, None) as usize,
+        output_retry_for: ms(r.duration("output.retry_for", 0, Some(UNBOUNDED))),
+        cluster_start_deadline: ms(r.duration("cluster.start_deadline", 1_000, None)),
+        cluster_progress_deadline: ms(r.duration("cluster.progress_deadline", 1_000, None)),
     }
+}
+
+fn topics(r: &mut Reader<'_>) -> Vec<String> {
+    let topics = r.texts("input.topics");
+    if topics.is_empty() {
+        r.mistake("input.topics", "the list is empty");
+    }
+    for (n, topic) in topics.iter().enumerate() {
+        if topics[..n].contains(topic) {
+            r.mistake("input.topics", format_args!("{topic:?} is there twice"));
+        }
+    }
+    topics
 }
 
 fn ms(ms: i64) -> Duration {

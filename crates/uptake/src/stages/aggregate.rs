@@ -4,48 +4,25 @@
 //! not at all if a larger one follows: changed tallies are written when the table has taken the
 //! ones before, and a slow table makes them fewer, never a queue longer.
 
+mod saved;
+
 use std::collections::{BTreeMap, HashMap, VecDeque};
-use std::rc::Rc;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Instant;
 
 use foldhash::fast::FixedState;
 use serde::Serialize;
-use uptake_connectors::archive::Archive;
-use uptake_connectors::log::{Log, Record};
-use uptake_flow::{Context, Emit, Flow, KeyedState, Process, Stop, Stream, To};
-use uptake_model::ledger::Ledger;
+use uptake_connectors::log::Record;
+use uptake_flow::{Context, Emit, Flow, KeyedState, Process, Stop, Stream, To, Tracking, shard};
 use uptake_model::tally::{Tally, TallyRow};
-use uptake_model::{DimsHash, Epoch, Event, EventTime, Kind, VideoHash};
+use uptake_model::{DimsHash, Epoch, Event, EventTime, Kind, RequestId, VideoHash};
 
+use crate::checkpoint::{Fragment, Stage, shard_buffers};
 use crate::config::Config;
 use crate::data_dir::{LATE, now};
-use crate::pipeline::Books;
 use crate::stages::Joined;
 use crate::stages::collect::Name;
-use crate::stages::table_writer::TableWriter;
-
-/// Where results go; shared by all workers of a process.
-#[derive(Clone)]
-pub struct Outlets {
-    /// Dead letters and late events.
-    pub log: Arc<dyn Log>,
-    /// Tallies, live.
-    pub table: TableWriter,
-    /// Sealed tallies.
-    pub archive: Arc<Mutex<Box<dyn Archive>>>,
-    /// Each worker's books as they stood after its last batch.
-    pub ledgers: Arc<Mutex<Vec<Ledger>>>,
-}
-
-impl Outlets {
-    /// The books of all workers, added up.
-    pub fn ledger(&self) -> Ledger {
-        let mut total = Ledger::default();
-        self.ledgers.lock().unwrap_or_else(PoisonError::into_inner).iter().for_each(|l| total.merge(l));
-        total
-    }
-}
+use crate::stages::outlets::{Books, Outlets};
 
 /// Counts what counts, writes changed tallies to the table, and lets sealed ones out.
 pub fn by_video_and_epoch<'s>(
@@ -54,7 +31,6 @@ pub fn by_video_and_epoch<'s>(
     names: Stream<'s, Name>,
     config: &Arc<Config>,
     outlets: &Outlets,
-    books: &Books,
 ) -> Stream<'s, TallyRow> {
     let mut tallies = Tallies {
         config: Arc::clone(config),
@@ -69,10 +45,16 @@ pub fn by_video_and_epoch<'s>(
         sealed_before: Epoch(i64::MIN),
         worker: flow.worker(),
         outlets: outlets.clone(),
-        books: Rc::clone(books),
+        books: outlets.books(),
         stop: flow.stop(),
+        since_checkpoint: outlets.checkpoints.as_ref().map(|_| Changes::default()),
     };
-    tallies.states.track_touched();
+    if let Some(restored) = &outlets.restored
+        && let Err(error) = tallies.restore(restored, flow)
+    {
+        tallies.stop.fail(error);
+    }
+    tallies.states.track(Tracking::Batch);
     let to = |name: &Name| match name {
         Name::Video { video, .. } => To::Key(*video),
         Name::Dims { worker, .. } => To::Worker(*worker),
@@ -80,11 +62,35 @@ pub fn by_video_and_epoch<'s>(
     joined.key_by(|joined| joined.event().video).process_with(names, to, tallies)
 }
 
+/// What changed since the checkpoint before.
+struct Changes {
+    /// Counting events, by shard, as [`saved`] writes them.
+    counted: Vec<Vec<u8>>,
+    videos: Vec<VideoHash>,
+    dims: Vec<DimsHash>,
+}
+
+impl Default for Changes {
+    fn default() -> Self {
+        Self { counted: shard_buffers(), videos: Vec::new(), dims: Vec::new() }
+    }
+}
+
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 struct TallyKey {
     video: VideoHash,
     epoch: Epoch,
     segment: u32,
+}
+
+/// What is remembered of an event that counts.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+struct Counted {
+    video: VideoHash,
+    epoch: Epoch,
+    dims: DimsHash,
+    request: RequestId,
+    kind: Kind,
 }
 
 /// Which segments the events of a combination of dimension values belong to.
@@ -112,19 +118,25 @@ impl Groups {
         groups
     }
 
+    /// The number of a segment, by its canonical name.
+    fn number(&mut self, name: &str) -> u32 {
+        if let Some(number) = self.numbers.get(name) {
+            return *number;
+        }
+        let (name, number): (Arc<str>, _) = (name.into(), self.names.len() as u32);
+        self.names.push(Arc::clone(&name));
+        self.numbers.insert(name, number);
+        number
+    }
+
     fn tell(&mut self, config: &Config, dims: DimsHash, values: Vec<String>, epoch: Epoch) {
         if let Some(group) = self.by_dims.get_mut(&dims) {
             group.last = epoch.max(group.last);
             return;
         }
         let texts: Vec<&str> = values.iter().map(String::as_str).collect();
-        let segments = config.segments.names(&texts).map(|name| {
-            *self.numbers.entry(name).or_insert_with_key(|name| {
-                self.names.push(Arc::clone(name));
-                self.names.len() as u32 - 1
-            })
-        });
-        let segments: Box<[u32]> = segments.collect();
+        let names: Vec<Arc<str>> = config.segments.names(&texts).collect();
+        let segments = names.into_iter().map(|name| self.number(&name)).collect();
         self.by_dims.insert(dims, Group { segments, values, last: epoch });
     }
 }
@@ -149,6 +161,8 @@ struct Tallies {
     outlets: Outlets,
     books: Books,
     stop: Stop,
+    /// `None` where no checkpoints are taken.
+    since_checkpoint: Option<Changes>,
 }
 
 impl Tallies {
@@ -167,14 +181,32 @@ impl Tallies {
     #[inline]
     fn count(&mut self, event: &Event) -> bool {
         let epoch = self.epoch_of(event.time);
-        let sealed_at = self.epoch.1.plus(self.config.join.retention_ms());
-        let Some(group) = self.groups.by_dims.get(&event.dims) else { return false };
-        for &segment in &group.segments {
-            let key = TallyKey { video: event.video, epoch, segment };
-            let tally = self.states.entry(&key, Some(sealed_at)).get_or_insert_default();
-            tally.insert(event.kind, event.request, self.config.tally);
+        let counted =
+            Counted { video: event.video, epoch, dims: event.dims, request: event.request, kind: event.kind };
+        if !self.add(&counted) {
+            return false;
+        }
+        if let Some(changes) = &mut self.since_checkpoint {
+            counted.save(&mut changes.counted[shard(&event.video) as usize]);
         }
         true
+    }
+
+    #[inline]
+    fn add(&mut self, counted: &Counted) -> bool {
+        let &Counted { video, epoch, dims, request, kind } = counted;
+        let sealed_at = self.sealed_at(epoch);
+        let Some(group) = self.groups.by_dims.get(&dims) else { return false };
+        for &segment in &group.segments {
+            let key = TallyKey { video, epoch, segment };
+            let tally = self.states.entry(&key, Some(sealed_at)).get_or_insert_default();
+            tally.insert(kind, request, self.config.tally);
+        }
+        true
+    }
+
+    fn sealed_at(&self, epoch: Epoch) -> EventTime {
+        self.config.epoch.end(epoch).plus(self.config.join.retention_ms())
     }
 
     /// Counts what came before its names, which have all come when a batch ends.
@@ -205,14 +237,18 @@ impl Tallies {
 
     /// Writes what changed, if the table has taken what was written before.
     fn write_changed(&mut self) {
-        if self.written.elapsed() < self.config.table_write_interval || !self.outlets.table.is_idle() {
-            return;
+        if self.written.elapsed() >= self.config.table_write_interval && self.outlets.outputs.table_is_idle()
+        {
+            self.write_all_changed();
         }
+    }
+
+    fn write_all_changed(&mut self) {
         let mut states = std::mem::take(&mut self.states);
         let mut rows = Vec::new();
-        states.drain_touched(&mut |key, tally| rows.extend(self.row(key, tally)));
+        states.drain_touched(Tracking::Batch, &mut |key, tally, _| rows.extend(self.row(key, tally)));
         self.states = states;
-        self.outlets.table.write(rows);
+        self.outlets.outputs.write(rows);
         self.written = Instant::now();
     }
 
@@ -231,12 +267,12 @@ impl Tallies {
                 out.emit(row.clone());
                 rows.push(row);
                 if rows.len() == SEALED_ROWS_PER_WRITE {
-                    self.outlets.table.write(std::mem::take(&mut rows));
+                    self.outlets.outputs.write(std::mem::take(&mut rows));
                 }
             }
         });
         self.states = states;
-        self.outlets.table.write(rows);
+        self.outlets.outputs.write(rows);
     }
 
     /// Forgets the names of sealed epochs, some batches after they were sealed.
@@ -310,7 +346,7 @@ impl Process<VideoHash, Joined> for Tallies {
             Joined::Counted(event) => event,
             Joined::Late(event) => return self.late.push(event),
         };
-        self.books.borrow_mut().account(event.partition).counted += 1;
+        self.books.ledger.account(event.partition).counted += 1;
         if !self.count(&event) {
             self.unplaced.push(event);
         }
@@ -319,17 +355,26 @@ impl Process<VideoHash, Joined> for Tallies {
     fn side(&mut self, name: Name) {
         match name {
             Name::Video { video, id, epoch } => {
+                if let Some(changes) = &mut self.since_checkpoint {
+                    changes.videos.push(video);
+                }
                 let (_, last) = self.videos.entry(video).or_insert((id, epoch));
                 *last = epoch.max(*last);
             }
             Name::Dims { dims, values, epoch, .. } => {
+                if let Some(changes) = &mut self.since_checkpoint {
+                    changes.dims.push(dims);
+                }
                 self.groups.tell(&self.config, dims, values, epoch);
             }
         }
     }
 
     fn end_batch(&mut self, context: Context, out: &mut Emit<'_, TallyRow>) {
-        if let Some(error) = self.outlets.table.take_error() {
+        if let Some(error) = self.outlets.outputs.take_error() {
+            return self.stop.fail(error);
+        }
+        if let Some(error) = self.outlets.checkpoints.as_ref().and_then(|c| c.take_error()) {
             return self.stop.fail(error);
         }
         self.place();
@@ -337,7 +382,13 @@ impl Process<VideoHash, Joined> for Tallies {
         self.write_changed();
         self.seal(context.watermark, out);
         self.forget_names(context.watermark);
-        let ledger = self.books.borrow().clone();
-        self.outlets.ledgers.lock().unwrap_or_else(PoisonError::into_inner)[self.worker] = ledger;
+        self.books.publish();
+    }
+
+    fn checkpoint(&mut self, number: u64) {
+        // The checkpoint counts when the table has these: then a restart need not write them.
+        self.write_all_changed();
+        let (sections, ledger) = (self.save(number), self.books.ledger.clone());
+        self.outlets.submit(number, self.worker, Stage::Aggregate, sections, ledger, Fragment::Nothing);
     }
 }

@@ -1,15 +1,17 @@
 //! The archive stage: the rows of a sealed epoch, from all workers, as one object per shard.
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
-use uptake_connectors::archive::{Archive, TallyPart};
-use uptake_flow::{Context, Emit, Flow, Process, Stop, Stream};
+use uptake_connectors::archive::TallyPart;
+use uptake_flow::{Context, Emit, Flow, Process, Stream};
+use uptake_model::ledger::Ledger;
 use uptake_model::tally::TallyRow;
 use uptake_model::{Epoch, VideoHash};
 
+use crate::checkpoint::{Fragment, Sections, Stage};
 use crate::config::Config;
-use crate::stages::aggregate::Outlets;
+use crate::stages::outlets::Outlets;
 
 /// Writes each sealed epoch once. All rows of an epoch come in one batch, because every worker
 /// seals by the same watermark.
@@ -18,8 +20,8 @@ pub fn by_epoch<'s>(flow: &Flow<'s>, sealed: Stream<'s, TallyRow>, config: &Arc<
     let objects = Objects {
         config: Arc::clone(config),
         parts: BTreeMap::new(),
-        archive: Arc::clone(&outlets.archive),
-        stop: flow.stop(),
+        outlets: outlets.clone(),
+        worker: flow.worker(),
     };
     let part_of = move |row: &TallyRow| {
         (row.epoch, (VideoHash::from_text(row.video_id.as_bytes()).0 % u64::from(shards)) as u32)
@@ -30,8 +32,8 @@ pub fn by_epoch<'s>(flow: &Flow<'s>, sealed: Stream<'s, TallyRow>, config: &Arc<
 struct Objects {
     config: Arc<Config>,
     parts: BTreeMap<(Epoch, u32), Vec<TallyRow>>,
-    archive: Arc<Mutex<Box<dyn Archive>>>,
-    stop: Stop,
+    outlets: Outlets,
+    worker: usize,
 }
 
 impl Process<(Epoch, u32), TallyRow> for Objects {
@@ -43,13 +45,15 @@ impl Process<(Epoch, u32), TallyRow> for Objects {
     }
 
     fn end_batch(&mut self, _: Context, _: &mut Emit<'_, ()>) {
-        while let Some(((epoch, shard), mut rows)) = self.parts.pop_first() {
+        while let Some(((epoch, shard), rows)) = self.parts.pop_first() {
             let (length, shards) = (self.config.epoch, self.config.archive_shards);
-            let part = TallyPart { epoch, length, shard, shards };
-            let mut archive = self.archive.lock().unwrap_or_else(PoisonError::into_inner);
-            if let Err(error) = archive.put_tallies(&part, &mut rows) {
-                return self.stop.fail(error);
-            }
+            self.outlets.outputs.archive(TallyPart { epoch, length, shard, shards }, rows);
         }
+    }
+
+    /// Nothing is held; but what was handed over must be written before the checkpoint counts.
+    fn checkpoint(&mut self, number: u64) {
+        let (sections, ledger) = (Sections::default(), Ledger::default());
+        self.outlets.submit(number, self.worker, Stage::Archive, sections, ledger, Fragment::Nothing);
     }
 }

@@ -2,29 +2,43 @@
 //!
 //! Off unless configured, because it sends every counting event through one more exchange.
 
-use std::rc::Rc;
 use std::sync::Arc;
 
-use uptake_flow::{Context, Emit, KeyedState, Process, Stream};
+use uptake_flow::{Context, Emit, EventTime, Flow, KeyedState, Process, Stream, Tracking, shard};
 use uptake_model::{Epoch, MemberHash};
 
+use crate::checkpoint::{
+    CheckpointError, Coordinator, Fragment, Restored, SectionKind, Sections, Stage, for_own_shards,
+    shard_buffers,
+};
 use crate::config::Config;
-use crate::pipeline::Books;
 use crate::stages::Joined;
+use crate::stages::outlets::{Books, Outlets};
 
 /// Cuts what is over the cap, if there is one.
 pub fn by_member_and_epoch<'s>(
+    flow: &Flow<'s>,
     joined: Stream<'s, Joined>,
     config: &Arc<Config>,
-    books: &Books,
+    outlets: &Outlets,
 ) -> Stream<'s, Joined> {
     let Some(events_max) = config.member_epoch_events_max else { return joined };
-    let cap = Cap {
+    let mut cap = Cap {
         events_max,
         config: Arc::clone(config),
         counts: KeyedState::default(),
-        books: Rc::clone(books),
+        books: outlets.books(),
+        outlets: outlets.clone(),
+        worker: flow.worker(),
     };
+    if outlets.checkpoints.is_some() {
+        cap.counts.track(Tracking::Checkpoint);
+    }
+    if let Some(restored) = &outlets.restored
+        && let Err(error) = cap.restore(restored, flow)
+    {
+        flow.stop().fail(error);
+    }
     joined.key_by(|joined| joined.event().member).process(cap)
 }
 
@@ -34,6 +48,39 @@ struct Cap {
     /// Counting events so far; forgotten when the epoch is sealed.
     counts: KeyedState<(MemberHash, Epoch), u32>,
     books: Books,
+    outlets: Outlets,
+    worker: usize,
+}
+
+/// Bytes of a count in a checkpoint: member, epoch, number.
+const SAVED_BYTES: usize = 8 + 8 + 4;
+
+impl Cap {
+    fn sealed_at(&self, epoch: Epoch) -> EventTime {
+        self.config.epoch.end(epoch).plus(self.config.join.retention_ms())
+    }
+
+    fn restore(&mut self, restored: &Restored, flow: &Flow<'_>) -> Result<(), CheckpointError> {
+        for_own_shards(flow, |shard| {
+            for (segment, bytes) in restored.sections(SectionKind::Members, shard) {
+                if bytes.len() % SAVED_BYTES != 0 {
+                    return Err(segment.damaged("a count of a member's events breaks off"));
+                }
+                for saved in bytes.chunks_exact(SAVED_BYTES) {
+                    let number = |at: usize, n: usize| {
+                        saved[at..at + n].iter().rev().fold(0u64, |value, &byte| value << 8 | u64::from(byte))
+                    };
+                    let (member, epoch) = (MemberHash(number(0, 8)), Epoch(number(8, 8) as i64));
+                    let sealed_at = self.sealed_at(epoch);
+                    let count = self.counts.entry(&(member, epoch), Some(sealed_at)).get_or_insert(0);
+                    *count = (*count).max(number(16, 4) as u32);
+                }
+            }
+            Ok(())
+        })?;
+        self.counts.expire(restored.manifest.watermark, &mut |_, _| {});
+        Ok(())
+    }
 }
 
 impl Process<MemberHash, Joined> for Cap {
@@ -46,17 +93,36 @@ impl Process<MemberHash, Joined> for Cap {
             other => return out.emit(other),
         };
         let epoch = self.config.epoch.epoch(event.time);
-        let sealed_at = self.config.epoch.end(epoch).plus(self.config.join.retention_ms());
+        let sealed_at = self.sealed_at(epoch);
         let count = self.counts.entry(&(*member, epoch), Some(sealed_at)).get_or_insert(0);
         if *count < self.events_max {
             *count += 1;
             out.emit(joined);
         } else {
-            self.books.borrow_mut().account(event.partition).capped += 1;
+            self.books.ledger.account(event.partition).capped += 1;
         }
     }
 
     fn end_batch(&mut self, context: Context, _: &mut Emit<'_, Joined>) {
         self.counts.expire(context.watermark, &mut |_, _| {});
+        self.books.publish();
+    }
+
+    fn checkpoint(&mut self, number: u64) {
+        let mut shards = shard_buffers();
+        let mut save = |(member, epoch): &(MemberHash, Epoch), count: &mut u32, _: Option<EventTime>| {
+            let out = &mut shards[shard(member) as usize];
+            out.extend_from_slice(&member.0.to_le_bytes());
+            out.extend_from_slice(&epoch.0.to_le_bytes());
+            out.extend_from_slice(&count.to_le_bytes());
+        };
+        self.counts.drain_touched(Tracking::Checkpoint, &mut save);
+        for part in (0..self.counts.parts()).filter(|&part| Coordinator::takes_part(number, part)) {
+            self.counts.part(part, &mut save);
+        }
+        let mut sections = Sections::default();
+        sections.put_shards(SectionKind::Members, shards);
+        let ledger = self.books.ledger.clone();
+        self.outlets.submit(number, self.worker, Stage::Cap, sections, ledger, Fragment::Nothing);
     }
 }

@@ -4,30 +4,37 @@ use std::cell::RefCell;
 use std::rc::Rc;
 use std::sync::Arc;
 
-use uptake_flow::{Context, Emit, EventTime, KeyedStream, Process, StateSpec, Stream};
+use uptake_flow::{
+    Context, Emit, EventTime, Flow, KeyedState, KeyedStream, Process, StateSpec, Stream, Tracking, shard,
+};
 use uptake_model::join::{
-    Arrival, BatchToWindow, HoldingJoin, JoinDictionary, JoinKind, JoinRules, RequestState, WindowJoin,
+    Arrival, BatchToWindow, HoldingJoin, JoinDictionary, JoinKind, JoinNames, JoinRules, JoinSaver,
+    RequestState, WindowJoin,
 };
 use uptake_model::ledger::Account;
 use uptake_model::{Event, Kind, RequestId};
 
+use crate::checkpoint::{
+    CheckpointError, Coordinator, Fragment, Restored, SectionKind, Sections, Segment, Stage, for_own_shards,
+    shard_buffers,
+};
 use crate::config::{Config, JoinMethod};
-use crate::pipeline::Books;
 use crate::stages::Joined;
+use crate::stages::outlets::{Books, Outlets};
 
 /// What counts, and what came too late, of the events by request.
 pub fn by_request<'s>(
+    flow: &Flow<'s>,
     events: KeyedStream<'s, RequestId, Event>,
     config: &Arc<Config>,
-    books: &Books,
+    outlets: &Outlets,
 ) -> Stream<'s, Joined> {
     let rules = config.join;
-    let books = Rc::clone(books);
     match config.join_method {
-        JoinMethod::State => events.map_with_state(request_states(rules, books)).into_mapped(),
-        JoinMethod::Window => events.process(Holding { join: WindowJoin::new(rules), rules, books }),
+        JoinMethod::State => events.map_with_state(request_states(flow, rules, outlets)).into_mapped(),
+        JoinMethod::Window => events.process(Holding::new(flow, WindowJoin::new(rules), rules, outlets)),
         JoinMethod::BatchToWindow => {
-            events.process(Holding { join: BatchToWindow::new(rules), rules, books })
+            events.process(Holding::new(flow, BatchToWindow::new(rules), rules, outlets))
         }
     }
 }
@@ -40,11 +47,11 @@ fn settle(account: &mut Account, arrival: Arrival) {
         Arrival::Capped => &mut account.capped,
     };
     *refused += 1;
-    account.waiting -= 1;
+    account.end_waiting();
 }
 
 fn expire(account: &mut Account, rules: &JoinRules, event: &Event) {
-    account.waiting -= 1;
+    account.end_waiting();
     account.expired += 1;
     account.organic += u64::from(rules.kind == JoinKind::Left && event.kind == Kind::Play);
 }
@@ -55,41 +62,161 @@ fn is_late(
     event: &Event,
     rules: &JoinRules,
     watermark: EventTime,
-    books: &Books,
+    books: &mut Books,
     emit: &mut Emit<'_, Joined>,
 ) -> bool {
     if !rules.is_late(event.time, watermark) {
         return false;
     }
-    books.borrow_mut().account(event.partition).add_late(watermark.0.saturating_sub(event.time.0));
+    books.ledger.account(event.partition).add_late(watermark.0.saturating_sub(event.time.0));
     emit.emit(Joined::Late(*event));
     true
 }
 
 /// One compact state per request: the talk's `mapWithState`.
-fn request_states(rules: JoinRules, books: Books) -> StateSpec<RequestId, Event, RequestState, Joined> {
-    let dictionary = Rc::new(RefCell::new(JoinDictionary::default()));
+fn request_states(
+    flow: &Flow<'_>,
+    rules: JoinRules,
+    outlets: &Outlets,
+) -> StateSpec<RequestId, Event, RequestState, Joined> {
+    let mut dictionary = JoinDictionary::default();
+    let mut restored = KeyedState::default();
+    if let Some(checkpoint) = &outlets.restored {
+        match restore_requests(checkpoint, flow, &rules, &mut dictionary) {
+            Ok(states) => restored = states,
+            Err(error) => flow.stop().fail(error),
+        }
+    }
+    // Step, timeout and checkpoint share what this worker has, one at a time.
+    let books = Rc::new(RefCell::new(outlets.books()));
+    let dictionary = Rc::new(RefCell::new(dictionary));
     let (books_then, dictionary_then) = (Rc::clone(&books), Rc::clone(&dictionary));
-    StateSpec::emitting(move |_: &RequestId, event: Event, state, emit: &mut Emit<'_, Joined>| {
-        if is_late(&event, &rules, state.watermark(), &books, emit) {
+    let (books_saved, dictionary_saved) = (Rc::clone(&books), Rc::clone(&dictionary));
+    let books_shown = Rc::clone(&books);
+    let spec = StateSpec::emitting(move |_: &RequestId, event: Event, state, emit: &mut Emit<'_, Joined>| {
+        let mut books = books.borrow_mut();
+        if is_late(&event, &rules, state.watermark(), &mut books, emit) {
             return;
         }
-        let mut books = books.borrow_mut();
-        books.account(event.partition).waiting += 1;
+        let ledger = &mut books.ledger;
+        ledger.account(event.partition).begin_waiting();
         let request: &mut RequestState = state.get_or_default();
         let arrival = request.step(&event, &rules, &mut dictionary.borrow_mut(), &mut |counted| {
-            books.account(counted.partition).waiting -= 1;
+            ledger.account(counted.partition).end_waiting();
             emit.emit_at(counted.time, Joined::Counted(counted));
         });
-        settle(books.account(event.partition), arrival);
+        settle(ledger.account(event.partition), arrival);
     })
     .timeout(rules.retention_ms())
     .on_timeout(move |&request, state, _| {
         let mut books = books_then.borrow_mut();
         state.expire(request, &mut dictionary_then.borrow_mut(), &mut |event| {
-            expire(books.account(event.partition), &rules, &event);
+            expire(books.ledger.account(event.partition), &rules, &event);
         });
     })
+    .on_end_batch(move || books_shown.borrow().publish())
+    .restored(restored);
+    if outlets.checkpoints.is_none() {
+        return spec;
+    }
+    let (outlets, worker) = (outlets.clone(), flow.worker());
+    let mut saver = JoinSaver::default();
+    spec.on_checkpoint(move |number, states| {
+        let sections = save_requests(number, states, &dictionary_saved.borrow(), &mut saver);
+        let ledger = books_saved.borrow().ledger.clone();
+        outlets.submit(number, worker, Stage::Join, sections, ledger, Fragment::Nothing);
+    })
+}
+
+/// Writes the states that changed since the checkpoint before, and this one's part of all.
+///
+/// An entry: request u64, deadline i64, length u32, state.
+fn save_requests(
+    number: u64,
+    states: &mut KeyedState<RequestId, RequestState>,
+    dictionary: &JoinDictionary,
+    saver: &mut JoinSaver,
+) -> Sections {
+    let mut shards = shard_buffers();
+    saver.clear();
+    let mut save = |request: &RequestId, state: &mut RequestState, deadline: Option<EventTime>| {
+        let out = &mut shards[shard(request) as usize];
+        out.extend_from_slice(&request.0.to_le_bytes());
+        out.extend_from_slice(&deadline.unwrap_or(EventTime::MAX).0.to_le_bytes());
+        let length_at = out.len();
+        out.extend_from_slice(&[0; 4]);
+        state.save(dictionary, saver, out);
+        let length = (out.len() - length_at - 4) as u32;
+        out[length_at..length_at + 4].copy_from_slice(&length.to_le_bytes());
+    };
+    states.drain_touched(Tracking::Checkpoint, &mut save);
+    for part in (0..states.parts()).filter(|&part| Coordinator::takes_part(number, part)) {
+        states.part(part, &mut save);
+    }
+    let mut sections = Sections::default();
+    sections.put_shards(SectionKind::Requests, shards);
+    *sections.section(SectionKind::JoinNames, 0) = saver.names();
+    sections
+}
+
+/// A request, its deadline, and its state's bytes.
+type Entry<'a> = (RequestId, EventTime, &'a [u8]);
+
+/// The next entry of a section.
+fn next_entry<'a>(segment: &Segment, bytes: &mut &'a [u8]) -> Result<Option<Entry<'a>>, CheckpointError> {
+    if bytes.is_empty() {
+        return Ok(None);
+    }
+    let entry = || {
+        let (request, rest) = bytes.split_first_chunk()?;
+        let (deadline, rest) = rest.split_first_chunk()?;
+        let (length, rest) = rest.split_first_chunk()?;
+        let (state, rest) = rest.split_at_checked(u32::from_le_bytes(*length) as usize)?;
+        let request = RequestId(u64::from_le_bytes(*request));
+        Some((request, EventTime(i64::from_le_bytes(*deadline)), state, rest))
+    };
+    let (request, deadline, state, rest) =
+        entry().ok_or_else(|| segment.damaged("a request's state breaks off"))?;
+    *bytes = rest;
+    Ok(Some((request, deadline, state)))
+}
+
+/// This worker's requests as the checkpoint has them.
+fn restore_requests(
+    restored: &Restored,
+    flow: &Flow<'_>,
+    rules: &JoinRules,
+    dictionary: &mut JoinDictionary,
+) -> Result<KeyedState<RequestId, RequestState>, CheckpointError> {
+    let mut states: KeyedState<RequestId, RequestState> = KeyedState::default();
+    let names = |segment: &Segment| {
+        JoinNames::read(segment.section(SectionKind::JoinNames, 0))
+            .map_err(|error| segment.damaged(error.to_string()))
+    };
+    let names: std::collections::BTreeMap<&str, JoinNames> = restored
+        .segments
+        .iter()
+        .map(|s| Ok((s.name(), names(s)?)))
+        .collect::<Result<_, CheckpointError>>()?;
+    for_own_shards(flow, |shard| {
+        for (segment, mut bytes) in restored.sections(SectionKind::Requests, shard) {
+            while let Some((request, deadline, mut state)) = next_entry(segment, &mut bytes)? {
+                // The newest comes first.
+                if states.get(&request).is_none() {
+                    let state =
+                        RequestState::load(request, &mut state, &names[segment.name()], rules, dictionary)
+                            .map_err(|error| segment.damaged(error.to_string()))?;
+                    states.restore(&request, Some(deadline), state);
+                }
+            }
+        }
+        Ok(())
+    })?;
+    // What had ended by then is in older segments still; it was accounted for.
+    states.expire(restored.manifest.watermark, &mut |&request, state| {
+        state.expire(request, dictionary, &mut |_| {});
+    });
+    Ok(states)
 }
 
 /// A join that holds its requests itself.
@@ -97,6 +224,30 @@ struct Holding<J> {
     join: J,
     rules: JoinRules,
     books: Books,
+    outlets: Outlets,
+    worker: usize,
+}
+
+impl<J: HoldingJoin> Holding<J> {
+    fn new(flow: &Flow<'_>, mut join: J, rules: JoinRules, outlets: &Outlets) -> Self {
+        if let Some(restored) = &outlets.restored
+            && let Err(error) = Self::restore(&mut join, restored, flow)
+        {
+            flow.stop().fail(error);
+        }
+        Self { join, rules, books: outlets.books(), outlets: outlets.clone(), worker: flow.worker() }
+    }
+
+    fn restore(join: &mut J, restored: &Restored, flow: &Flow<'_>) -> Result<(), CheckpointError> {
+        for_own_shards(flow, |shard| {
+            for (segment, mut bytes) in restored.latest_sections(SectionKind::Requests, shard) {
+                while let Some((request, _, state)) = next_entry(segment, &mut bytes)? {
+                    join.load(request, state).map_err(|error| segment.damaged(error.to_string()))?;
+                }
+            }
+            Ok(())
+        })
+    }
 }
 
 impl<J: HoldingJoin + 'static> Process<RequestId, Event> for Holding<J> {
@@ -104,28 +255,45 @@ impl<J: HoldingJoin + 'static> Process<RequestId, Event> for Holding<J> {
     type Out = Joined;
 
     fn record(&mut self, _: &RequestId, event: Event, context: Context, out: &mut Emit<'_, Joined>) {
-        if is_late(&event, &self.rules, context.watermark, &self.books, out) {
+        if is_late(&event, &self.rules, context.watermark, &mut self.books, out) {
             return;
         }
-        let mut books = self.books.borrow_mut();
-        books.account(event.partition).waiting += 1;
+        let ledger = &mut self.books.ledger;
+        ledger.account(event.partition).begin_waiting();
         let arrival = self.join.accept(&event, &mut |counted| {
-            books.account(counted.partition).waiting -= 1;
+            ledger.account(counted.partition).end_waiting();
             out.emit_at(counted.time, Joined::Counted(counted));
         });
-        settle(books.account(event.partition), arrival);
+        settle(ledger.account(event.partition), arrival);
     }
 
     fn end_batch(&mut self, context: Context, out: &mut Emit<'_, Joined>) {
-        let (books, rules) = (&self.books, &self.rules);
+        let (ledger, rules) = (RefCell::new(&mut self.books.ledger), &self.rules);
         self.join.end_batch(
             context.watermark,
             &mut |counted| {
-                books.borrow_mut().account(counted.partition).waiting -= 1;
+                ledger.borrow_mut().account(counted.partition).end_waiting();
                 out.emit_at(counted.time, Joined::Counted(counted));
             },
-            &mut |event, arrival| settle(books.borrow_mut().account(event.partition), arrival),
-            &mut |event| expire(books.borrow_mut().account(event.partition), rules, &event),
+            &mut |event, arrival| settle(ledger.borrow_mut().account(event.partition), arrival),
+            &mut |event| expire(ledger.borrow_mut().account(event.partition), rules, &event),
         );
+        self.books.publish();
+    }
+
+    /// Windows are written whole each time.
+    fn checkpoint(&mut self, number: u64) {
+        let mut shards = shard_buffers();
+        self.join.save(&mut |request, state| {
+            let out = &mut shards[shard(&request) as usize];
+            out.extend_from_slice(&request.0.to_le_bytes());
+            out.extend_from_slice(&EventTime::MAX.0.to_le_bytes());
+            out.extend_from_slice(&(state.len() as u32).to_le_bytes());
+            out.extend_from_slice(state);
+        });
+        let mut sections = Sections::default();
+        sections.put_shards(SectionKind::Requests, shards);
+        let ledger = self.books.ledger.clone();
+        self.outlets.submit(number, self.worker, Stage::Join, sections, ledger, Fragment::Nothing);
     }
 }

@@ -5,7 +5,7 @@ pub mod archive;
 pub mod cap;
 pub mod collect;
 pub mod join;
-pub mod table_writer;
+pub mod outlets;
 
 use serde::{Deserialize, Serialize};
 use uptake_model::Event;

@@ -14,14 +14,14 @@ use std::time::{Duration, Instant};
 use console::{Style, Term, measure_text_width, style, truncate_str};
 use uptake_connectors::TableError;
 use uptake_connectors::table::{SqliteTable, Table};
-use uptake_model::ledger::{Account, Ledger};
+use uptake_model::ledger::Account;
 use uptake_model::{EpochLength, EventTime, TallyRow};
 use uptake_sim::{Audience, titles};
 
 use super::feed::Feed;
 use crate::commands::text::{grouped, percent};
 use crate::config::Config;
-use crate::stages::aggregate::Outlets;
+use crate::stages::outlets::{Accounts, Outlets};
 
 /// How often the picture is drawn.
 const REDRAW: Duration = Duration::from_millis(250);
@@ -38,8 +38,6 @@ const COLUMNS: usize = 3;
 /// Looking into a large table takes its time; the screen takes at most this part of a processor.
 const LOOK_SHARE: u32 = 8;
 
-type Ledgers = Arc<Mutex<Vec<Ledger>>>;
-
 /// What the screen is drawn from.
 pub(super) struct Screen {
     table: SqliteTable,
@@ -49,7 +47,7 @@ pub(super) struct Screen {
     speed: u32,
     /// By video id: the name, and the name with the year.
     names: HashMap<&'static str, (&'static str, String)>,
-    ledgers: Arc<Mutex<Option<Ledgers>>>,
+    ledgers: Arc<Mutex<Option<Accounts>>>,
     term: Term,
     live: bool,
     /// Records read at some times in the last seconds.
@@ -132,7 +130,7 @@ impl Screen {
     pub(super) fn start(mut self) -> (Running, impl Fn(&Outlets)) {
         let ledgers = Arc::clone(&self.ledgers);
         let watch = move |outlets: &Outlets| {
-            *ledgers.lock().unwrap_or_else(PoisonError::into_inner) = Some(Arc::clone(&outlets.ledgers));
+            *ledgers.lock().unwrap_or_else(PoisonError::into_inner) = Some(outlets.accounts.clone());
         };
         let done = Arc::new(AtomicBool::new(false));
         let its = Arc::clone(&done);
@@ -186,11 +184,7 @@ impl Screen {
     /// The books of all workers, as of their last batches.
     fn ledger(&self) -> Account {
         let ledgers = self.ledgers.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut total = Ledger::default();
-        if let Some(ledgers) = &*ledgers {
-            ledgers.lock().unwrap_or_else(PoisonError::into_inner).iter().for_each(|l| total.merge(l));
-        }
-        total.total()
+        ledgers.as_ref().map_or_else(Account::default, |accounts| accounts.ledger().total())
     }
 
     /// The most played of this epoch and of the one before.

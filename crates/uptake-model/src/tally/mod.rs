@@ -4,6 +4,10 @@
 //! written again after a restart. A set is exact up to a configured size and a mergeable sketch
 //! beyond. It does not know how rows are stored.
 
+mod hash;
+mod id_set;
+mod saved;
+
 use std::sync::Arc;
 
 use datasketches::theta::{CompactThetaSketch, ThetaSketch, ThetaSketchBuilder};
@@ -12,6 +16,8 @@ use serde::{Deserialize, Serialize};
 use crate::event::Kind;
 use crate::ids::RequestId;
 use crate::time::Epoch;
+
+pub use id_set::IdSet;
 
 /// When a set stops being exact, and how fine the sketch is that follows.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
@@ -26,57 +32,6 @@ impl Default for TallyLimits {
     /// 262,144 requests exactly (2 MiB), then sketches of 2^14 hashes (128 KiB, ± 0.8 %).
     fn default() -> Self {
         Self { exact_max: 1 << 18, sketch_lg_k: 14 }
-    }
-}
-
-/// A growing set of request ids as a vector: a sorted part without repeats, then what came since.
-///
-/// Sorting only when the unsorted part has grown as long as the sorted one makes adding cheap
-/// (amortised O(log n)) and keeps 8 bytes a member, which a hash set does not.
-#[derive(Clone, Debug, Default)]
-pub struct IdSet {
-    items: Vec<u64>,
-    sorted: usize,
-}
-
-impl IdSet {
-    /// Adds one id.
-    #[inline]
-    pub fn insert(&mut self, id: RequestId) {
-        self.items.push(id.0);
-        if self.items.len() - self.sorted >= self.sorted.max(32) {
-            self.settle();
-        }
-    }
-
-    /// How many different ids there are. Sorts what came since the last call.
-    pub fn len(&mut self) -> usize {
-        self.settle();
-        self.items.len()
-    }
-
-    /// Whether nothing was ever added.
-    pub fn is_empty(&self) -> bool {
-        self.items.is_empty()
-    }
-
-    /// The ids in ascending order, without repeats.
-    pub fn as_sorted(&mut self) -> &[u64] {
-        self.settle();
-        &self.items
-    }
-
-    fn settle(&mut self) {
-        if self.sorted == self.items.len() {
-            return;
-        }
-        self.items[self.sorted..].sort_unstable();
-        if self.sorted > 0 && self.items[self.sorted] <= self.items[self.sorted - 1] {
-            // The stable sort finds the two ascending runs and merges them in linear time.
-            self.items.sort();
-        }
-        self.items.dedup();
-        self.sorted = self.items.len();
     }
 }
 
@@ -104,7 +59,7 @@ impl Side {
         match self {
             Self::Exact(set) => {
                 set.insert(request);
-                if set.items.len() > limits.exact_max && set.len() > limits.exact_max {
+                if set.exceeds(limits.exact_max) {
                     self.promote(limits);
                 }
             }
@@ -116,7 +71,7 @@ impl Side {
     fn promote(&mut self, limits: TallyLimits) {
         if let Self::Exact(set) = self {
             let mut sketch = new_sketch(limits.sketch_lg_k);
-            set.items.iter().for_each(|id| sketch.update(*id));
+            set.as_sorted().iter().for_each(|id| sketch.update(*id));
             *self = Self::Sketch(sketch);
         }
     }
@@ -138,10 +93,7 @@ impl Side {
 
     fn into_set(self) -> RequestSet {
         match self {
-            Self::Exact(mut set) => {
-                set.settle();
-                RequestSet::Exact(set.items)
-            }
+            Self::Exact(set) => RequestSet::Exact(set.into_sorted()),
             Self::Sketch(mut sketch) => {
                 sketch.trim();
                 RequestSet::Sketch(sketch.compact(true).serialize())
@@ -201,6 +153,11 @@ impl Tally {
         let (plays, plays_exact) = self.played.count(limits);
         let (impressions, impressions_exact) = self.shown.count(limits);
         Counts { plays, impressions, exact: plays_exact && impressions_exact }
+    }
+
+    /// Whether nothing was ever added.
+    pub fn is_empty(&self) -> bool {
+        [&self.shown, &self.played].into_iter().all(|side| matches!(side, Side::Exact(set) if set.is_empty()))
     }
 
     /// The two sets in their stored form.
@@ -265,26 +222,11 @@ pub struct TallyRow {
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeSet;
-
     use proptest::prelude::*;
 
     use super::*;
 
     proptest! {
-        #[test]
-        fn an_id_set_is_a_set(ids in prop::collection::vec(0u64..500, 0..2000), look in prop::collection::vec(any::<bool>(), 2000)) {
-            let (mut fast, mut plain) = (IdSet::default(), BTreeSet::new());
-            for (id, look) in ids.iter().zip(look) {
-                fast.insert(RequestId(*id));
-                plain.insert(*id);
-                if look {
-                    prop_assert_eq!(fast.len(), plain.len());
-                }
-            }
-            prop_assert_eq!(fast.as_sorted().to_vec(), plain.into_iter().collect::<Vec<_>>());
-        }
-
         /// Whatever the order and the repeats, and whenever it is looked at: the same bytes.
         #[test]
         fn a_sketch_depends_on_the_set_alone(seed in any::<u64>(), n in 1usize..6000) {

@@ -1,0 +1,351 @@
+//! Several processes as one cluster: finding together by a deadline, and noticing who is gone.
+//!
+//! Each process listens on its own address and calls those before it. A greeting makes sure that
+//! both sides mean the same run of the same program. What follows is timely's own protocol, which
+//! has neither encryption nor authentication: the addresses must be on a private network.
+
+use std::io::{self, Read, Write};
+use std::net::{Shutdown, TcpListener, TcpStream, ToSocketAddrs};
+use std::sync::{Arc, mpsc};
+use std::time::{Duration, Instant};
+
+use timely::communication::allocator::ProcessBuilder;
+use timely::communication::allocator::zero_copy::initialize::{
+    CommsGuard, initialize_networking_from_sockets,
+};
+use timely::communication::allocator::zero_copy::stream::Stream;
+use timely::communication::{AllocatorBuilder, Hooks};
+
+use crate::run::{Error, Failure, Halt};
+
+/// The processes that run one flow together.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Cluster {
+    /// This process's number, from 0.
+    pub process: usize,
+    /// Where each process listens, as `host:port`.
+    pub addresses: Vec<String>,
+    /// What all processes must agree on, such as a hash of version and configuration.
+    pub fingerprint: u64,
+    /// How long to wait for the others at the start.
+    pub start_deadline: Duration,
+    /// How long a batch may take before a peer is taken for lost.
+    pub progress_deadline: Duration,
+}
+
+const MAGIC: [u8; 8] = *b"uptakecl";
+/// Magic, fingerprint, number of processes, workers in each, number of this one.
+const GREETING_BYTES: usize = 8 + 8 + 4 + 4 + 4;
+/// A stranger's connection is dropped if it says nothing for as long.
+const GREETING_TIMEOUT: Duration = Duration::from_secs(2);
+/// Between two attempts to reach a process that does not listen yet.
+const RETRY_EVERY: Duration = Duration::from_millis(100);
+/// How long the last messages may take to leave at the end of a run.
+const FAREWELL: Duration = Duration::from_secs(10);
+
+/// What greets a peer.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+struct Greeting {
+    fingerprint: u64,
+    processes: u32,
+    workers: u32,
+    process: u32,
+}
+
+impl Greeting {
+    fn send(self, socket: &mut TcpStream) -> io::Result<()> {
+        let mut bytes = Vec::with_capacity(GREETING_BYTES);
+        bytes.extend_from_slice(&MAGIC);
+        bytes.extend_from_slice(&self.fingerprint.to_le_bytes());
+        for number in [self.processes, self.workers, self.process] {
+            bytes.extend_from_slice(&number.to_le_bytes());
+        }
+        socket.write_all(&bytes)
+    }
+
+    /// `None`: whoever called is not one of us.
+    fn receive(socket: &mut TcpStream) -> io::Result<Option<Self>> {
+        let (mut magic, mut fingerprint, mut numbers) = ([0; 8], [0; 8], [[0; 4]; 3]);
+        socket.read_exact(&mut magic)?;
+        if magic != MAGIC {
+            return Ok(None);
+        }
+        socket.read_exact(&mut fingerprint)?;
+        for number in &mut numbers {
+            socket.read_exact(number)?;
+        }
+        let [processes, workers, process] = numbers.map(u32::from_le_bytes);
+        Ok(Some(Self { fingerprint: u64::from_le_bytes(fingerprint), processes, workers, process }))
+    }
+}
+
+/// The connections to the other processes.
+pub(crate) struct Network {
+    guard: CommsGuard,
+    sockets: Vec<TcpStream>,
+}
+
+impl Network {
+    /// Lets the last messages leave, or after a failure cuts the connections, so that the others
+    /// notice at once.
+    pub(crate) fn close(self, failed: bool) {
+        if failed {
+            for socket in &self.sockets {
+                // It may be gone already.
+                let _ = socket.shutdown(Shutdown::Both);
+            }
+            // Its threads wait for what will not come, until the process ends.
+            std::mem::forget(self.guard);
+            return;
+        }
+        let (done, wait) = mpsc::channel();
+        std::thread::spawn(move || {
+            drop(self.guard);
+            // Nobody listens any more where this took too long.
+            let _ = done.send(());
+        });
+        let _ = wait.recv_timeout(FAREWELL);
+    }
+}
+
+impl Cluster {
+    fn failed(reason: impl Into<String>) -> Error {
+        Error::Cluster { reason: reason.into() }
+    }
+
+    /// Connects to all others, and gives the parts that the workers are built of.
+    pub(crate) fn connect(
+        &self,
+        workers: usize,
+        failure: &Arc<Failure>,
+        halt: &Halt,
+    ) -> Result<(Vec<AllocatorBuilder>, Network), Error> {
+        let sockets = self.sockets(workers, halt)?;
+        let io = |e: io::Error| Self::failed(format!("cannot use a connection: {e}"));
+        let mut kept = Vec::new();
+        let mut watched = Vec::new();
+        for (process, socket) in sockets.into_iter().enumerate() {
+            let Some(socket) = socket else {
+                watched.push(None);
+                continue;
+            };
+            socket.set_read_timeout(None).map_err(io)?;
+            socket.set_nodelay(true).map_err(io)?;
+            kept.push(socket.try_clone().map_err(io)?);
+            let peer =
+                Peer { process, address: self.addresses[process].clone(), failure: Arc::clone(failure) };
+            watched.push(Some(Watched { socket, peer: Arc::new(peer), tail: [1; FAREWELL_BYTES] }));
+        }
+        let hooks = Hooks::default();
+        let threads = ProcessBuilder::new_typed_vector(workers, hooks.refill.clone(), None);
+        let (builders, guard) =
+            initialize_networking_from_sockets(threads, watched, self.process, workers, hooks).map_err(io)?;
+        let builders = builders.into_iter().map(AllocatorBuilder::Tcp).collect();
+        Ok((builders, Network { guard, sockets: kept }))
+    }
+
+    /// A socket to each other process, by number.
+    fn sockets(&self, workers: usize, halt: &Halt) -> Result<Vec<Option<TcpStream>>, Error> {
+        let greeting = Greeting {
+            fingerprint: self.fingerprint,
+            processes: self.addresses.len() as u32,
+            workers: workers as u32,
+            process: self.process as u32,
+        };
+        let own = self.addresses.get(self.process).ok_or_else(|| {
+            let n = self.addresses.len();
+            Self::failed(format!("this is process {}, but there are only {n} addresses", self.process))
+        })?;
+        let cannot_listen =
+            |e| Self::failed(format!("cannot listen on {own}, the address of process {}: {e}", self.process));
+        let listener = TcpListener::bind(own).map_err(cannot_listen)?;
+        listener.set_nonblocking(true).map_err(cannot_listen)?;
+        let mut sockets: Vec<Option<TcpStream>> = self.addresses.iter().map(|_| None).collect();
+        let deadline = Instant::now() + self.start_deadline;
+        loop {
+            for (process, socket) in sockets.iter_mut().enumerate().take(self.process) {
+                if socket.is_none() {
+                    *socket = self.call(process, greeting)?;
+                }
+            }
+            while let Some((process, socket)) = self.answer(&listener, greeting)? {
+                // One that called again was started again.
+                sockets[process] = Some(socket);
+            }
+            let missing: Vec<usize> =
+                (0..sockets.len()).filter(|&p| p != self.process && sockets[p].is_none()).collect();
+            if missing.is_empty() {
+                return Ok(sockets);
+            }
+            if halt.is_halted() {
+                return Err(Self::failed("it was told to stop while it waited for the others"));
+            }
+            if Instant::now() > deadline {
+                let names: Vec<String> =
+                    missing.iter().map(|&p| format!("{p} ({})", self.addresses[p])).collect();
+                return Err(Self::failed(format!(
+                    "process {} waited {} s for {}; start all processes with the same hosts file",
+                    names.join(", "),
+                    self.start_deadline.as_secs(),
+                    if missing.len() == 1 { "it" } else { "them" },
+                )));
+            }
+            std::thread::sleep(RETRY_EVERY);
+        }
+    }
+
+    /// Calls a process; `None` if it does not listen yet.
+    fn call(&self, process: usize, greeting: Greeting) -> Result<Option<TcpStream>, Error> {
+        let address = &self.addresses[process];
+        let resolved = address.to_socket_addrs().map_err(|e| {
+            Self::failed(format!("the address of process {process}, {address}, means nothing: {e}"))
+        })?;
+        for address in resolved {
+            let Ok(mut socket) = TcpStream::connect_timeout(&address, GREETING_TIMEOUT) else { continue };
+            let greeted = socket
+                .set_read_timeout(Some(GREETING_TIMEOUT))
+                .and_then(|()| greeting.send(&mut socket))
+                .and_then(|()| Greeting::receive(&mut socket));
+            // Without a greeting it may be an old one that is just ending.
+            if let Ok(Some(other)) = greeted {
+                self.check(greeting, other)?;
+                if other.process as usize == process {
+                    return Ok(Some(socket));
+                }
+                return Err(Self::failed(format!(
+                    "{address} should be process {process} but says it is process {}",
+                    other.process
+                )));
+            }
+        }
+        Ok(None)
+    }
+
+    /// Takes the next call that waits, if any of ours does.
+    fn answer(
+        &self,
+        listener: &TcpListener,
+        greeting: Greeting,
+    ) -> Result<Option<(usize, TcpStream)>, Error> {
+        while let Ok((mut socket, _)) = listener.accept() {
+            let greeted = socket
+                .set_nonblocking(false)
+                .and_then(|()| socket.set_read_timeout(Some(GREETING_TIMEOUT)))
+                .and_then(|()| Greeting::receive(&mut socket));
+            // A stranger, or one that went away again.
+            let Ok(Some(other)) = greeted else { continue };
+            // It is told who we are in any case, so that both sides can say what is wrong.
+            if greeting.send(&mut socket).is_err() {
+                continue;
+            }
+            self.check(greeting, other)?;
+            let process = other.process as usize;
+            if process > self.process && process < self.addresses.len() {
+                return Ok(Some((process, socket)));
+            }
+        }
+        Ok(None)
+    }
+
+    fn check(&self, own: Greeting, other: Greeting) -> Result<(), Error> {
+        let differs = |what: &str| {
+            Err(Self::failed(format!(
+                "process {} has {what} than process {}; start all with the same program and settings",
+                other.process, own.process
+            )))
+        };
+        if other.processes != own.processes {
+            return differs("another number of hosts");
+        }
+        if other.workers != own.workers {
+            return differs("another number of workers");
+        }
+        if other.fingerprint != own.fingerprint {
+            return differs("another version, configuration or checkpoint");
+        }
+        Ok(())
+    }
+}
+
+/// Whom a connection leads to.
+struct Peer {
+    process: usize,
+    address: String,
+    failure: Arc<Failure>,
+}
+
+/// A message head of zeros is timely's farewell: six numbers of 8 bytes.
+const FAREWELL_BYTES: usize = 48;
+
+/// A socket whose end is reported in a line of ours: timely panics in a thread of its own.
+struct Watched {
+    socket: TcpStream,
+    peer: Arc<Peer>,
+    /// The last bytes read.
+    tail: [u8; FAREWELL_BYTES],
+}
+
+impl Watched {
+    /// Says that the peer is gone. The thread has nothing left to do, and returning an error
+    /// would make it panic.
+    fn lost(&self, reason: impl Into<String>) -> ! {
+        self.peer.failure.set(Error::PeerLost {
+            process: self.peer.process,
+            address: self.peer.address.clone(),
+            reason: reason.into(),
+        });
+        loop {
+            std::thread::park();
+        }
+    }
+}
+
+impl Read for Watched {
+    fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
+        loop {
+            match self.socket.read(into) {
+                Ok(0) if self.tail == [0; FAREWELL_BYTES] => return Ok(0),
+                Ok(0) => self.lost("it closed the connection"),
+                Ok(n) => {
+                    let new = n.min(FAREWELL_BYTES);
+                    self.tail.rotate_left(new);
+                    self.tail[FAREWELL_BYTES - new..].copy_from_slice(&into[n - new..n]);
+                    return Ok(n);
+                }
+                Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+                Err(e) => self.lost(e.to_string()),
+            }
+        }
+    }
+}
+
+impl Write for Watched {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        loop {
+            match self.socket.write(bytes) {
+                Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+                Err(e) => self.lost(e.to_string()),
+                written => return written,
+            }
+        }
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.socket.flush().or_else(|e| self.lost(e.to_string()))
+    }
+}
+
+impl Stream for Watched {
+    fn try_clone(&self) -> io::Result<Self> {
+        Ok(Self { socket: self.socket.try_clone()?, peer: Arc::clone(&self.peer), tail: self.tail })
+    }
+
+    fn set_nonblocking(&self, nonblocking: bool) -> io::Result<()> {
+        self.socket.set_nonblocking(nonblocking)
+    }
+
+    fn shutdown(&self, how: Shutdown) -> io::Result<()> {
+        // At the end of a run the other side may have closed first.
+        self.socket.shutdown(how).or(Ok(()))
+    }
+}

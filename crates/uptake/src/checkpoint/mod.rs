@@ -1,0 +1,122 @@
+//! Checkpoints: how far the input was read and all state as it was there, as one unit.
+//!
+//! After a batch that worker 0 names, every stage of every worker hands over its part: the
+//! sources their positions, the joins and the tallies what changed since the checkpoint before
+//! and one part in [`ROUND`] of everything. A thread writes a segment per worker, waits until
+//! table and archive have taken what was sealed before, and puts the manifest, which makes the
+//! checkpoint. Who restarts reads the newest manifest whose objects are whole.
+
+mod coordinator;
+mod manifest;
+mod restore;
+mod segment;
+mod store;
+
+use uptake_connectors::ObjectsError;
+use uptake_flow::{Flow, SHARDS};
+
+pub use coordinator::{CheckpointThread, Coordinator, Fragment, Part, Plan, Stage, Tickets};
+pub use manifest::{InputPosition, Manifest, PartitionPosition, SegmentInfo};
+pub use restore::Restored;
+pub use segment::{SectionKind, Sections, Segment};
+pub use store::{Newest, Number, Store};
+
+/// In how many checkpoints every state is written at least once, changed or not: what is older
+/// than so many checkpoints is never needed.
+pub const ROUND: usize = 16;
+
+/// What came of a look at the work that a thread of its own does.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Pump {
+    /// Nothing is to be done.
+    Nothing,
+    /// Something is to be done, when others are ready or some time has passed.
+    Later,
+    /// Something was done.
+    Worked,
+}
+
+/// An empty buffer for each virtual shard.
+pub fn shard_buffers() -> Vec<Vec<u8>> {
+    (0..SHARDS).map(|_| Vec::new()).collect()
+}
+
+/// Calls `each` with every virtual shard whose keys come to this worker.
+///
+/// # Errors
+/// The first error of `each`.
+pub fn for_own_shards(
+    flow: &Flow<'_>,
+    mut each: impl FnMut(u32) -> Result<(), CheckpointError>,
+) -> Result<(), CheckpointError> {
+    (0..SHARDS).filter(|&shard| flow.has_shard(shard)).try_for_each(|shard| each(shard as u32))
+}
+
+/// Why a checkpoint cannot be written or read.
+#[derive(Debug, thiserror::Error)]
+pub enum CheckpointError {
+    /// Its bytes are not what was written.
+    #[error("{name} cannot be used: {what}")]
+    Damaged {
+        /// The object.
+        name: String,
+        /// What is wrong.
+        what: String,
+    },
+    /// An object that a manifest names is gone.
+    #[error("{name} is missing")]
+    Missing {
+        /// The object.
+        name: String,
+    },
+    /// There are checkpoints, and none can be read.
+    #[error(
+        "none of the {tried} checkpoints of cluster {cluster} can be read ({last}); put back what \
+         is missing, or delete them to begin with the start of the log"
+    )]
+    NoneReadable {
+        /// The cluster.
+        cluster: String,
+        /// How many there are.
+        tried: usize,
+        /// What is wrong with the oldest of them.
+        last: String,
+    },
+    /// Somebody else goes on from the checkpoints.
+    #[error(
+        "another process has taken over the checkpoints of cluster {cluster}; only one may run. \
+         For a second cluster beside it give it a name of its own with --cluster"
+    )]
+    TakenOver {
+        /// The cluster.
+        cluster: String,
+    },
+    /// It holds state of another meaning.
+    #[error(
+        "the checkpoint was written with another configuration ({stored}); this run has {asked}. \
+         Use the same configuration, or another --data directory"
+    )]
+    OtherMeaning {
+        /// What the checkpoint says.
+        stored: String,
+        /// What the configuration says.
+        asked: String,
+    },
+    /// It was taken of another kind of input.
+    #[error("the checkpoint was taken while reading {stored}, this run reads {asked}")]
+    OtherInput {
+        /// What was read then.
+        stored: &'static str,
+        /// What is to be read.
+        asked: &'static str,
+    },
+    /// The object store.
+    #[error(transparent)]
+    Objects(#[from] ObjectsError),
+}
+
+impl CheckpointError {
+    pub(crate) fn damaged(name: &str, what: impl Into<String>) -> Self {
+        Self::Damaged { name: name.to_owned(), what: what.into() }
+    }
+}

@@ -1,0 +1,245 @@
+//! A segment: what one worker adds to a checkpoint, as one object.
+//!
+//! ```text
+//! "uptkckpt" | version u32 | 0 u32
+//! sections, one behind the other
+//! index: count u32, then per section: kind u8 | shard u16 | offset u64 | length u64 | crc32c u32
+//! index offset u64 | index length u64 | crc32c of index and both numbers u32 | "uptkckpt"
+//! ```
+//!
+//! All numbers are little-endian. A section belongs to one virtual shard, so that a process with
+//! other workers reads just what is its own. Every byte that is used is under a checksum.
+
+use std::collections::BTreeMap;
+
+use super::CheckpointError;
+
+const MAGIC: [u8; 8] = *b"uptkckpt";
+/// The version that is written.
+pub(super) const VERSION: u32 = 1;
+const HEADER_BYTES: usize = 16;
+const ENTRY_BYTES: usize = 1 + 2 + 8 + 8 + 4;
+const TRAILER_BYTES: usize = 8 + 8 + 4 + 8;
+
+/// What a section holds.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+#[repr(u8)]
+pub enum SectionKind {
+    /// The videos and contexts that the request states of this segment refer to.
+    JoinNames = 1,
+    /// Request states: for each its request id, its deadline, and its events.
+    Requests = 2,
+    /// Counting events by member and epoch.
+    Members = 3,
+    /// The names of videos.
+    Names = 4,
+    /// Tallies: for each its key and its sets.
+    Tallies = 5,
+    /// Events counted since the checkpoint before.
+    Counted = 6,
+    /// The values of dimensions, which every worker needs.
+    Dimensions = 7,
+}
+
+impl SectionKind {
+    const ALL: [Self; 7] = [
+        Self::JoinNames,
+        Self::Requests,
+        Self::Members,
+        Self::Names,
+        Self::Tallies,
+        Self::Counted,
+        Self::Dimensions,
+    ];
+
+    fn of(byte: u8) -> Option<Self> {
+        Self::ALL.into_iter().find(|kind| *kind as u8 == byte)
+    }
+}
+
+/// The sections of a segment, by kind and shard; what is about all shards stands under shard 0.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Sections(BTreeMap<(SectionKind, u16), Vec<u8>>);
+
+impl Sections {
+    /// The bytes of a section, to be added to.
+    pub fn section(&mut self, kind: SectionKind, shard: u32) -> &mut Vec<u8> {
+        self.0.entry((kind, shard as u16)).or_default()
+    }
+
+    /// Takes the bytes of all shards of a kind, gathered in the order of the shards.
+    pub fn put_shards(&mut self, kind: SectionKind, shards: Vec<Vec<u8>>) {
+        for (shard, bytes) in (0..).zip(shards).filter(|(_, bytes)| !bytes.is_empty()) {
+            self.0.insert((kind, shard), bytes);
+        }
+    }
+
+    /// Takes the sections of another stage.
+    pub fn absorb(&mut self, other: Self) {
+        for (key, bytes) in other.0 {
+            self.0.entry(key).or_default().extend_from_slice(&bytes);
+        }
+    }
+
+    /// How many bytes there are in all.
+    pub fn bytes(&self) -> usize {
+        self.0.values().map(Vec::len).sum()
+    }
+
+    /// The segment's bytes.
+    pub fn encode(&self) -> Vec<u8> {
+        let mut out = Vec::with_capacity(self.bytes() + self.0.len() * ENTRY_BYTES + 64);
+        out.extend_from_slice(&MAGIC);
+        out.extend_from_slice(&VERSION.to_le_bytes());
+        out.extend_from_slice(&0u32.to_le_bytes());
+        let mut index = Vec::with_capacity(4 + self.0.len() * ENTRY_BYTES);
+        let used = self.0.iter().filter(|(_, bytes)| !bytes.is_empty());
+        index.extend_from_slice(&(used.clone().count() as u32).to_le_bytes());
+        for ((kind, shard), bytes) in used {
+            index.push(*kind as u8);
+            index.extend_from_slice(&shard.to_le_bytes());
+            index.extend_from_slice(&(out.len() as u64).to_le_bytes());
+            index.extend_from_slice(&(bytes.len() as u64).to_le_bytes());
+            index.extend_from_slice(&crc32c::crc32c(bytes).to_le_bytes());
+            out.extend_from_slice(bytes);
+        }
+        let (offset, length) = (out.len() as u64, index.len() as u64);
+        index.extend_from_slice(&offset.to_le_bytes());
+        index.extend_from_slice(&length.to_le_bytes());
+        let crc = crc32c::crc32c(&index);
+        out.extend_from_slice(&index);
+        out.extend_from_slice(&crc.to_le_bytes());
+        out.extend_from_slice(&MAGIC);
+        out
+    }
+}
+
+/// A segment as it was read.
+#[derive(Debug)]
+pub struct Segment {
+    name: String,
+    bytes: Vec<u8>,
+    index: BTreeMap<(SectionKind, u16), (usize, usize)>,
+}
+
+impl Segment {
+    /// Reads a segment and checks all of it.
+    ///
+    /// # Errors
+    /// It is damaged, or of a version that this program does not know.
+    pub fn decode(name: &str, bytes: Vec<u8>) -> Result<Self, CheckpointError> {
+        let index = read_index(&bytes).map_err(|what| CheckpointError::damaged(name, what))?;
+        Ok(Self { name: name.to_owned(), bytes, index })
+    }
+
+    /// The segment's name.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// The bytes of a section; empty where there is none.
+    pub fn section(&self, kind: SectionKind, shard: u32) -> &[u8] {
+        let place = self.index.get(&(kind, shard as u16));
+        place.map_or(&[], |&(start, end)| &self.bytes[start..end])
+    }
+
+    /// An error about this segment.
+    pub fn damaged(&self, what: impl Into<String>) -> CheckpointError {
+        CheckpointError::damaged(&self.name, what)
+    }
+}
+
+type Index = BTreeMap<(SectionKind, u16), (usize, usize)>;
+
+fn read_index(bytes: &[u8]) -> Result<Index, String> {
+    let head = bytes.get(..HEADER_BYTES).ok_or("it is shorter than a header")?;
+    if head[..8] != MAGIC {
+        return Err("it is no segment of a checkpoint".to_owned());
+    }
+    let version = u32_at(bytes, 8).unwrap_or(0);
+    if version != VERSION {
+        return Err(format!("it has format {version}, this program reads {VERSION}"));
+    }
+    let torn = "it breaks off before its end";
+    let trailer = bytes.len().checked_sub(TRAILER_BYTES).filter(|&at| at >= HEADER_BYTES).ok_or(torn)?;
+    if bytes[bytes.len() - 8..] != MAGIC {
+        return Err(torn.to_owned());
+    }
+    let place = |at| u64_at(bytes, at).and_then(|n| usize::try_from(n).ok());
+    let (offset, length) = place(trailer).zip(place(trailer + 8)).ok_or(torn)?;
+    let whole = bytes.get(offset..trailer + 16).filter(|_| offset.checked_add(length) == Some(trailer));
+    let whole = whole.ok_or("its index lies elsewhere than it says")?;
+    if u32_at(bytes, trailer + 16) != Some(crc32c::crc32c(whole)) {
+        return Err("the checksum of its index does not fit".to_owned());
+    }
+    let count = u32_at(bytes, offset).unwrap_or(0) as usize;
+    if length != 4 + count * ENTRY_BYTES {
+        return Err("its index has another length than it says".to_owned());
+    }
+    let mut index = Index::new();
+    for n in 0..count {
+        let at = offset + 4 + n * ENTRY_BYTES;
+        // A section that a later program added says something that this one does not need.
+        let Some(kind) = SectionKind::of(bytes[at]) else { continue };
+        let shard = u16::from_le_bytes([bytes[at + 1], bytes[at + 2]]);
+        let (start, len) = place(at + 3).zip(place(at + 11)).ok_or(torn)?;
+        let section = start.checked_add(len).and_then(|end| bytes.get(start..end));
+        let section = section.ok_or("a section lies outside of it")?;
+        if u32_at(bytes, at + 19) != Some(crc32c::crc32c(section)) {
+            return Err(format!("the checksum of section {kind:?} of shard {shard} does not fit"));
+        }
+        index.insert((kind, shard), (start, start + len));
+    }
+    Ok(index)
+}
+
+fn u32_at(bytes: &[u8], at: usize) -> Option<u32> {
+    bytes.get(at..at + 4)?.try_into().ok().map(u32::from_le_bytes)
+}
+
+fn u64_at(bytes: &[u8], at: usize) -> Option<u64> {
+    bytes.get(at..at + 8)?.try_into().ok().map(u64::from_le_bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn sections(of: &[(u8, u32, Vec<u8>)]) -> Sections {
+        let mut sections = Sections::default();
+        for (kind, shard, bytes) in of {
+            let kind = SectionKind::ALL[*kind as usize % SectionKind::ALL.len()];
+            sections.section(kind, *shard).extend_from_slice(bytes);
+        }
+        sections
+    }
+
+    proptest! {
+        #[test]
+        fn what_was_written_is_read_and_any_changed_byte_is_noticed(
+            of in prop::collection::vec((0u8..6, 0u32..256, prop::collection::vec(any::<u8>(), 1..60)), 0..12),
+            place in any::<prop::sample::Index>(), flip in 1u8..,
+            cut in any::<prop::sample::Index>(),
+        ) {
+            let written = sections(&of);
+            let bytes = written.encode();
+            let read = Segment::decode("s", bytes.clone()).unwrap();
+            for kind in SectionKind::ALL {
+                for shard in 0..256 {
+                    let expected = written.0.get(&(kind, shard as u16)).map_or(&[][..], Vec::as_slice);
+                    prop_assert_eq!(read.section(kind, shard), expected);
+                }
+            }
+            let mut torn = bytes.clone();
+            torn.truncate(cut.index(bytes.len()));
+            prop_assert!(Segment::decode("s", torn).is_err());
+            let mut changed = bytes.clone();
+            let at = place.index(bytes.len());
+            changed[at] ^= flip;
+            // The four reserved bytes say nothing.
+            prop_assert_eq!(Segment::decode("s", changed).is_err(), !(12..16).contains(&at));
+        }
+    }
+}

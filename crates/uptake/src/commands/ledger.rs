@@ -1,0 +1,206 @@
+//! `uptake ledger`: what became of every record that was read, as of the last checkpoint.
+
+use std::io::Write;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use clap::Args;
+use uptake_connectors::{Backend, objects};
+use uptake_model::Reason;
+use uptake_model::ledger::{Account, LATE_AGE_HOURS};
+
+use super::text::grouped;
+use super::{CommandError, Configured};
+use crate::checkpoint::{InputPosition, Manifest, Number, Store};
+use crate::config::Config;
+
+/// Print what became of every record that was read, as of the last checkpoint
+#[derive(Args, Debug)]
+pub(super) struct LedgerOf {
+    /// Where the checkpoints are
+    #[arg(long, value_name = "DIR")]
+    data: PathBuf,
+    /// The cluster whose books to print
+    #[arg(long, value_name = "NAME", default_value = super::run::CLUSTER)]
+    cluster: String,
+    /// Each partition of the input by itself
+    #[arg(long)]
+    partitions: bool,
+    /// Print JSON, for a script
+    #[arg(long)]
+    json: bool,
+    #[command(flatten)]
+    configured: Configured,
+}
+
+impl LedgerOf {
+    pub(super) fn run(self) -> Result<(), CommandError> {
+        let config = self.configured.load()?;
+        if !self.data.is_dir() {
+            return Err(CommandError::Usage(format!("{}: there is no such directory", self.data.display())));
+        }
+        let objects =
+            objects::open(&Backend::File(self.data.clone())).map_err(crate::data_dir::DataDirError::from)?;
+        let store = Store::new(Arc::from(objects), self.cluster.clone());
+        let newest = store.newest()?;
+        newest.refused.iter().for_each(|line| crate::outputs::notice(line));
+        let Some((manifest, _)) = newest.checkpoint else {
+            return Err(CommandError::Other(
+                format!(
+                    "{} has no checkpoint of cluster {}: nothing was run there yet (`uptake run`)",
+                    self.data.display(),
+                    self.cluster
+                )
+                .into(),
+            ));
+        };
+        let mut out = std::io::stdout().lock();
+        if self.json {
+            writeln!(out, "{}", self.as_json(&manifest, &config))?;
+        } else {
+            self.as_text(&mut out, &manifest, &config)?;
+        }
+        if manifest.ledger.balances() {
+            return Ok(());
+        }
+        Err(CommandError::Other(
+            "the ledger does not balance: this is a defect of uptake, please report it".into(),
+        ))
+    }
+
+    fn as_json(&self, manifest: &Manifest, config: &Config) -> serde_json::Value {
+        let mut printed = json(&manifest.ledger.total(), config);
+        printed["balances"] = manifest.ledger.balances().into();
+        printed["checkpoint"] = Number(manifest.number).to_string().into();
+        printed["created_ms"] = manifest.created_ms.into();
+        printed["watermark_ms"] = manifest.watermark.0.into();
+        if let (true, InputPosition::Log(partitions)) = (self.partitions, &manifest.input) {
+            let accounts = manifest.ledger.accounts();
+            let list = partitions.iter().enumerate().map(|(number, position)| {
+                let mut one = json(accounts.get(number).unwrap_or(&Account::default()), config);
+                one["topic"] = position.topic.as_str().into();
+                one["partition"] = position.partition.into();
+                one["offset"] = position.offset.into();
+                one
+            });
+            printed["partitions"] = list.collect::<Vec<_>>().into();
+        }
+        printed
+    }
+
+    fn as_text(&self, out: &mut impl Write, manifest: &Manifest, config: &Config) -> std::io::Result<()> {
+        let at =
+            jiff::Timestamp::from_millisecond(manifest.created_ms).map_or(String::new(), |t| t.to_string());
+        writeln!(out, "cluster {}, checkpoint {} of {at}\n", self.cluster, Number(manifest.number))?;
+        if let (true, InputPosition::Log(partitions)) = (self.partitions, &manifest.input) {
+            for (number, position) in partitions.iter().enumerate() {
+                let account = manifest.ledger.accounts().get(number).cloned().unwrap_or_default();
+                writeln!(
+                    out,
+                    "{}/{} up to offset {}",
+                    position.topic,
+                    position.partition,
+                    grouped(position.offset)
+                )?;
+                writeln!(out, "{}", text(&account, config))?;
+            }
+        }
+        write!(out, "{}", text(&manifest.ledger.total(), config))
+    }
+}
+
+/// The ledger for people.
+pub(super) fn text(total: &Account, config: &Config) -> String {
+    let mut rows: Vec<(String, u64, String)> = vec![
+        ("read".into(), total.read, "records".into()),
+        ("  counted".into(), total.counted, "joined, and in the tallies".into()),
+        ("  waiting".into(), total.waiting, "for the other half of their request".into()),
+        ("  expired".into(), total.expired, expired_note(total)),
+        ("  filtered".into(), total.filtered_sum(), String::new()),
+    ];
+    for (rule, &n) in total.filtered.iter().enumerate().filter(|(_, n)| **n > 0) {
+        rows.push((String::new(), n, format!("by {}", config.filters.text(rule))));
+    }
+    rows.push((
+        "  dead".into(),
+        total.dead_sum(),
+        "could not be used; kept in the log's topic dead-letters".into(),
+    ));
+    for (reason, &n) in Reason::ALL.iter().zip(&total.dead).filter(|(_, n)| **n > 0) {
+        rows.push((String::new(), n, reason.to_string()));
+    }
+    rows.push(("  duplicate".into(), total.duplicate, "delivered again".into()));
+    rows.push(("  late".into(), total.late, "too late to be joined; kept in the log's topic late".into()));
+    rows.push(("  capped".into(), total.capped, "over the cap of their request or member".into()));
+    if total.gap > 0 {
+        rows.push(("  gap".into(), total.gap, "dropped by the log before they were read".into()));
+    }
+    let width = rows.iter().map(|(_, n, _)| grouped(*n).len()).max().unwrap_or(0);
+    let mut text = String::new();
+    for (name, n, note) in rows {
+        let n = grouped(n);
+        // A part of a number stands behind it, indented.
+        let line = if name.is_empty() {
+            format!("{:12} {:>width$}    {n} {note}", "", "")
+        } else {
+            format!("{name:12} {n:>width$}  {note}")
+        };
+        text.push_str(line.trim_end());
+        text.push('\n');
+    }
+    let balance = if total.balances() { "every record is accounted for" } else { "DOES NOT BALANCE" };
+    text.push_str(&format!("{balance}\n"));
+    text
+}
+
+fn expired_note(total: &Account) -> String {
+    match total.organic {
+        0 => "their request never brought its other half".to_owned(),
+        n => format!("their request never brought its other half; {} organic plays", grouped(n)),
+    }
+}
+
+/// The ledger for scripts.
+pub(super) fn json(total: &Account, config: &Config) -> serde_json::Value {
+    let filtered: serde_json::Map<_, _> = (total.filtered.iter().enumerate())
+        .map(|(rule, n)| (config.filters.text(rule).to_owned(), serde_json::json!(n)))
+        .collect();
+    let dead: serde_json::Map<_, _> = Reason::ALL
+        .iter()
+        .zip(&total.dead)
+        .filter(|(_, n)| **n > 0)
+        .map(|(r, n)| (r.to_string(), serde_json::json!(n)))
+        .collect();
+    let mut from = 0;
+    let ages = LATE_AGE_HOURS.iter().map(|&to| {
+        let name = format!("{from}-{to}h");
+        from = to;
+        name
+    });
+    let ages: Vec<String> = ages.collect();
+    let last = format!("{}h-", LATE_AGE_HOURS[LATE_AGE_HOURS.len() - 1]);
+    let late: serde_json::Map<_, _> = ages
+        .into_iter()
+        .chain([last])
+        .zip(&total.late_by_age)
+        .map(|(age, n)| (age, serde_json::json!(n)))
+        .collect();
+    serde_json::json!({
+        "read": total.read,
+        "counted": total.counted,
+        "waiting": total.waiting,
+        "expired": total.expired,
+        "organic": total.organic,
+        "filtered": total.filtered_sum(),
+        "filtered_by_rule": filtered,
+        "dead": total.dead_sum(),
+        "dead_by_reason": dead,
+        "duplicate": total.duplicate,
+        "late": total.late,
+        "late_by_age": late,
+        "capped": total.capped,
+        "gap": total.gap,
+        "blank": total.blank,
+        "balances": total.balances(),
+    })
+}

@@ -1,0 +1,183 @@
+//! `uptake run`: the log in as it grows, tallies out, until told to stop.
+
+use std::io::Read;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use clap::Args;
+use uptake_flow::{Cluster, Halt};
+
+use super::replay::workers_or_all;
+use super::supervise::{SUPERVISED, supervise};
+use super::text::grouped;
+use super::{CommandError, Configured};
+use crate::checkpoint::{InputPosition, Restored, Store};
+use crate::config::Config;
+use crate::data_dir::{self, DataDir};
+use crate::engine::{self, Checkpointing, Setup, log_positions, state_meaning};
+use crate::outputs::notice;
+use crate::stages::collect::{Input, LogInput};
+
+/// The name of a cluster that was given none.
+pub(super) const CLUSTER: &str = "main";
+
+/// Read the log as it grows, join, count, and write table and archive, until told to stop
+#[derive(Args, Debug)]
+pub(super) struct Run {
+    /// Where the log, the table, the archive and the checkpoints are
+    #[arg(long, value_name = "DIR")]
+    data: PathBuf,
+    /// Worker threads of each process [default: one per processor]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=256))]
+    workers: Option<u16>,
+    /// The name of this cluster: a second one beside it reads the same log and writes the same table
+    #[arg(long, value_name = "NAME", default_value = CLUSTER, value_parser = cluster_name)]
+    cluster: String,
+    /// Restart after a failure, from the last checkpoint
+    #[arg(long)]
+    supervise: bool,
+    /// A file with a line `host:port` for each process of the cluster; a private network
+    #[arg(long, value_name = "FILE", requires = "process")]
+    hosts: Option<PathBuf>,
+    /// Which line of the hosts file this process is, from 0
+    #[arg(long, value_name = "I", requires = "hosts")]
+    process: Option<usize>,
+    /// Stop when everything that is in the log now has been read and written
+    #[arg(long)]
+    until_caught_up: bool,
+    #[command(flatten)]
+    configured: Configured,
+}
+
+/// A cluster's name is part of the names of its checkpoints.
+fn cluster_name(text: &str) -> Result<String, String> {
+    let ok = |b: u8| matches!(b, b'a'..=b'z' | b'0'..=b'9' | b'-' | b'_');
+    if !text.is_empty() && text.len() <= 60 && text.bytes().all(ok) {
+        return Ok(text.to_owned());
+    }
+    Err("a name is of lower-case letters, digits, - and _, at most 60".to_owned())
+}
+
+impl Run {
+    pub(super) fn run(self) -> Result<(), CommandError> {
+        let config = Arc::new(self.configured.load()?);
+        let addresses = self.hosts.as_deref().map(hosts).transpose()?;
+        let process = self.process.unwrap_or(0);
+        if let Some(addresses) = &addresses
+            && process >= addresses.len()
+        {
+            let n = addresses.len();
+            return Err(CommandError::Usage(format!(
+                "--process {process}: the hosts file names {n} processes, 0 to {}",
+                n - 1
+            )));
+        }
+        if self.supervise {
+            return supervise();
+        }
+        let halt = Halt::default();
+        stop_on_signal(&halt)?;
+        let data = DataDir::open(&self.data, &config)?;
+        data.notices.iter().for_each(|line| notice(line));
+        let _lock = data_dir::lock(&self.data, &format!("{}-{process}", self.cluster))?;
+        let store = Store::new(Arc::clone(&data.objects), self.cluster.clone());
+        let (restored, refused) = Restored::newest(&store, &state_meaning(&config))?;
+        refused.iter().for_each(|line| notice(line));
+        let partitions = log_positions(&*data.log, &config.input_topics, restored.as_ref())?;
+        let until = match self.until_caught_up {
+            true => Some(ends(&data, &partitions)?),
+            false => None,
+        };
+        let cluster = addresses.map(|addresses| {
+            let restored = restored.as_ref().map(|r| r.manifest.number);
+            Cluster {
+                process,
+                addresses,
+                fingerprint: fingerprint(&config, restored),
+                start_deadline: config.cluster_start_deadline,
+                progress_deadline: config.cluster_progress_deadline,
+            }
+        });
+        let topics = config.input_topics.join(", ");
+        notice(&format!("reading {topics}: {} partitions; SIGTERM or Ctrl-C stops", partitions.len()));
+        let finished = engine::run(
+            Setup {
+                workers: workers_or_all(self.workers),
+                input: Input::Log(Arc::new(LogInput { partitions: partitions.clone(), until })),
+                seals_at_end: false,
+                checkpoints: Some(Checkpointing { store, restored, start: InputPosition::Log(partitions) }),
+                halt,
+                cluster,
+                schedule: None,
+                config,
+                data,
+            },
+            None,
+        )?;
+        let total = finished.ledger.total();
+        notice(&format!(
+            "stopped: {} records read, {} counted; going on from here next time",
+            grouped(total.read),
+            grouped(total.counted)
+        ));
+        Ok(())
+    }
+}
+
+/// The offset where each partition ends now.
+fn ends(
+    data: &DataDir,
+    partitions: &[crate::checkpoint::PartitionPosition],
+) -> Result<Vec<u64>, CommandError> {
+    let ends = partitions.iter().map(|p| Ok(data.log.end_offset(&p.topic, p.partition)?));
+    ends.collect()
+}
+
+/// The addresses in a hosts file.
+fn hosts(path: &Path) -> Result<Vec<String>, CommandError> {
+    let text = std::fs::read_to_string(path)
+        .map_err(|error| CommandError::Usage(format!("--hosts {}: {error}", path.display())))?;
+    let lines = text.lines().map(|line| line.split('#').next().unwrap_or("").trim());
+    let addresses: Vec<String> = lines.filter(|line| !line.is_empty()).map(str::to_owned).collect();
+    let wrong: Vec<&String> = addresses
+        .iter()
+        .filter(|a| {
+            a.rsplit_once(':').is_none_or(|(host, port)| host.is_empty() || port.parse::<u16>().is_err())
+        })
+        .collect();
+    if addresses.is_empty() || !wrong.is_empty() {
+        return Err(CommandError::Usage(format!(
+            "--hosts {}: a line `host:port` is needed for each process; wrong: {wrong:?}",
+            path.display()
+        )));
+    }
+    Ok(addresses)
+}
+
+/// What the processes of a cluster must agree on.
+fn fingerprint(config: &Config, restored: Option<u64>) -> u64 {
+    let text = format!("{} {config:?} {restored:?}", env!("CARGO_PKG_VERSION"));
+    uptake_model::RequestId::from_text(text.as_bytes()).0
+}
+
+/// The first signal stops the run in good order, the second one at once. Under a supervisor the
+/// end of the supervisor does the same as a signal.
+fn stop_on_signal(halt: &Halt) -> Result<(), CommandError> {
+    let signalled = halt.clone();
+    let handler = move || {
+        if signalled.is_halted() {
+            std::process::exit(130);
+        }
+        signalled.halt();
+    };
+    ctrlc::set_handler(handler).map_err(|error| CommandError::Other(error.into()))?;
+    if std::env::var_os(SUPERVISED).is_some() {
+        let halt = halt.clone();
+        std::thread::spawn(move || {
+            // Nothing is ever written there: it ends when the supervisor closes it or dies.
+            let _ = std::io::stdin().read(&mut [0]);
+            halt.halt();
+        });
+    }
+    Ok(())
+}

@@ -1,0 +1,214 @@
+//! One run of the pipeline: what it reads, where results go, the checkpoints, and how it ends.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use uptake_connectors::log::Log;
+use uptake_flow::{Cluster, EventTime, Halt, Options, Schedule};
+use uptake_model::ledger::Ledger;
+
+use crate::checkpoint::{
+    CheckpointError, Coordinator, InputPosition, Number, PartitionPosition, Plan, Restored, Store,
+};
+use crate::config::{Config, JoinMethod};
+use crate::data_dir::{DataDir, meaning};
+use crate::outputs::{OutputError, Outputs, notice};
+use crate::pipeline;
+use crate::stages::collect::Input;
+use crate::stages::outlets::{Accounts, Outlets};
+
+/// Everything a run needs.
+pub struct Setup {
+    /// The configuration.
+    pub config: Arc<Config>,
+    /// Worker threads of this process.
+    pub workers: usize,
+    /// Where results go.
+    pub data: DataDir,
+    /// What is read.
+    pub input: Input,
+    /// Whether the end of the input is the end of all: what waits then is over, and every epoch
+    /// is sealed. Otherwise the run can be gone on with.
+    pub seals_at_end: bool,
+    /// Where checkpoints are, if any are taken.
+    pub checkpoints: Option<Checkpointing>,
+    /// Stops the run.
+    pub halt: Halt,
+    /// The processes that run together, if there are several.
+    pub cluster: Option<Cluster>,
+    /// For tests that replay one order of events.
+    pub schedule: Option<Arc<dyn Schedule>>,
+}
+
+/// The checkpoints of a run.
+pub struct Checkpointing {
+    /// Where they are.
+    pub store: Store,
+    /// The one to go on from.
+    pub restored: Option<Restored>,
+    /// Where the input is read from, if there is none.
+    pub start: InputPosition,
+}
+
+/// What a run came to.
+#[derive(Debug)]
+pub struct Finished {
+    /// The books, of this process.
+    pub ledger: Ledger,
+    /// Rows written to the table, repeats included.
+    pub rows: usize,
+}
+
+/// Why a run ended early.
+#[derive(Debug, thiserror::Error)]
+pub enum EngineError {
+    /// It stopped.
+    #[error(transparent)]
+    Run(#[from] uptake_flow::Error),
+    /// Table or archive gave up.
+    #[error(transparent)]
+    Output(#[from] OutputError),
+    /// The checkpoints.
+    #[error(transparent)]
+    Checkpoint(#[from] CheckpointError),
+}
+
+/// What state in a checkpoint means: only the same configuration can go on from it.
+pub fn state_meaning(config: &Config) -> String {
+    let method = match config.join_method {
+        JoinMethod::State => "state",
+        JoinMethod::Window => "window",
+        JoinMethod::BatchToWindow => "batch-to-window",
+    };
+    let any = vec!["*"; config.segments.dimensions().len()];
+    let segments: Vec<_> = config.segments.names(&any).map(|name| format!("[{name}]")).collect();
+    let segments = segments.join("");
+    format!("{} join.method={method} segments={segments}", meaning(config))
+}
+
+/// Where each partition of the input topics is read on: as the checkpoint says, the new ones from
+/// their start. The order is that of the ledger's numbers, which never change.
+///
+/// # Errors
+/// The log refuses, or the checkpoint is of another kind of input.
+pub fn log_positions(
+    log: &dyn Log,
+    topics: &[String],
+    restored: Option<&Restored>,
+) -> Result<Vec<PartitionPosition>, Box<dyn std::error::Error + Send + Sync>> {
+    let mut positions = match restored.map(Restored::input) {
+        None | Some(InputPosition::Beginning) => Vec::new(),
+        Some(InputPosition::Log(positions)) => positions.clone(),
+        Some(InputPosition::Files { .. }) => {
+            return Err(CheckpointError::OtherInput { stored: "files", asked: "the log" }.into());
+        }
+    };
+    let known: BTreeSet<(String, u32)> = positions.iter().map(|p| (p.topic.clone(), p.partition)).collect();
+    for topic in topics {
+        for partition in 0..log.partitions(topic)? {
+            if !known.contains(&(topic.clone(), partition)) {
+                let offset = log.start_offset(topic, partition)?;
+                positions.push(PartitionPosition { topic: topic.clone(), partition, offset });
+            }
+        }
+    }
+    Ok(positions)
+}
+
+/// Runs the pipeline until its input ends or it is halted. `watch` is given the outlets before it
+/// begins.
+///
+/// # Errors
+/// What stopped it. What was written until then stays, and a run from the last checkpoint
+/// converges to the same table.
+pub fn run(setup: Setup, watch: Option<&dyn Fn(&Outlets)>) -> Result<Finished, EngineError> {
+    let Setup { config, workers, data, input, seals_at_end, checkpoints, halt, cluster, schedule } = setup;
+    let outputs = Outputs::new(data.table, data.archive, config.output_retry_for);
+    let process = cluster.as_ref().map_or((0, 1), |cluster| (cluster.process, cluster.addresses.len()));
+    let (coordinator, restored) = match checkpoints {
+        None => (None, None),
+        Some(checkpointing) => {
+            let (coordinator, restored) = coordinate(&config, workers, process, checkpointing, &outputs)?;
+            (Some(coordinator), restored)
+        }
+    };
+    // Of a cluster, process 0 keeps the books of what was before.
+    let before = restored.as_ref().filter(|_| process.0 == 0).map(|r| r.manifest.ledger.clone());
+    let outlets = Outlets {
+        log: data.log,
+        outputs: outputs.clone(),
+        accounts: Accounts::starting_with(before.unwrap_or_default()),
+        checkpoints: coordinator.clone(),
+        restored: restored.clone(),
+        workers,
+    };
+    if let Some(watch) = watch {
+        watch(&outlets);
+    }
+    let options = Options {
+        workers,
+        tick: config.batch_tick,
+        batches_in_flight: config.batches_in_flight,
+        lateness_ms: config.join.lateness_ms,
+        watermark: restored.as_ref().map_or(EventTime::MIN, |r| r.manifest.watermark),
+        seals_at_end,
+        checkpoints: coordinator.clone().map(|c| c as Arc<dyn uptake_flow::Checkpoints>),
+        halt,
+        cluster,
+        schedule,
+    };
+    drop(restored);
+    let threads = outputs.start();
+    let checkpoint_thread = coordinator.as_ref().map(Coordinator::start);
+    let accounts = outlets.accounts.clone();
+    let ran = uptake_flow::run(&options, move |flow| pipeline::build(flow, &config, &input, &outlets));
+    // The last checkpoint needs what table and archive still write, so their threads end after it.
+    let checkpointed = checkpoint_thread.map_or(Ok(()), |thread| thread.finish(ran.is_err()));
+    let written = threads.finish(ran.is_err() || checkpointed.is_err());
+    ran?;
+    checkpointed?;
+    written?;
+    Ok(Finished { ledger: accounts.ledger(), rows: outputs.rows_written() })
+}
+
+type Coordinated = (Arc<Coordinator>, Option<Arc<Restored>>);
+
+fn coordinate(
+    config: &Config,
+    workers: usize,
+    process: (usize, usize),
+    checkpointing: Checkpointing,
+    outputs: &Outputs,
+) -> Result<Coordinated, CheckpointError> {
+    let Checkpointing { store, restored, start } = checkpointing;
+    // Worker 0 numbers the checkpoints; what other processes begin with is never used.
+    let run = if process.0 == 0 { store.begin_run()? } else { 0 };
+    let start = match &restored {
+        Some(restored) => (with_new_partitions(restored.input(), start), restored.manifest.ledger.clone()),
+        None => (start, Ledger::default()),
+    };
+    if let Some(restored) = &restored {
+        let (number, segments) = (Number(restored.manifest.number), restored.segments.len());
+        notice(&format!("going on from checkpoint {number} ({segments} segments)"));
+    }
+    let plan = Plan {
+        process,
+        workers,
+        stages: pipeline::stages(config),
+        interval: config.checkpoint_interval,
+        keep: config.checkpoint_keep,
+        first: Number::first(run),
+        meaning: state_meaning(config),
+        start,
+    };
+    let coordinator = Arc::new(Coordinator::new(plan, store, outputs.clone()));
+    Ok((coordinator, restored.map(Arc::new)))
+}
+
+/// The position of a checkpoint, with the partitions that have come since.
+fn with_new_partitions(restored: &InputPosition, start: InputPosition) -> InputPosition {
+    match (restored, start) {
+        (InputPosition::Log(_), now @ InputPosition::Log(_)) => now,
+        (restored, _) => restored.clone(),
+    }
+}

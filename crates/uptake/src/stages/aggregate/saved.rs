@@ -1,0 +1,202 @@
+//! Tallies in checkpoints: sets of a part of all tallies, and the events counted since the one
+//! before. Sets only grow, so what is read is united, in any order, as often as it is there.
+
+use std::sync::Arc;
+
+use uptake_flow::{Flow, shard};
+use uptake_model::{DimsHash, Epoch, Kind, RequestId, VideoHash};
+
+use super::{Counted, Tallies, TallyKey};
+use crate::checkpoint::{
+    CheckpointError, Coordinator, ROUND, Restored, SectionKind, Sections, Segment, for_own_shards,
+    shard_buffers,
+};
+
+/// Reads the numbers and texts of a section; an error says which part breaks off.
+struct Fields<'a> {
+    segment: &'a Segment,
+    bytes: &'a [u8],
+}
+
+impl<'a> Fields<'a> {
+    fn array<const N: usize>(&mut self) -> Result<[u8; N], CheckpointError> {
+        let (array, rest) =
+            self.bytes.split_first_chunk().ok_or_else(|| self.segment.damaged("an entry breaks off"))?;
+        self.bytes = rest;
+        Ok(*array)
+    }
+
+    fn u64(&mut self) -> Result<u64, CheckpointError> {
+        self.array().map(u64::from_le_bytes)
+    }
+
+    fn epoch(&mut self) -> Result<Epoch, CheckpointError> {
+        self.array().map(|bytes| Epoch(i64::from_le_bytes(bytes)))
+    }
+
+    /// Bytes behind their length.
+    fn part(&mut self) -> Result<&'a [u8], CheckpointError> {
+        let length = u32::from_le_bytes(self.array()?) as usize;
+        let (part, rest) =
+            self.bytes.split_at_checked(length).ok_or_else(|| self.segment.damaged("an entry breaks off"))?;
+        self.bytes = rest;
+        Ok(part)
+    }
+
+    fn text(&mut self) -> Result<&'a str, CheckpointError> {
+        std::str::from_utf8(self.part()?).map_err(|_| self.segment.damaged("a name is not UTF-8"))
+    }
+
+    fn is_empty(&self) -> bool {
+        self.bytes.is_empty()
+    }
+}
+
+fn put_part(out: &mut Vec<u8>, part: &[u8]) {
+    out.extend_from_slice(&(part.len() as u32).to_le_bytes());
+    out.extend_from_slice(part);
+}
+
+/// Bits of the first byte of a counted event.
+const PLAY: u8 = 1;
+const HAS_DIMS: u8 = 2;
+
+impl Counted {
+    /// Flags u8 | video u64 | request u64 | epoch i64 | dimensions u64 if it has any.
+    #[inline]
+    pub(super) fn save(&self, out: &mut Vec<u8>) {
+        let has_dims = self.dims != DimsHash::NONE;
+        let mut bytes = [0; 33];
+        bytes[0] = if self.kind == Kind::Play { PLAY } else { 0 } | if has_dims { HAS_DIMS } else { 0 };
+        bytes[1..9].copy_from_slice(&self.video.0.to_le_bytes());
+        bytes[9..17].copy_from_slice(&self.request.0.to_le_bytes());
+        bytes[17..25].copy_from_slice(&self.epoch.0.to_le_bytes());
+        bytes[25..].copy_from_slice(&self.dims.0.to_le_bytes());
+        out.extend_from_slice(if has_dims { &bytes } else { &bytes[..25] });
+    }
+
+    fn load(fields: &mut Fields<'_>) -> Result<Self, CheckpointError> {
+        let [flags] = fields.array()?;
+        Ok(Self {
+            kind: if flags & PLAY != 0 { Kind::Play } else { Kind::Impression },
+            video: VideoHash(fields.u64()?),
+            request: RequestId(fields.u64()?),
+            epoch: fields.epoch()?,
+            dims: DimsHash(if flags & HAS_DIMS != 0 { fields.u64()? } else { 0 }),
+        })
+    }
+}
+
+impl Tallies {
+    /// What belongs into checkpoint `number`.
+    ///
+    /// Names: hash u64, last epoch i64, text. Dimensions: hash, last epoch, number of values u32,
+    /// values. Tallies: video u64, epoch i64, segment, sets; texts and sets behind their lengths.
+    pub(super) fn save(&mut self, number: u64) -> Sections {
+        let mut sections = Sections::default();
+        let Some(changes) = &mut self.since_checkpoint else { return sections };
+        let changes = std::mem::take(changes);
+        let is_due = |hash: u64| Coordinator::takes_part(number, hash as usize % ROUND);
+        let mut names = shard_buffers();
+        let mut put_name = |video: VideoHash| {
+            if let Some((id, last)) = self.videos.get(&video) {
+                let out = &mut names[shard(&video) as usize];
+                out.extend_from_slice(&video.0.to_le_bytes());
+                out.extend_from_slice(&last.0.to_le_bytes());
+                put_part(out, id.as_bytes());
+            }
+        };
+        changes.videos.into_iter().filter(|video| !is_due(video.0)).for_each(&mut put_name);
+        self.videos.keys().filter(|video| is_due(video.0)).for_each(|video| put_name(*video));
+        // Every worker has them all.
+        if self.worker == 0 {
+            let out = sections.section(SectionKind::Dimensions, 0);
+            let told = changes.dims.into_iter().filter(|dims| !is_due(dims.0));
+            for dims in told.chain(self.groups.by_dims.keys().copied().filter(|dims| is_due(dims.0))) {
+                let Some(group) = self.groups.by_dims.get(&dims).filter(|_| dims != DimsHash::NONE) else {
+                    continue;
+                };
+                out.extend_from_slice(&dims.0.to_le_bytes());
+                out.extend_from_slice(&group.last.0.to_le_bytes());
+                out.extend_from_slice(&(group.values.len() as u32).to_le_bytes());
+                group.values.iter().for_each(|value| put_part(out, value.as_bytes()));
+            }
+        }
+        let (mut tallies, mut sets) = (shard_buffers(), Vec::new());
+        for part in (0..self.states.parts()).filter(|&part| Coordinator::takes_part(number, part)) {
+            let segments = &self.groups.names;
+            self.states.part(part, &mut |key, tally, _| {
+                let out = &mut tallies[shard(&key.video) as usize];
+                out.extend_from_slice(&key.video.0.to_le_bytes());
+                out.extend_from_slice(&key.epoch.0.to_le_bytes());
+                put_part(out, segments[key.segment as usize].as_bytes());
+                sets.clear();
+                tally.save(&mut sets);
+                put_part(out, &sets);
+            });
+        }
+        sections.put_shards(SectionKind::Names, names);
+        sections.put_shards(SectionKind::Tallies, tallies);
+        sections.put_shards(SectionKind::Counted, changes.counted);
+        sections
+    }
+
+    /// Takes this worker's tallies out of a checkpoint.
+    pub(super) fn restore(&mut self, restored: &Restored, flow: &Flow<'_>) -> Result<(), CheckpointError> {
+        let sealed_before = self.config.sealed_before(restored.manifest.watermark);
+        for (segment, bytes) in restored.sections(SectionKind::Dimensions, 0) {
+            let mut fields = Fields { segment, bytes };
+            while !fields.is_empty() {
+                let (dims, last) = (DimsHash(fields.u64()?), fields.epoch()?);
+                let count = u32::from_le_bytes(fields.array()?) as usize;
+                if count != self.config.segments.dimensions().len() {
+                    return Err(segment.damaged("it has other dimensions than the configuration"));
+                }
+                let values = (0..count).map(|_| fields.text().map(str::to_owned));
+                let values = values.collect::<Result<Vec<_>, _>>()?;
+                self.groups.tell(&self.config, dims, values, last);
+            }
+        }
+        for_own_shards(flow, |shard| {
+            for (segment, bytes) in restored.sections(SectionKind::Names, shard) {
+                let mut fields = Fields { segment, bytes };
+                while !fields.is_empty() {
+                    let (video, epoch) = (VideoHash(fields.u64()?), fields.epoch()?);
+                    let id: Arc<str> = fields.text()?.into();
+                    let (_, last) = self.videos.entry(video).or_insert((id, epoch));
+                    *last = epoch.max(*last);
+                }
+            }
+            for (segment, bytes) in restored.sections(SectionKind::Tallies, shard) {
+                let mut fields = Fields { segment, bytes };
+                while !fields.is_empty() {
+                    let (video, epoch) = (VideoHash(fields.u64()?), fields.epoch()?);
+                    let (name, sets) = (fields.text()?, fields.part()?);
+                    // What had been sealed by then is in older segments still.
+                    if epoch < sealed_before {
+                        continue;
+                    }
+                    let key = TallyKey { video, epoch, segment: self.groups.number(name) };
+                    let sealed_at = self.sealed_at(epoch);
+                    let tally = self.states.entry(&key, Some(sealed_at)).get_or_insert_default();
+                    tally
+                        .merge_saved(sets, self.config.tally)
+                        .map_err(|error| segment.damaged(error.to_string()))?;
+                }
+            }
+            for (segment, bytes) in restored.sections(SectionKind::Counted, shard) {
+                let mut fields = Fields { segment, bytes };
+                while !fields.is_empty() {
+                    let counted = Counted::load(&mut fields)?;
+                    if counted.epoch >= sealed_before && !self.add(&counted) {
+                        return Err(segment.damaged("an event has dimensions that are nowhere named"));
+                    }
+                }
+            }
+            Ok(())
+        })?;
+        self.states.expire(restored.manifest.watermark, &mut |_, _| {});
+        self.videos.retain(|_, (_, last)| *last >= sealed_before);
+        Ok(())
+    }
+}
