@@ -94,11 +94,14 @@ pub struct Config {
 }
 
 impl Config {
-    /// The first epoch that is not sealed when the watermark stands at `watermark`.
+    /// The first epoch that may not be sealed yet when the watermark stands at `watermark`.
+    ///
+    /// Deadlines are kept in whole seconds, rounded up, and are over when the watermark has passed
+    /// them: an epoch before this one is sealed for sure, this one perhaps.
     pub fn sealed_before(&self, watermark: EventTime) -> Epoch {
         match watermark {
             EventTime::MIN => Epoch(i64::MIN),
-            watermark => self.epoch.epoch(watermark.minus(self.join.retention_ms())),
+            watermark => self.epoch.epoch(watermark.minus(self.join.retention_ms()).minus(1_000)),
         }
     }
 

@@ -76,3 +76,27 @@ fn a_file_that_is_missing_or_broken_is_a_mistake() {
     std::fs::write(&path, "[join\nkind = 1").unwrap();
     assert!(Config::load(Some(&path), &[]).unwrap_err().to_string().contains("is not TOML"));
 }
+
+/// What is forgotten with a sealed epoch, such as names, must not be asked for by a tally that is
+/// still open: not at the very millisecond of the deadline, and not in the second it is rounded to.
+#[test]
+fn an_epoch_counts_as_sealed_only_when_its_tallies_are() {
+    use uptake_flow::KeyedState;
+    use uptake_model::{Epoch, EventTime};
+    for lateness in ["1min", "1500ms", "1ms"] {
+        let config = load(&["join.horizon=0s", &format!("join.lateness={lateness}")]).unwrap();
+        let sealed_at = config.epoch.end(Epoch(3)).plus(config.join.retention_ms());
+        let mut was_sealed = 0;
+        for offset in -2_000..4_000 {
+            let watermark = sealed_at.plus(offset);
+            let mut tallies = KeyedState::default();
+            *tallies.entry(&3u8, Some(sealed_at)) = Some(());
+            tallies.expire(watermark, &mut |_, ()| {});
+            let is_sealed = config.sealed_before(watermark) > Epoch(3);
+            was_sealed += u32::from(is_sealed);
+            assert!(!is_sealed || tallies.is_empty(), "{lateness}: {offset} ms from the deadline");
+        }
+        assert!(was_sealed > 2_000, "and it is sealed in the end");
+        assert!(config.sealed_before(EventTime::MIN) < Epoch(0));
+    }
+}
