@@ -26,12 +26,14 @@ pub struct Account {
     /// Dropped by each filter, in the order of the configuration.
     pub filtered: Vec<u64>,
     /// Dead letters by reason, in the order of [`Reason::ALL`].
+    #[serde(deserialize_with = "padded")]
     pub dead: [u64; Reason::ALL.len()],
     /// Delivered again: request, kind, video and time as before.
     pub duplicate: u64,
     /// Came when the watermark had passed them by more than horizon and lateness.
     pub late: u64,
     /// The late ones by age, see [`LATE_AGE_HOURS`].
+    #[serde(deserialize_with = "padded")]
     pub late_by_age: [u64; LATE_AGE_HOURS.len() + 1],
     /// Cut by the cap per request or per member and epoch.
     pub capped: u64,
@@ -41,6 +43,17 @@ pub struct Account {
     pub gap: u64,
     /// Blank lines, which are no records and not part of `read`.
     pub blank: u64,
+}
+
+/// Reads a list of classes that may have been written before the last ones were added.
+fn padded<'de, D: serde::Deserializer<'de>, const N: usize>(from: D) -> Result<[u64; N], D::Error> {
+    let known = Vec::<u64>::deserialize(from)?;
+    if known.len() > N {
+        return Err(serde::de::Error::invalid_length(known.len(), &"at most the known classes"));
+    }
+    let mut all = [0; N];
+    all[..known.len()].copy_from_slice(&known);
+    Ok(all)
 }
 
 impl Account {
@@ -207,6 +220,16 @@ mod tests {
         one.merge(&two);
         assert!(one.balances());
         assert_eq!((one.total().read, one.total().gap), (7, 7));
+    }
+
+    #[test]
+    fn books_from_before_a_reason_was_added_are_read() {
+        let mut json = serde_json::to_value(Account { capped: 1, ..Account::default() }).unwrap();
+        json["dead"].as_array_mut().unwrap().pop();
+        let account: Account = serde_json::from_value(json.clone()).unwrap();
+        assert_eq!(account, Account { capped: 1, ..Account::default() });
+        json["dead"].as_array_mut().unwrap().extend([0.into(), 0.into()]);
+        assert!(serde_json::from_value::<Account>(json).is_err(), "of a later program");
     }
 
     #[test]

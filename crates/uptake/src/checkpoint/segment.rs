@@ -3,12 +3,14 @@
 //! ```text
 //! "uptkckpt" | version u32 | 0 u32
 //! sections, one behind the other
-//! index: count u32, then per section: kind u8 | shard u16 | offset u64 | length u64 | crc32c u32
+//! index: count u32, then per section:
+//!     kind u8 | form u8 | shard u16 | offset u64 | length u64 | plain length u64 | crc32c u32
 //! index offset u64 | index length u64 | crc32c of index and both numbers u32 | "uptkckpt"
 //! ```
 //!
-//! All numbers are little-endian. A section belongs to one virtual shard, so that a process with
-//! other workers reads just what is its own. Every byte that is used is under a checksum.
+//! All numbers are little-endian; the form is 0 for plain bytes, 1 for zstd. A section belongs to
+//! one virtual shard. Every byte that is used is under a checksum. Version 1, which is read as
+//! well, has neither form nor plain length: its sections are plain.
 
 use std::collections::BTreeMap;
 
@@ -16,9 +18,20 @@ use super::CheckpointError;
 
 const MAGIC: [u8; 8] = *b"uptkckpt";
 /// The version that is written.
-pub(super) const VERSION: u32 = 1;
+const VERSION: u32 = 2;
+/// The version before, which is still read.
+const VERSION_BEFORE: u32 = 1;
 const HEADER_BYTES: usize = 16;
-const ENTRY_BYTES: usize = 1 + 2 + 8 + 8 + 4;
+const ENTRY_BYTES: usize = 1 + 1 + 2 + 8 + 8 + 8 + 4;
+const ENTRY_BYTES_BEFORE: usize = 1 + 2 + 8 + 8 + 4;
+const PLAIN: u8 = 0;
+const ZSTD: u8 = 1;
+/// The fastest level that is not one of haste: what is written is read seldom.
+const ZSTD_LEVEL: i32 = 1;
+/// Below this size compressing gains less than it costs.
+const COMPRESS_FROM: usize = 512;
+/// The largest section that is believed, so that damaged numbers ask for no endless memory.
+const SECTION_BYTES_MAX: usize = 1 << 32;
 const TRAILER_BYTES: usize = 8 + 8 + 4 + 8;
 
 /// What a section holds.
@@ -96,12 +109,20 @@ impl Sections {
         let used = self.0.iter().filter(|(_, bytes)| !bytes.is_empty());
         index.extend_from_slice(&(used.clone().count() as u32).to_le_bytes());
         for ((kind, shard), bytes) in used {
-            index.push(*kind as u8);
+            // Compressing in memory cannot fail; if it ever does, plain bytes are as good.
+            let compressed = (bytes.len() >= COMPRESS_FROM)
+                .then(|| zstd::bulk::compress(bytes, ZSTD_LEVEL).ok())
+                .flatten()
+                .filter(|compressed| compressed.len() < bytes.len());
+            let form = if compressed.is_some() { ZSTD } else { PLAIN };
+            let stored = compressed.as_deref().unwrap_or(bytes);
+            index.extend_from_slice(&[*kind as u8, form]);
             index.extend_from_slice(&shard.to_le_bytes());
             index.extend_from_slice(&(out.len() as u64).to_le_bytes());
+            index.extend_from_slice(&(stored.len() as u64).to_le_bytes());
             index.extend_from_slice(&(bytes.len() as u64).to_le_bytes());
-            index.extend_from_slice(&crc32c::crc32c(bytes).to_le_bytes());
-            out.extend_from_slice(bytes);
+            index.extend_from_slice(&crc32c::crc32c(stored).to_le_bytes());
+            out.extend_from_slice(stored);
         }
         let (offset, length) = (out.len() as u64, index.len() as u64);
         index.extend_from_slice(&offset.to_le_bytes());
@@ -118,8 +139,7 @@ impl Sections {
 #[derive(Debug)]
 pub struct Segment {
     name: String,
-    bytes: Vec<u8>,
-    index: BTreeMap<(SectionKind, u16), (usize, usize)>,
+    sections: BTreeMap<(SectionKind, u16), Vec<u8>>,
 }
 
 impl Segment {
@@ -127,9 +147,9 @@ impl Segment {
     ///
     /// # Errors
     /// It is damaged, or of a version that this program does not know.
-    pub fn decode(name: &str, bytes: Vec<u8>) -> Result<Self, CheckpointError> {
-        let index = read_index(&bytes).map_err(|what| CheckpointError::damaged(name, what))?;
-        Ok(Self { name: name.to_owned(), bytes, index })
+    pub fn decode(name: &str, bytes: &[u8]) -> Result<Self, CheckpointError> {
+        let sections = read_sections(bytes).map_err(|what| CheckpointError::damaged(name, what))?;
+        Ok(Self { name: name.to_owned(), sections })
     }
 
     /// The segment's name.
@@ -139,8 +159,7 @@ impl Segment {
 
     /// The bytes of a section; empty where there is none.
     pub fn section(&self, kind: SectionKind, shard: u32) -> &[u8] {
-        let place = self.index.get(&(kind, shard as u16));
-        place.map_or(&[], |&(start, end)| &self.bytes[start..end])
+        self.sections.get(&(kind, shard as u16)).map_or(&[], Vec::as_slice)
     }
 
     /// An error about this segment.
@@ -149,48 +168,64 @@ impl Segment {
     }
 }
 
-type Index = BTreeMap<(SectionKind, u16), (usize, usize)>;
-
-fn read_index(bytes: &[u8]) -> Result<Index, String> {
+fn read_sections(bytes: &[u8]) -> Result<BTreeMap<(SectionKind, u16), Vec<u8>>, String> {
     let head = bytes.get(..HEADER_BYTES).ok_or("it is shorter than a header")?;
     if head[..8] != MAGIC {
         return Err("it is no segment of a checkpoint".to_owned());
     }
-    let version = u32_at(bytes, 8).unwrap_or(0);
-    if version != VERSION {
-        return Err(format!("it has format {version}, this program reads {VERSION}"));
-    }
+    let entry_bytes = match u32_at(bytes, 8) {
+        Some(VERSION) => ENTRY_BYTES,
+        Some(VERSION_BEFORE) => ENTRY_BYTES_BEFORE,
+        other => {
+            let version = other.unwrap_or(0);
+            return Err(format!(
+                "it has format {version}, this program reads {VERSION_BEFORE} and {VERSION}"
+            ));
+        }
+    };
     let torn = "it breaks off before its end";
     let trailer = bytes.len().checked_sub(TRAILER_BYTES).filter(|&at| at >= HEADER_BYTES).ok_or(torn)?;
     if bytes[bytes.len() - 8..] != MAGIC {
         return Err(torn.to_owned());
     }
-    let place = |at| u64_at(bytes, at).and_then(|n| usize::try_from(n).ok());
-    let (offset, length) = place(trailer).zip(place(trailer + 8)).ok_or(torn)?;
+    let number = |at| u64_at(bytes, at).and_then(|n| usize::try_from(n).ok());
+    let (offset, length) = number(trailer).zip(number(trailer + 8)).ok_or(torn)?;
     let whole = bytes.get(offset..trailer + 16).filter(|_| offset.checked_add(length) == Some(trailer));
     let whole = whole.ok_or("its index lies elsewhere than it says")?;
     if u32_at(bytes, trailer + 16) != Some(crc32c::crc32c(whole)) {
         return Err("the checksum of its index does not fit".to_owned());
     }
     let count = u32_at(bytes, offset).unwrap_or(0) as usize;
-    if length != 4 + count * ENTRY_BYTES {
+    if Some(length) != count.checked_mul(entry_bytes).and_then(|n| n.checked_add(4)) {
         return Err("its index has another length than it says".to_owned());
     }
-    let mut index = Index::new();
-    for n in 0..count {
-        let at = offset + 4 + n * ENTRY_BYTES;
+    let mut sections = BTreeMap::new();
+    for entry in bytes[offset + 4..trailer].chunks_exact(entry_bytes) {
         // A section that a later program added says something that this one does not need.
-        let Some(kind) = SectionKind::of(bytes[at]) else { continue };
-        let shard = u16::from_le_bytes([bytes[at + 1], bytes[at + 2]]);
-        let (start, len) = place(at + 3).zip(place(at + 11)).ok_or(torn)?;
-        let section = start.checked_add(len).and_then(|end| bytes.get(start..end));
-        let section = section.ok_or("a section lies outside of it")?;
-        if u32_at(bytes, at + 19) != Some(crc32c::crc32c(section)) {
+        let Some(kind) = SectionKind::of(entry[0]) else { continue };
+        let (form, rest) =
+            if entry_bytes == ENTRY_BYTES { (entry[1], &entry[2..]) } else { (PLAIN, &entry[1..]) };
+        let shard = u16::from_le_bytes([rest[0], rest[1]]);
+        let number = |at| u64_at(rest, at).and_then(|n| usize::try_from(n).ok());
+        let (start, length) = number(2).zip(number(10)).ok_or(torn)?;
+        let stored = start.checked_add(length).and_then(|end| bytes.get(start..end));
+        let stored = stored.ok_or("a section lies outside of it")?;
+        if u32_at(rest, rest.len() - 4) != Some(crc32c::crc32c(stored)) {
             return Err(format!("the checksum of section {kind:?} of shard {shard} does not fit"));
         }
-        index.insert((kind, shard), (start, start + len));
+        let plain = match form {
+            PLAIN => stored.to_vec(),
+            ZSTD => {
+                let length =
+                    number(18).filter(|&n| n <= SECTION_BYTES_MAX).ok_or("a section is too large")?;
+                let plain = zstd::bulk::decompress(stored, length).map_err(|e| e.to_string())?;
+                (plain.len() == length).then_some(plain).ok_or("a section has another length than it says")?
+            }
+            _ => return Err(format!("section {kind:?} has a form that this program does not know")),
+        };
+        sections.insert((kind, shard), plain);
     }
-    Ok(index)
+    Ok(sections)
 }
 
 fn u32_at(bytes: &[u8], at: usize) -> Option<u32> {
@@ -219,13 +254,13 @@ mod tests {
     proptest! {
         #[test]
         fn what_was_written_is_read_and_any_changed_byte_is_noticed(
-            of in prop::collection::vec((0u8..6, 0u32..256, prop::collection::vec(any::<u8>(), 1..60)), 0..12),
+            of in prop::collection::vec((0u8..6, 0u32..256, prop_oneof![prop::collection::vec(any::<u8>(), 1..60), prop::collection::vec(0u8..4, 1..1500)]), 0..12),
             place in any::<prop::sample::Index>(), flip in 1u8..,
             cut in any::<prop::sample::Index>(),
         ) {
             let written = sections(&of);
             let bytes = written.encode();
-            let read = Segment::decode("s", bytes.clone()).unwrap();
+            let read = Segment::decode("s", &bytes).unwrap();
             for kind in SectionKind::ALL {
                 for shard in 0..256 {
                     let expected = written.0.get(&(kind, shard as u16)).map_or(&[][..], Vec::as_slice);
@@ -234,12 +269,12 @@ mod tests {
             }
             let mut torn = bytes.clone();
             torn.truncate(cut.index(bytes.len()));
-            prop_assert!(Segment::decode("s", torn).is_err());
+            prop_assert!(Segment::decode("s", &torn).is_err());
             let mut changed = bytes.clone();
             let at = place.index(bytes.len());
             changed[at] ^= flip;
             // The four reserved bytes say nothing.
-            prop_assert_eq!(Segment::decode("s", changed).is_err(), !(12..16).contains(&at));
+            prop_assert_eq!(Segment::decode("s", &changed).is_err(), !(12..16).contains(&at));
         }
     }
 }

@@ -150,7 +150,7 @@ impl Store {
             if bytes.len() as u64 != info.bytes || crc32c::crc32c(&bytes) != info.crc32c {
                 return Err(CheckpointError::damaged(name, "its bytes are not those that were written"));
             }
-            Segment::decode(name, bytes)
+            Segment::decode(name, &bytes)
         });
         let segments = segments.collect::<Result<_, _>>()?;
         Ok((manifest, segments))

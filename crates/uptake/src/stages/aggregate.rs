@@ -49,12 +49,14 @@ pub fn by_video_and_epoch<'s>(
         stop: flow.stop(),
         since_checkpoint: outlets.checkpoints.as_ref().map(|_| Changes::default()),
     };
+    // What is restored counts as changed and is written again: the table may be an older one, put
+    // back from a copy.
+    tallies.states.track(Tracking::Batch);
     if let Some(restored) = &outlets.restored
         && let Err(error) = tallies.restore(restored, flow)
     {
         tallies.stop.fail(error);
     }
-    tallies.states.track(Tracking::Batch);
     let to = |name: &Name| match name {
         Name::Video { video, .. } => To::Key(*video),
         Name::Dims { worker, .. } => To::Worker(*worker),
@@ -386,7 +388,7 @@ impl Process<VideoHash, Joined> for Tallies {
     }
 
     fn checkpoint(&mut self, number: u64) {
-        // The checkpoint counts when the table has these: then a restart need not write them.
+        // The checkpoint counts when the table has these.
         self.write_all_changed();
         let (sections, ledger) = (self.save(number), self.books.ledger.clone());
         self.outlets.submit(number, self.worker, Stage::Aggregate, sections, ledger, Fragment::Nothing);

@@ -1,0 +1,71 @@
+//! Checkpoints of the format before are gone on with.
+//!
+//! `fixtures/checkpoint-v1` holds a checkpoint that a program of that format took after the first
+//! half of an input, with two workers: requests of both forms, tallies, sketches, names, a dead
+//! letter in the books.
+
+#![allow(clippy::unwrap_used, reason = "helpers of tests, which may panic")]
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+const SETTINGS: [&str; 4] =
+    ["input.partitions=1", r#"segments=[[],["country"]]"#, "tally.exact_max=16", "tally.sketch_lg_k=5"];
+
+fn fixture(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/checkpoint-v1").join(name)
+}
+
+/// Runs the program; returns what it printed and what it said.
+fn uptake(arguments: &[&str]) -> (String, String) {
+    let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_uptake"));
+    command.args(arguments);
+    for setting in SETTINGS.iter().filter(|_| !matches!(arguments[0], "tallies" | "ledger")) {
+        command.args(["--set", setting]);
+    }
+    let output = command.output().unwrap();
+    let (out, err) = (String::from_utf8(output.stdout).unwrap(), String::from_utf8(output.stderr).unwrap());
+    assert!(output.status.success(), "{arguments:?}: {err}");
+    (out, err)
+}
+
+fn copy(from: &Path, to: &Path) {
+    fs::create_dir_all(to).unwrap();
+    for entry in fs::read_dir(from).unwrap() {
+        let path = entry.unwrap().path();
+        let to = to.join(path.file_name().unwrap());
+        if path.is_dir() {
+            copy(&path, &to);
+        } else {
+            fs::copy(&path, &to).unwrap();
+        }
+    }
+}
+
+#[test]
+fn a_checkpoint_of_the_format_before_is_gone_on_with() {
+    let place = tempfile::tempdir().unwrap();
+    let (old, plain) = (place.path().join("old"), place.path().join("plain"));
+    let (old, plain) = (old.to_str().unwrap(), plain.to_str().unwrap());
+    let (first, second) = (fixture("first.jsonl"), fixture("second.jsonl"));
+    let (first, second) = (first.to_str().unwrap(), second.to_str().unwrap());
+    for half in [first, second] {
+        uptake(&["append", half, "--data", old]);
+    }
+    copy(&fixture("checkpoints"), &Path::new(old).join("checkpoints"));
+    let (_, said) = uptake(&["run", "--data", old, "--workers", "3", "--until-caught-up"]);
+    assert!(said.contains("going on from checkpoint 1.0"), "{said}");
+    assert!(said.contains("441 records read, 241 counted"), "{said}");
+    uptake(&["replay", first, second, "--data", plain]);
+    for segment in ["", "country=BR", "country=DE", "country=US"] {
+        let tallies = |data| uptake(&["tallies", "--data", data, "--segment", segment, "--format", "csv"]).0;
+        assert_eq!(tallies(old), tallies(plain), "{segment}");
+        assert!(tallies(old).lines().count() > 10);
+    }
+    let ledger: serde_json::Value =
+        serde_json::from_str(&uptake(&["ledger", "--data", old, "--json"]).0).unwrap();
+    assert_eq!(
+        (&ledger["read"], &ledger["dead"], &ledger["balances"]),
+        (&441.into(), &1.into(), &true.into())
+    );
+}
