@@ -11,7 +11,7 @@ use timely::dataflow::{InputHandle, Scope, StreamVec};
 use uptake_model::EventTime;
 
 use crate::ends::End;
-use crate::run::{Error, Failure, Stop};
+use crate::run::{Checkpoints, Error, Failure, Stop};
 use crate::source::{Batch, Poll, Progress, Source};
 use crate::stream::{Record, Stream, TimelyStream};
 use crate::{Key, hash_of, shard_of};
@@ -95,6 +95,7 @@ pub(crate) struct Inner<'s> {
     pub(crate) failure: Arc<Failure>,
     pub(crate) watermark_at_start: EventTime,
     pub(crate) positions_max: usize,
+    pub(crate) checkpoints: Option<Arc<dyn Checkpoints>>,
 }
 
 /// The flow that a worker is building. Every worker builds the same one.
@@ -154,6 +155,10 @@ impl<'s> Flow<'s> {
 
     pub(crate) fn watermark_at_start(&self) -> EventTime {
         self.0.watermark_at_start
+    }
+
+    pub(crate) fn checkpoints(&self) -> Option<Arc<dyn Checkpoints>> {
+        self.0.checkpoints.clone()
     }
 
     pub(crate) fn probe(&self) -> &ProbeHandle<u64> {

@@ -5,6 +5,7 @@
 //! whatever overtakes what. What comes too early waits; the batches in flight bound how much.
 
 use std::collections::BTreeMap;
+use std::time::Instant;
 
 use timely::container::CapacityContainerBuilder;
 use timely::dataflow::channels::pact::{Exchange, Pipeline};
@@ -81,7 +82,7 @@ pub(crate) fn build<'s, L: Logic>(
     let (main, main_stream) = builder.new_output::<Vec<Record<L::Main>>>();
     let (changes, change_stream) = builder.new_output::<Vec<Record<L::Change>>>();
     let (snapshots, snapshot_stream) = builder.new_output::<Vec<Record<L::Snapshot>>>();
-    let at_start = flow.watermark_at_start();
+    let (at_start, checkpoints, worker) = (flow.watermark_at_start(), flow.checkpoints(), flow.worker());
     let mut main = OutputBuilder::<_, CapacityContainerBuilder<_>>::from(main);
     let mut changes = OutputBuilder::<_, CapacityContainerBuilder<_>>::from(changes);
     let mut snapshots = OutputBuilder::<_, CapacityContainerBuilder<_>>::from(snapshots);
@@ -141,7 +142,11 @@ pub(crate) fn build<'s, L: Logic>(
                 watermark = after.watermark;
                 logic.end_batch(watermark, &mut out);
                 if let Some(number) = after.checkpoint {
+                    let begun = Instant::now();
                     logic.checkpoint(number);
+                    if let Some(checkpoints) = &checkpoints {
+                        checkpoints.stalled(number, worker, begun.elapsed());
+                    }
                 }
                 let [Some(main_cap), Some(changes_cap), Some(snapshots_cap)] = caps else { continue };
                 if !out.main.is_empty() {

@@ -66,6 +66,9 @@ pub trait Checkpoints: Send + Sync + std::fmt::Debug {
     ///
     /// Every source and operator of every worker is then asked for its part.
     fn due(&self, watermark: EventTime, last: bool) -> Option<u64>;
+
+    /// Told how long a worker stood still while one of its operators gave its part.
+    fn stalled(&self, _number: u64, _worker: usize, _took: Duration) {}
 }
 
 /// Stops a run from the outside, in good order: batches that began are finished, a last

@@ -57,6 +57,7 @@ pub(crate) fn run<R>(
             failure: Arc::clone(failure),
             watermark_at_start: options.watermark,
             positions_max: positions_max as usize,
+            checkpoints: options.checkpoints.clone(),
         }));
         let result = build(&flow);
         (result, flow.0.feeds.take(), progress_input, heard)

@@ -8,14 +8,15 @@ use uptake_flow::{Cluster, EventTime, Halt, Options, Schedule};
 use uptake_model::ledger::Ledger;
 
 use crate::checkpoint::{
-    CheckpointError, Coordinator, InputPosition, Number, PartitionPosition, Plan, Restored, Store,
+    CheckpointError, Coordinator, InputPosition, Number, PartitionPosition, Plan, Restored, Stats, Store,
 };
 use crate::config::{Config, JoinMethod};
 use crate::data_dir::{DataDir, meaning};
+use crate::memory::Memory;
 use crate::outputs::{OutputError, Outputs, notice};
 use crate::pipeline;
 use crate::stages::collect::Input;
-use crate::stages::outlets::{Accounts, Outlets};
+use crate::stages::outlets::{Accounts, Outlets, Restoring};
 
 /// Everything a run needs.
 pub struct Setup {
@@ -57,6 +58,8 @@ pub struct Finished {
     pub ledger: Ledger,
     /// Rows written to the table, repeats included.
     pub rows: usize,
+    /// The checkpoints it took.
+    pub checkpoints: Stats,
 }
 
 /// Why a run ended early.
@@ -139,8 +142,9 @@ pub fn run(setup: Setup, watch: Option<&dyn Fn(&Outlets)>) -> Result<Finished, E
         outputs: outputs.clone(),
         accounts: Accounts::starting_with(before.unwrap_or_default()),
         checkpoints: coordinator.clone(),
-        restored: restored.clone(),
+        restored: Restoring::new(restored.clone(), workers),
         workers,
+        memory: Arc::new(Memory::new(config.memory_max)),
     };
     if let Some(watch) = watch {
         watch(&outlets);
@@ -168,7 +172,8 @@ pub fn run(setup: Setup, watch: Option<&dyn Fn(&Outlets)>) -> Result<Finished, E
     ran?;
     checkpointed?;
     written?;
-    Ok(Finished { ledger: accounts.ledger(), rows: outputs.rows_written() })
+    let checkpoints = coordinator.map_or_else(Stats::default, |coordinator| coordinator.stats());
+    Ok(Finished { ledger: accounts.ledger(), rows: outputs.rows_written(), checkpoints })
 }
 
 type Coordinated = (Arc<Coordinator>, Option<Arc<Restored>>);

@@ -8,6 +8,7 @@ pub mod commands;
 pub mod config;
 pub mod data_dir;
 pub mod engine;
+pub mod memory;
 pub mod outputs;
 pub mod pipeline;
 pub mod stages;

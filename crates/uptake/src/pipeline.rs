@@ -17,10 +17,12 @@ use crate::stages::{aggregate, archive, cap, collect, join};
 
 /// Builds one worker's part of the pipeline.
 pub fn build(flow: &Flow<'_>, config: &Arc<Config>, input: &Input, outlets: &Outlets) {
+    let restored = outlets.restored.for_a_worker();
+    let restored = restored.as_deref();
     let (events, names) = collect::collect(flow, config, input, outlets);
-    let joined = join::by_request(flow, events, config, outlets);
-    let joined = cap::by_member_and_epoch(flow, joined, config, outlets);
-    let sealed = aggregate::by_video_and_epoch(flow, joined, names, config, outlets);
+    let joined = join::by_request(flow, events, config, outlets, restored);
+    let joined = cap::by_member_and_epoch(flow, joined, config, outlets, restored);
+    let sealed = aggregate::by_video_and_epoch(flow, (joined, names), config, outlets, restored);
     archive::by_epoch(flow, sealed, config, outlets);
 }
 

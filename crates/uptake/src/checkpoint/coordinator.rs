@@ -1,6 +1,6 @@
 //! Takes the parts of a checkpoint from all stages of this process's workers and makes it one.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::fmt;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
@@ -108,12 +108,27 @@ struct State {
     segments: VecDeque<(Number, Vec<SegmentInfo>)>,
     position: InputPosition,
     /// Of files: the number of the next block of the unbroken beginning, and what lies beyond.
-    blocks: (u64, std::collections::BTreeMap<u64, (usize, u64, u64)>),
-    committed: Option<(Number, Duration, u64)>,
+    blocks: (u64, BTreeMap<u64, (usize, u64, u64)>),
+    stats: Stats,
+    /// The last checkpoint that a worker stood still for, and for how long, by worker.
+    stalls: BTreeMap<usize, (u64, Duration)>,
     backoff: Backoff,
     error: Option<CheckpointError>,
     failed: bool,
     closing: bool,
+}
+
+/// The checkpoints of a run.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Stats {
+    /// How many were made.
+    pub taken: u64,
+    /// The bytes of this process's segments, of all of them.
+    pub bytes: u64,
+    /// The longest that one took, from its batch until it counted.
+    pub longest: Duration,
+    /// The longest that a worker stood still for one.
+    pub longest_stall: Duration,
 }
 
 /// Makes checkpoints of the parts that the stages hand in.
@@ -142,7 +157,8 @@ impl Coordinator {
             segments: VecDeque::new(),
             position: plan.start.0.clone(),
             blocks: Default::default(),
-            committed: None,
+            stats: Stats::default(),
+            stalls: BTreeMap::new(),
             backoff: Backoff::default(),
             error: None,
             failed: false,
@@ -194,9 +210,9 @@ impl Coordinator {
         }
     }
 
-    /// The last checkpoint of this run: its number, how long it took, and its bytes.
-    pub fn committed(&self) -> Option<(Number, Duration, u64)> {
-        self.lock().committed
+    /// The checkpoints of this run so far.
+    pub fn stats(&self) -> Stats {
+        self.lock().stats
     }
 
     /// Does what can be done now.
@@ -283,8 +299,11 @@ impl Coordinator {
     }
 
     fn finish(&self, pending: &Pending) {
-        let bytes = pending.written.iter().flat_map(|m| &m.segments).map(|s| s.bytes).sum();
-        self.lock().committed = Some((pending.number, pending.begun.elapsed(), bytes));
+        let bytes: u64 = pending.written.iter().flat_map(|m| &m.segments).map(|s| s.bytes).sum();
+        let stats = &mut self.lock().stats;
+        stats.taken += 1;
+        stats.bytes += bytes;
+        stats.longest = stats.longest.max(pending.begun.elapsed());
     }
 
     /// Writes the segments of this process.
@@ -393,6 +412,19 @@ impl Coordinator {
 }
 
 impl Checkpoints for Coordinator {
+    fn stalled(&self, number: u64, worker: usize, took: Duration) {
+        let mut state = self.lock();
+        // What its operators took for one checkpoint, added up.
+        let (of, sum) = state.stalls.entry(worker).or_default();
+        *sum = if *of == number { *sum + took } else { took };
+        *of = number;
+        let sum = *sum;
+        // The first one takes all state at once, before the run has caught up.
+        if Number(number).within() > 0 {
+            state.stats.longest_stall = state.stats.longest_stall.max(sum);
+        }
+    }
+
     fn due(&self, watermark: EventTime, last: bool) -> Option<u64> {
         // At the end of all input everything is sealed: there is no state to go on with.
         if watermark == EventTime::MAX {

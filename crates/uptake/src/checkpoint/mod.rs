@@ -15,7 +15,7 @@ mod store;
 use uptake_connectors::ObjectsError;
 use uptake_flow::{Flow, SHARDS};
 
-pub use coordinator::{CheckpointThread, Coordinator, Fragment, Part, Plan, Stage, Tickets};
+pub use coordinator::{CheckpointThread, Coordinator, Fragment, Part, Plan, Stage, Stats, Tickets};
 pub use manifest::{InputPosition, Manifest, PartitionPosition, SegmentInfo};
 pub use restore::Restored;
 pub use segment::{SectionKind, Sections, Segment};

@@ -114,7 +114,14 @@ impl Run {
             },
             None,
         )?;
-        let total = finished.ledger.total();
+        let (total, taken) = (finished.ledger.total(), finished.checkpoints);
+        notice(&format!(
+            "{} checkpoints of {} KiB in all; the longest took {} ms and held a worker up for {} ms",
+            taken.taken,
+            grouped(taken.bytes >> 10),
+            taken.longest.as_millis(),
+            taken.longest_stall.as_millis()
+        ));
         notice(&format!(
             "stopped: {} records read, {} counted; going on from here next time",
             grouped(total.read),

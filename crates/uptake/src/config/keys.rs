@@ -119,6 +119,11 @@ pub const KEYS: &[Key] = &[
         "After as many records of one worker a checkpoint is taken before the interval is over.",
     ),
     key(
+        "memory.bytes_max",
+        r#""80%""#,
+        "The most memory that the process may hold: 512MiB, 2GiB, or a part of the machine's. Near\nit nothing is read ahead; beyond it the run stops, to be gone on with. \"off\" for no limit.",
+    ),
+    key(
         "output.retry_for",
         r#""1h""#,
         "How long a table or archive that fails is tried again before the run stops. \"off\": for ever.",

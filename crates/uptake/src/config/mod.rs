@@ -19,6 +19,8 @@ use uptake_model::{Epoch, EpochLength, EventTime};
 
 pub use keys::{KEYS, Key, reference};
 
+use crate::memory::Budget;
+
 /// "off" as a duration or a number: so large that it never matters, and sums do not overflow.
 pub(crate) const UNBOUNDED: i64 = i64::MAX / 8;
 
@@ -85,6 +87,8 @@ pub struct Config {
     pub checkpoint_keep: usize,
     /// After as many records of one worker one is taken before the interval is over.
     pub checkpoint_events_max: usize,
+    /// The most memory that this process may hold.
+    pub memory_max: Budget,
     /// How long an output that fails is tried again.
     pub output_retry_for: Duration,
     /// How long the processes of a cluster wait for one another at the start.

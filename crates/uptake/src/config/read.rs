@@ -13,6 +13,7 @@ use uptake_model::tally::TallyLimits;
 use uptake_model::{EpochLength, Kind};
 
 use super::{Config, JoinMethod, KEYS, OnGap, UNBOUNDED};
+use crate::memory::Budget;
 
 /// What was typed, by key.
 pub(super) type Values = BTreeMap<String, Value>;
@@ -254,6 +255,7 @@ pub(super) fn config(values: Values, mistakes: &mut Vec<String>) -> Config {
         checkpoint_interval: ms(r.duration("checkpoint.interval", 10, None)),
         checkpoint_keep: r.number("checkpoint.keep", 1, 1_000, None) as usize,
         checkpoint_events_max: r.number("checkpoint.events_max", 1, i64::MAX, None) as usize,
+        memory_max: budget(&mut r),
         output_retry_for: ms(r.duration("output.retry_for", 0, Some(UNBOUNDED))),
         cluster_start_deadline: ms(r.duration("cluster.start_deadline", 1_000, None)),
         cluster_progress_deadline: ms(r.duration("cluster.progress_deadline", 1_000, None)),
@@ -271,6 +273,19 @@ fn topics(r: &mut Reader<'_>) -> Vec<String> {
         }
     }
     topics
+}
+
+fn budget(r: &mut Reader<'_>) -> Budget {
+    let key = "memory.bytes_max";
+    let value = r.value(key);
+    let text = value.as_str().map_or_else(|| value.to_string(), str::to_owned);
+    Budget::parse(&text).unwrap_or_else(|| {
+        r.mistake(
+            key,
+            format_args!("{value} is not an amount of at least 1 MiB, as 512MiB, 2GiB, 80%, or \"off\""),
+        );
+        Budget::Off
+    })
 }
 
 fn ms(ms: i64) -> Duration {

@@ -17,7 +17,7 @@ use uptake_flow::{Context, Emit, Flow, KeyedState, Process, Stop, Stream, To, Tr
 use uptake_model::tally::{Tally, TallyRow};
 use uptake_model::{DimsHash, Epoch, Event, EventTime, Kind, RequestId, VideoHash};
 
-use crate::checkpoint::{Fragment, Stage, shard_buffers};
+use crate::checkpoint::{Fragment, Restored, Stage, shard_buffers};
 use crate::config::Config;
 use crate::data_dir::{LATE, now};
 use crate::stages::Joined;
@@ -27,10 +27,10 @@ use crate::stages::outlets::{Books, Outlets};
 /// Counts what counts, writes changed tallies to the table, and lets sealed ones out.
 pub fn by_video_and_epoch<'s>(
     flow: &Flow<'s>,
-    joined: Stream<'s, Joined>,
-    names: Stream<'s, Name>,
+    (joined, names): (Stream<'s, Joined>, Stream<'s, Name>),
     config: &Arc<Config>,
     outlets: &Outlets,
+    restored: Option<&Restored>,
 ) -> Stream<'s, TallyRow> {
     let mut tallies = Tallies {
         config: Arc::clone(config),
@@ -52,7 +52,7 @@ pub fn by_video_and_epoch<'s>(
     // What is restored counts as changed and is written again: the table may be an older one, put
     // back from a copy.
     tallies.states.track(Tracking::Batch);
-    if let Some(restored) = &outlets.restored
+    if let Some(restored) = restored
         && let Err(error) = tallies.restore(restored, flow)
     {
         tallies.stop.fail(error);

@@ -21,6 +21,7 @@ pub fn by_member_and_epoch<'s>(
     joined: Stream<'s, Joined>,
     config: &Arc<Config>,
     outlets: &Outlets,
+    restored: Option<&Restored>,
 ) -> Stream<'s, Joined> {
     let Some(events_max) = config.member_epoch_events_max else { return joined };
     let mut cap = Cap {
@@ -34,7 +35,7 @@ pub fn by_member_and_epoch<'s>(
     if outlets.checkpoints.is_some() {
         cap.counts.track(Tracking::Checkpoint);
     }
-    if let Some(restored) = &outlets.restored
+    if let Some(restored) = restored
         && let Err(error) = cap.restore(restored, flow)
     {
         flow.stop().fail(error);

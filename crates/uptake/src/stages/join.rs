@@ -28,13 +28,18 @@ pub fn by_request<'s>(
     events: KeyedStream<'s, RequestId, Event>,
     config: &Arc<Config>,
     outlets: &Outlets,
+    restored: Option<&Restored>,
 ) -> Stream<'s, Joined> {
     let rules = config.join;
     match config.join_method {
-        JoinMethod::State => events.map_with_state(request_states(flow, rules, outlets)).into_mapped(),
-        JoinMethod::Window => events.process(Holding::new(flow, WindowJoin::new(rules), rules, outlets)),
+        JoinMethod::State => {
+            events.map_with_state(request_states(flow, rules, outlets, restored)).into_mapped()
+        }
+        JoinMethod::Window => {
+            events.process(Holding::new(flow, WindowJoin::new(rules), rules, outlets, restored))
+        }
         JoinMethod::BatchToWindow => {
-            events.process(Holding::new(flow, BatchToWindow::new(rules), rules, outlets))
+            events.process(Holding::new(flow, BatchToWindow::new(rules), rules, outlets, restored))
         }
     }
 }
@@ -78,15 +83,14 @@ fn request_states(
     flow: &Flow<'_>,
     rules: JoinRules,
     outlets: &Outlets,
+    restored: Option<&Restored>,
 ) -> StateSpec<RequestId, Event, RequestState, Joined> {
     let mut dictionary = JoinDictionary::default();
-    let mut restored = KeyedState::default();
-    if let Some(checkpoint) = &outlets.restored {
-        match restore_requests(checkpoint, flow, &rules, &mut dictionary) {
-            Ok(states) => restored = states,
-            Err(error) => flow.stop().fail(error),
-        }
-    }
+    let requests = restored.map(|restored| restore_requests(restored, flow, &rules, &mut dictionary));
+    let requests = requests.transpose().unwrap_or_else(|error| {
+        flow.stop().fail(error);
+        None
+    });
     // Step, timeout and checkpoint share what this worker has, one at a time.
     let books = Rc::new(RefCell::new(outlets.books()));
     let dictionary = Rc::new(RefCell::new(dictionary));
@@ -115,7 +119,7 @@ fn request_states(
         });
     })
     .on_end_batch(move || books_shown.borrow().publish())
-    .restored(restored);
+    .restored(requests.unwrap_or_default());
     if outlets.checkpoints.is_none() {
         return spec;
     }
@@ -229,8 +233,14 @@ struct Holding<J> {
 }
 
 impl<J: HoldingJoin> Holding<J> {
-    fn new(flow: &Flow<'_>, mut join: J, rules: JoinRules, outlets: &Outlets) -> Self {
-        if let Some(restored) = &outlets.restored
+    fn new(
+        flow: &Flow<'_>,
+        mut join: J,
+        rules: JoinRules,
+        outlets: &Outlets,
+        restored: Option<&Restored>,
+    ) -> Self {
+        if let Some(restored) = restored
             && let Err(error) = Self::restore(&mut join, restored, flow)
         {
             flow.stop().fail(error);

@@ -7,6 +7,7 @@ use uptake_connectors::log::Log;
 use uptake_model::ledger::Ledger;
 
 use crate::checkpoint::{Coordinator, Fragment, Part, Restored, Sections, Stage};
+use crate::memory::Memory;
 use crate::outputs::Outputs;
 
 /// Shared by all workers of a process.
@@ -21,9 +22,11 @@ pub struct Outlets {
     /// Takes the stages' parts of checkpoints, where any are taken.
     pub checkpoints: Option<Arc<Coordinator>>,
     /// What the run goes on from.
-    pub restored: Option<Arc<Restored>>,
+    pub restored: Restoring,
     /// Workers of this process.
     pub workers: usize,
+    /// What the process may hold.
+    pub memory: Arc<Memory>,
 }
 
 impl Outlets {
@@ -91,5 +94,24 @@ impl Books {
     /// Shows the books to everyone.
     pub fn publish(&self) {
         self.shared.lock().unwrap_or_else(PoisonError::into_inner).clone_from(&self.ledger);
+    }
+}
+
+/// A checkpoint that each worker of a process takes its part of, and that is gone when all have:
+/// it is as large as the state.
+#[derive(Clone, Default)]
+pub struct Restoring(Arc<Mutex<(Option<Arc<Restored>>, usize)>>);
+
+impl Restoring {
+    /// A checkpoint for so many workers.
+    pub fn new(restored: Option<Arc<Restored>>, workers: usize) -> Self {
+        Self(Arc::new(Mutex::new((restored, workers))))
+    }
+
+    /// The checkpoint, for one of the workers.
+    pub fn for_a_worker(&self) -> Option<Arc<Restored>> {
+        let (restored, left) = &mut *self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        *left = left.saturating_sub(1);
+        if *left == 0 { restored.take() } else { restored.clone() }
     }
 }

@@ -226,6 +226,7 @@ impl Reader {
     /// Says how many records were added to the batch.
     fn took(&mut self, records: usize) -> Result<(), Box<dyn Error + Send + Sync>> {
         self.batch.1 = self.batch.1.saturating_sub(records);
+        self.outlets.memory.check()?;
         self.since_checkpoint += records;
         if self.since_checkpoint > self.config.checkpoint_events_max
             && let Some(checkpoints) = &self.outlets.checkpoints

@@ -1,0 +1,160 @@
+//! The memory of this process against its budget, so that a run stops with a clear line and goes
+//! on later, where the system would end it at any moment.
+
+use std::fmt;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+/// How often the system is asked.
+const LOOK_EVERY: Duration = Duration::from_millis(20);
+
+/// A budget: so many bytes, or a part of what the machine (or its container) has.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Budget {
+    /// None.
+    Off,
+    /// Bytes.
+    Bytes(u64),
+    /// Hundredths of the machine's memory.
+    Percent(u8),
+}
+
+impl Budget {
+    /// Reads "off", "80%", "512MiB", "2GiB" or a number of bytes.
+    pub fn parse(text: &str) -> Option<Self> {
+        if text == "off" {
+            return Some(Self::Off);
+        }
+        if let Some(percent) = text.strip_suffix('%') {
+            return percent.trim().parse().ok().filter(|p| (1..=100).contains(p)).map(Self::Percent);
+        }
+        let units = [("KiB", 10), ("MiB", 20), ("GiB", 30), ("TiB", 40), ("", 0)];
+        let (digits, shift) =
+            units.iter().find_map(|(unit, shift)| Some((text.strip_suffix(unit)?, shift)))?;
+        let bytes = digits.trim().parse::<u64>().ok()?.checked_mul(1 << shift)?;
+        (bytes >= 1 << 20).then_some(Self::Bytes(bytes))
+    }
+
+    /// In bytes; `None` where there is no budget or the machine does not say what it has.
+    pub fn bytes(self) -> Option<u64> {
+        match self {
+            Self::Off => None,
+            Self::Bytes(bytes) => Some(bytes),
+            Self::Percent(percent) => machine_bytes().map(|all| all / 100 * u64::from(percent)),
+        }
+    }
+}
+
+/// What the machine has, or its container may use.
+fn machine_bytes() -> Option<u64> {
+    let machine = kib_of("/proc/meminfo", "MemTotal:")?;
+    let container = std::fs::read_to_string("/sys/fs/cgroup/memory.max").ok();
+    let container = container.and_then(|text| text.trim().parse().ok()).unwrap_or(u64::MAX);
+    Some(machine.min(container))
+}
+
+/// A value that a file of the system gives in KiB, in bytes.
+fn kib_of(path: &str, name: &str) -> Option<u64> {
+    let text = std::fs::read_to_string(path).ok()?;
+    let line = text.lines().find_map(|line| line.strip_prefix(name))?;
+    line.trim().strip_suffix("kB")?.trim().parse::<u64>().ok()?.checked_mul(1024)
+}
+
+/// The process's memory against its budget; shared by all workers.
+#[derive(Debug)]
+pub struct Memory {
+    bytes_max: Option<u64>,
+    held: AtomicU64,
+    looked: Mutex<Option<Instant>>,
+}
+
+/// More is held than the budget allows.
+#[derive(Debug, thiserror::Error)]
+pub struct OverBudget {
+    held: u64,
+    bytes_max: u64,
+}
+
+impl fmt::Display for OverBudget {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mib = |bytes: u64| bytes >> 20;
+        write!(
+            f,
+            "this process holds {} MiB of memory and may hold {} MiB (memory.bytes_max). Raise that, lower \
+             join.lateness or join.horizon, or spread the run over more hosts; nothing is lost, the next run \
+             goes on from the last checkpoint",
+            mib(self.held),
+            mib(self.bytes_max)
+        )
+    }
+}
+
+impl Memory {
+    /// Memory with a budget. Where the system does not say what a process holds there is none.
+    pub fn new(budget: Budget) -> Self {
+        Self { bytes_max: budget.bytes(), held: AtomicU64::new(0), looked: Mutex::new(None) }
+    }
+
+    fn held(&self) -> u64 {
+        let mut looked = self.looked.lock().unwrap_or_else(PoisonError::into_inner);
+        if looked.is_none_or(|at| at.elapsed() >= LOOK_EVERY) {
+            *looked = Some(Instant::now());
+            let held = kib_of("/proc/self/status", "VmRSS:").unwrap_or(0);
+            self.held.store(held, Ordering::Relaxed);
+        }
+        self.held.load(Ordering::Relaxed)
+    }
+
+    /// Whether little is left: then nothing is read ahead of what is behind.
+    pub fn is_tight(&self) -> bool {
+        self.bytes_max.is_some_and(|most| self.held() > most / 5 * 4)
+    }
+
+    /// Checks the budget.
+    ///
+    /// # Errors
+    /// More is held than it allows.
+    pub fn check(&self) -> Result<(), OverBudget> {
+        match self.bytes_max.map(|most| (self.held(), most)) {
+            Some((held, bytes_max)) if held > bytes_max => Err(OverBudget { held, bytes_max }),
+            _ => Ok(()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn budgets_as_people_write_them() {
+        for (text, budget) in [
+            ("off", Some(Budget::Off)),
+            ("80%", Some(Budget::Percent(80))),
+            ("512MiB", Some(Budget::Bytes(512 << 20))),
+            ("2 GiB", Some(Budget::Bytes(2 << 30))),
+            ("1048576", Some(Budget::Bytes(1 << 20))),
+            ("0%", None),
+            ("101%", None),
+            ("10", None),
+            ("5GB", None),
+            ("much", None),
+            ("99999999999TiB", None),
+        ] {
+            assert_eq!(Budget::parse(text), budget, "{text}");
+        }
+    }
+
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn what_is_held_is_seen() {
+        assert!(Memory::new(Budget::Off).check().is_ok());
+        assert!(Memory::new(Budget::Bytes(1 << 50)).check().is_ok());
+        let over = Memory::new(Budget::Bytes(1 << 20));
+        assert!(over.is_tight());
+        let said = over.check().unwrap_err().to_string();
+        assert!(said.contains("may hold 1 MiB (memory.bytes_max)"), "{said}");
+        assert!(Budget::Percent(50).bytes().is_some_and(|bytes| bytes > 1 << 28));
+    }
+}
