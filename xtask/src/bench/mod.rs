@@ -6,6 +6,7 @@
 //! Both must give the same answer, or nothing is reported.
 
 mod measure;
+mod recovery;
 mod reference;
 mod report;
 
@@ -58,6 +59,8 @@ enum What {
     HotRequest,
     /// Bytes held for a request that waits for its play
     State,
+    /// A million waiting requests: from `kill -9` to caught up, and what a checkpoint holds up
+    Recovery,
 }
 
 impl What {
@@ -69,6 +72,7 @@ impl What {
             Self::HotVideo => "hot-video",
             Self::HotRequest => "hot-request",
             Self::State => "state",
+            Self::Recovery => "recovery",
         }
     }
 
@@ -77,7 +81,7 @@ impl What {
         match self {
             Self::HotVideo => &["--hot-video"],
             Self::HotRequest => &["--hot-request"],
-            Self::Plain | Self::State => &[],
+            Self::Plain | Self::State | Self::Recovery => &[],
         }
     }
 }
@@ -96,6 +100,7 @@ impl Bench {
             runs: self.runs,
             inputs: Vec::new(),
             state: Vec::new(),
+            recovery: None,
         };
         build(&workspace, self.wants(What::State))?;
         if !inputs.is_empty() {
@@ -115,6 +120,9 @@ impl Bench {
             for members in [0, 200_000] {
                 report.state.push(state(&workspace, members)?);
             }
+        }
+        if self.wants(What::Recovery) {
+            report.recovery = Some(recovery::measure(&workspace, self.runs)?);
         }
         keep(&workspace, &report)?;
         if self.json {

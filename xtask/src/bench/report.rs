@@ -94,6 +94,45 @@ pub(super) struct Report {
     pub(super) runs: u32,
     pub(super) inputs: Vec<InputReport>,
     pub(super) state: Vec<StateReport>,
+    pub(super) recovery: Option<RecoveryReport>,
+}
+
+/// A run with many waiting requests, killed and started again.
+#[derive(Debug, Serialize)]
+pub(super) struct RecoveryReport {
+    pub(super) requests: u64,
+    pub(super) impressions: u64,
+    /// From the start of the process that goes on until it has read what came since and taken a
+    /// checkpoint of its own.
+    pub(super) caught_up_s: Spread,
+    /// The most memory of that process.
+    pub(super) peak_bytes: Spread,
+    /// The longest that a checkpoint held a worker up, while new requests came all the time.
+    pub(super) stall_ms: Spread,
+    /// Bytes of a checkpoint in the mean, there.
+    pub(super) checkpoint_bytes: Spread,
+}
+
+impl fmt::Display for RecoveryReport {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mb = |spread: Spread| {
+            let [median, min, max] = [spread.median, spread.min, spread.max].map(|bytes| bytes / 1e6);
+            Spread { median, min, max }.with(1)
+        };
+        writeln!(f, "\n{} waiting requests of {} impressions", self.requests, self.impressions)?;
+        writeln!(
+            f,
+            "  kill -9 to caught up   {} s, peak {} MB",
+            self.caught_up_s.with(2),
+            mb(self.peak_bytes)
+        )?;
+        writeln!(
+            f,
+            "  checkpoint             holds a worker up for {} ms, {} MB each",
+            self.stall_ms.with(1),
+            mb(self.checkpoint_bytes)
+        )
+    }
 }
 
 impl Report {
@@ -107,6 +146,9 @@ impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if !self.inputs.is_empty() {
             self.programs(f)?;
+        }
+        if let Some(recovery) = &self.recovery {
+            recovery.fmt(f)?;
         }
         for state in &self.state {
             writeln!(
@@ -215,6 +257,7 @@ mod tests {
             runs: 1,
             inputs: vec![input("plain", 1.0), input("hot-video", 1.2)],
             state: Vec::new(),
+            recovery: None,
         };
         let text = report.to_string();
         for part in

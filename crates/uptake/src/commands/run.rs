@@ -1,6 +1,6 @@
 //! `uptake run`: the log in as it grows, tallies out, until told to stop.
 
-use std::io::Read;
+use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -45,6 +45,9 @@ pub(super) struct Run {
     /// Stop when everything that is in the log now has been read and written
     #[arg(long)]
     until_caught_up: bool,
+    /// When it stops, print the ledger and what its checkpoints took as JSON, for a script
+    #[arg(long)]
+    json: bool,
     #[command(flatten)]
     configured: Configured,
 }
@@ -100,6 +103,7 @@ impl Run {
         });
         let topics = config.input_topics.join(", ");
         notice(&format!("reading {topics}: {} partitions; SIGTERM or Ctrl-C stops", partitions.len()));
+        let printed_by = Arc::clone(&config);
         let finished = engine::run(
             Setup {
                 workers: workers_or_all(self.workers),
@@ -115,17 +119,23 @@ impl Run {
             None,
         )?;
         let (total, taken) = (finished.ledger.total(), finished.checkpoints);
+        if self.json {
+            let mut printed = super::ledger::json(&total, &printed_by);
+            printed["checkpoints"] = serde_json::json!({
+                "taken": taken.taken,
+                "bytes": taken.bytes,
+                "longest_ms": taken.longest.as_millis() as u64,
+                "longest_stall_ms": taken.longest_stall.as_secs_f64() * 1e3,
+            });
+            writeln!(std::io::stdout().lock(), "{printed}")?;
+        }
         notice(&format!(
-            "{} checkpoints of {} KiB in all; the longest took {} ms and held a worker up for {} ms",
-            taken.taken,
-            grouped(taken.bytes >> 10),
-            taken.longest.as_millis(),
-            taken.longest_stall.as_millis()
-        ));
-        notice(&format!(
-            "stopped: {} records read, {} counted; going on from here next time",
+            "stopped: {} records read, {} counted; {} checkpoints, the longest took {} ms; \
+             going on from here next time",
             grouped(total.read),
-            grouped(total.counted)
+            grouped(total.counted),
+            taken.taken,
+            taken.longest.as_millis()
         ));
         Ok(())
     }
