@@ -1,6 +1,7 @@
 //! The command line.
 
 mod append;
+mod backfill;
 mod dead_letters;
 mod demo;
 mod explain;
@@ -40,6 +41,8 @@ enum Command {
     Run(run::Run),
     /// Append event files to the log, as a producer would
     Append(append::Append),
+    // Its long help stands with its arguments.
+    Backfill(backfill::Backfill),
     /// List what could not be used, or append it again after a fix
     #[command(subcommand)]
     DeadLetters(dead_letters::DeadLetters),
@@ -160,6 +163,7 @@ impl Cli {
             Command::Replay(replay) => replay.run(),
             Command::Run(run) => run.run(),
             Command::Append(append) => append.run(),
+            Command::Backfill(backfill) => backfill.run(),
             Command::DeadLetters(dead_letters) => dead_letters.run(),
             Command::Late(late) => late.run(),
             Command::Ledger(ledger) => ledger.run(),
