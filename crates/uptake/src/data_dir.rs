@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use uptake_connectors::archive::Archive;
-use uptake_connectors::log::{Log, LogOptions};
+use uptake_connectors::log::{Log, LogOptions, Recovered};
 use uptake_connectors::objects::Objects;
 use uptake_connectors::table::Table;
 use uptake_connectors::{Backend, archive, log, objects, table};
@@ -17,6 +17,8 @@ use crate::config::Config;
 
 /// The topic of dead letters.
 pub const DEAD_LETTERS: &str = "dead-letters";
+/// The topic that says which dead letters were appended to the input again.
+pub const DEAD_LETTERS_REPLAYED: &str = "dead-letters-replayed";
 /// The topic of late events.
 pub const LATE: &str = "late";
 
@@ -126,11 +128,16 @@ impl DataDir {
             }
         }
         let (archive, objects) = (archive::open(backend)?, objects::open(backend)?.into());
-        let notices = recovered.iter().map(|r| {
-            format!("cut {} bytes of an append that had not finished off {}", r.bytes_cut, r.path.display())
-        });
-        Ok(Self { log: log.into(), table, archive, objects, notices: notices.collect() })
+        let notices = repaired(&recovered).collect();
+        Ok(Self { log: log.into(), table, archive, objects, notices })
     }
+}
+
+/// What had to be repaired in a log, one line each.
+pub(crate) fn repaired(recovered: &[Recovered]) -> impl Iterator<Item = String> {
+    recovered.iter().map(|r| {
+        format!("cut {} bytes of an append that had not finished off {}", r.bytes_cut, r.path.display())
+    })
 }
 
 /// Keeps every other process from doing the same in a data directory, as long as the file is held.

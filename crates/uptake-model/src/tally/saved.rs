@@ -6,10 +6,10 @@
 //! all (`beyond`), the next larger one follows, its theta. As a sketch is determined by the
 //! 2^lg_k + 1 smallest hashes of its set, so is a union by those of its parts.
 
-use datasketches::theta::ThetaSketch;
+use datasketches::theta::{CompactThetaSketch, ThetaSketch};
 
 use super::hash::{HASH_END, OfHash};
-use super::{Side, Tally, TallyLimits};
+use super::{RequestSet, Side, Tally, TallyLimits, TallySets};
 use crate::DamagedState;
 use crate::bytes::{check_count, check_end, put_u64, put_varint, take_u64, take_varint, varint_bytes};
 
@@ -52,6 +52,30 @@ impl Tally {
         self.shown.merge(shown, limits);
         Ok(())
     }
+
+    /// Adds sets as they are stored: the tally is then as if every id had been inserted into it.
+    ///
+    /// ```
+    /// use uptake_model::tally::{Tally, TallyLimits};
+    /// use uptake_model::{Kind, RequestId};
+    /// let limits = TallyLimits::default();
+    /// let (mut one, mut two) = (Tally::default(), Tally::default());
+    /// one.insert(Kind::Play, RequestId(1), limits);
+    /// two.insert(Kind::Play, RequestId(2), limits);
+    /// two.merge_sets(&one.into_sets(), limits)?;
+    /// assert_eq!(two.counts(limits).plays, 2);
+    /// # Ok::<(), uptake_model::DamagedState>(())
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// If a sketch is damaged, or coarser than `limits` ask for. The tally is then as before.
+    pub fn merge_sets(&mut self, sets: &TallySets, limits: TallyLimits) -> Result<(), DamagedState> {
+        let (played, shown) = (Saved::of(&sets.played, limits)?, Saved::of(&sets.shown, limits)?);
+        self.played.merge(played, limits);
+        self.shown.merge(shown, limits);
+        Ok(())
+    }
 }
 
 /// One side as it was read.
@@ -61,6 +85,22 @@ enum Saved {
 }
 
 impl Saved {
+    fn of(set: &RequestSet, limits: TallyLimits) -> Result<Self, DamagedState> {
+        let bytes = match set {
+            RequestSet::Exact(ids) => return Ok(Self::Ids(ids.clone())),
+            RequestSet::Sketch(bytes) => bytes,
+        };
+        let sketch =
+            CompactThetaSketch::deserialize(bytes).map_err(|_| DamagedState("bytes that are no sketch"))?;
+        let mut hashes: Vec<u64> = sketch.iter().map(|entry| entry.hash()).collect();
+        hashes.sort_unstable();
+        if sketch.is_estimation_mode() {
+            hashes.push(sketch.theta64());
+            check_fine(&hashes, limits)?;
+        }
+        Ok(Self::Hashes(hashes))
+    }
+
     fn take(bytes: &mut &[u8], limits: TallyLimits) -> Result<Self, DamagedState> {
         let head = take_varint(bytes)?;
         let values = take_ascending(head >> 3, head & DELTAS_BIT != 0, bytes)?;
@@ -70,12 +110,19 @@ impl Saved {
         if !matches!(*values, [first, .., last] if first > 0 && last < HASH_END) {
             return Err(DamagedState("no sketch keeps such hashes"));
         }
-        // Fewer hashes than a sketch of today keeps would pass for all there are below its theta.
-        if head & BEYOND_BIT != 0 && values.len() <= 1 << limits.sketch_lg_k {
-            return Err(DamagedState("a sketch is coarser than configured"));
+        if head & BEYOND_BIT != 0 {
+            check_fine(&values, limits)?;
         }
         Ok(Self::Hashes(values))
     }
+}
+
+/// Fewer hashes than a sketch of today keeps would pass for all there are below its theta.
+fn check_fine(hashes: &[u64], limits: TallyLimits) -> Result<(), DamagedState> {
+    if hashes.len() <= 1 << limits.sketch_lg_k {
+        return Err(DamagedState("a sketch is coarser than configured"));
+    }
+    Ok(())
 }
 
 impl Side {
@@ -223,6 +270,25 @@ mod tests {
             prop_assert_eq!(merged.counts(limits), all.counts(limits));
             prop_assert_eq!(saved(&mut merged), saved(&mut all));
             prop_assert_eq!(merged.into_sets(), all.into_sets());
+        }
+
+        /// Sets as a table stores them, that have ids in common or none: the same as one tally.
+        #[test]
+        fn stored_sets_are_united(
+            ids in prop::collection::vec((0u64..2_000, any::<bool>()), 0..3_000),
+            cut in any::<prop::sample::Index>(),
+            common in 0usize..500,
+            spread in any::<bool>(),
+            limits in limits(),
+        ) {
+            let cut = cut.index(ids.len() + 1);
+            let stored = part(&ids[..(cut + common).min(ids.len())], spread, limits).into_sets();
+            let mut united = part(&ids[cut..], spread, limits);
+            united.merge_sets(&stored, limits).unwrap();
+            united.merge_sets(&stored, limits).unwrap();
+            let mut all = part(&ids, spread, limits);
+            prop_assert_eq!(united.counts(limits), all.counts(limits));
+            prop_assert_eq!(united.into_sets(), all.into_sets());
         }
 
         #[test]

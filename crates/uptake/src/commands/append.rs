@@ -77,7 +77,7 @@ const LINES_PER_BLOCK: usize = 16_384;
 const APPEND_BYTES: usize = 1 << 20;
 
 /// Writes events to the partition that their request falls to.
-struct Producer<'a> {
+pub(super) struct Producer<'a> {
     log: &'a dyn Log,
     /// The topic of impressions and that of plays, which may be one.
     topics: [String; 2],
@@ -85,11 +85,12 @@ struct Producer<'a> {
     decoder: Decoder,
     /// By topic and partition: what waits, and how many bytes that is.
     waiting: BTreeMap<(usize, u32), (Vec<Record>, usize)>,
-    appended: BTreeMap<String, u64>,
+    /// How many records were appended, by topic.
+    pub(super) appended: BTreeMap<String, u64>,
 }
 
 impl<'a> Producer<'a> {
-    fn new(log: &'a dyn Log, config: &Config) -> Result<Self, CommandError> {
+    pub(super) fn new(log: &'a dyn Log, config: &Config) -> Result<Self, CommandError> {
         let first = config.input_topics.first().cloned().unwrap_or_default();
         let last = config.input_topics.last().cloned().unwrap_or_default();
         let topics = [first, last];
@@ -102,7 +103,8 @@ impl<'a> Producer<'a> {
         Ok(Self { log, topics, partitions, decoder, waiting: BTreeMap::new(), appended })
     }
 
-    fn line(&mut self, line: &[u8]) -> Result<(), CommandError> {
+    /// Takes a line: an event, or an array of them, or what only the reader will refuse.
+    pub(super) fn line(&mut self, line: &[u8]) -> Result<(), CommandError> {
         if line.iter().all(u8::is_ascii_whitespace) {
             return Ok(());
         }
@@ -143,7 +145,8 @@ impl<'a> Producer<'a> {
         Ok(())
     }
 
-    fn flush(&mut self) -> Result<(), CommandError> {
+    /// Appends what waits.
+    pub(super) fn flush(&mut self) -> Result<(), CommandError> {
         while let Some((&(topic, partition), _)) = self.waiting.first_key_value() {
             self.append(topic, partition)?;
         }

@@ -36,9 +36,7 @@ pub(super) struct LedgerOf {
 impl LedgerOf {
     pub(super) fn run(self) -> Result<(), CommandError> {
         let config = self.configured.load()?;
-        if !self.data.is_dir() {
-            return Err(CommandError::Usage(format!("{}: there is no such directory", self.data.display())));
-        }
+        super::existing(&self.data)?;
         let objects =
             objects::open(&Backend::File(self.data.clone())).map_err(crate::data_dir::DataDirError::from)?;
         let store = Store::new(Arc::from(objects), self.cluster.clone());
@@ -111,6 +109,11 @@ impl LedgerOf {
 
 /// The ledger for people.
 pub(super) fn text(total: &Account, config: &Config) -> String {
+    text_with(total, config, "could not be used; kept in the log's topic dead-letters")
+}
+
+/// The same, with another note on what could not be used.
+pub(super) fn text_with(total: &Account, config: &Config, dead: &str) -> String {
     let mut rows: Vec<(String, u64, String)> = vec![
         ("read".into(), total.read, "records".into()),
         ("  counted".into(), total.counted, "joined, and in the tallies".into()),
@@ -121,11 +124,7 @@ pub(super) fn text(total: &Account, config: &Config) -> String {
     for (rule, &n) in total.filtered.iter().enumerate().filter(|(_, n)| **n > 0) {
         rows.push((String::new(), n, format!("by {}", config.filters.text(rule))));
     }
-    rows.push((
-        "  dead".into(),
-        total.dead_sum(),
-        "could not be used; kept in the log's topic dead-letters".into(),
-    ));
+    rows.push(("  dead".into(), total.dead_sum(), dead.into()));
     for (reason, &n) in Reason::ALL.iter().zip(&total.dead).filter(|(_, n)| **n > 0) {
         rows.push((String::new(), n, reason.to_string()));
     }
@@ -171,20 +170,6 @@ pub(super) fn json(total: &Account, config: &Config) -> serde_json::Value {
         .filter(|(_, n)| **n > 0)
         .map(|(r, n)| (r.to_string(), serde_json::json!(n)))
         .collect();
-    let mut from = 0;
-    let ages = LATE_AGE_HOURS.iter().map(|&to| {
-        let name = format!("{from}-{to}h");
-        from = to;
-        name
-    });
-    let ages: Vec<String> = ages.collect();
-    let last = format!("{}h-", LATE_AGE_HOURS[LATE_AGE_HOURS.len() - 1]);
-    let late: serde_json::Map<_, _> = ages
-        .into_iter()
-        .chain([last])
-        .zip(&total.late_by_age)
-        .map(|(age, n)| (age, serde_json::json!(n)))
-        .collect();
     serde_json::json!({
         "read": total.read,
         "counted": total.counted,
@@ -197,10 +182,22 @@ pub(super) fn json(total: &Account, config: &Config) -> serde_json::Value {
         "dead_by_reason": dead,
         "duplicate": total.duplicate,
         "late": total.late,
-        "late_by_age": late,
+        "late_by_age": late_by_age(total),
         "capped": total.capped,
         "gap": total.gap,
         "blank": total.blank,
         "balances": total.balances(),
     })
+}
+
+/// The names of the age classes of late events: `0-1h`, `1-3h` and so on to `24h-`.
+pub(super) fn late_ages() -> impl Iterator<Item = String> {
+    let from = [0].into_iter().chain(LATE_AGE_HOURS);
+    let to = LATE_AGE_HOURS.into_iter().map(Some).chain([None]);
+    from.zip(to).map(|(from, to)| to.map_or(format!("{from}h-"), |to| format!("{from}-{to}h")))
+}
+
+/// The late events of an account by age, for scripts.
+pub(super) fn late_by_age(account: &Account) -> serde_json::Value {
+    late_ages().zip(&account.late_by_age).map(|(age, n)| (age, serde_json::json!(n))).collect()
 }

@@ -1,8 +1,11 @@
 //! The command line.
 
 mod append;
+mod backfill;
+mod dead_letters;
 mod demo;
 mod explain;
+mod late;
 mod ledger;
 mod replay;
 mod run;
@@ -11,12 +14,16 @@ mod tallies;
 mod text;
 mod top;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand};
+use uptake_connectors::Backend;
+use uptake_connectors::log::{self, Log, LogOptions};
 
 use crate::config::{Config, ConfigError, reference};
+use crate::data_dir;
+use crate::outputs::notice;
 
 /// Turns what people are shown and what they play into tallies, counting every request once.
 #[derive(Parser, Debug)]
@@ -34,6 +41,14 @@ enum Command {
     Run(run::Run),
     /// Append event files to the log, as a producer would
     Append(append::Append),
+    // Its long help stands with its arguments.
+    Backfill(backfill::Backfill),
+    /// List what could not be used, or append it again after a fix
+    #[command(subcommand)]
+    DeadLetters(dead_letters::DeadLetters),
+    /// List what came too late
+    #[command(subcommand)]
+    Late(late::Late),
     /// Print what became of every record that was read, as of the last checkpoint
     Ledger(ledger::LedgerOf),
     /// Print the tallies of a segment
@@ -66,6 +81,25 @@ impl Configured {
     }
 }
 
+/// A data directory that must be there; a command that only looks makes none.
+fn existing(data: &Path) -> Result<(), CommandError> {
+    match data.is_dir() {
+        true => Ok(()),
+        false => Err(CommandError::Usage(format!("{}: there is no such directory", data.display()))),
+    }
+}
+
+/// Opens the log of a data directory that is there.
+fn existing_log(data: &Path) -> Result<Box<dyn Log>, CommandError> {
+    existing(data)?;
+    if !data.join("log").is_dir() {
+        return Err(CommandError::Usage(format!("{} holds no log: it is no data directory", data.display())));
+    }
+    let (log, recovered) = log::open(&Backend::File(data.to_owned()), LogOptions::default())?;
+    data_dir::repaired(&recovered).for_each(|line| notice(&line));
+    Ok(log)
+}
+
 /// Why a command failed.
 #[derive(Debug, thiserror::Error)]
 pub enum CommandError {
@@ -90,6 +124,9 @@ pub enum CommandError {
     /// The log cannot be used.
     #[error(transparent)]
     Log(#[from] uptake_connectors::LogError),
+    /// The archive cannot be used.
+    #[error(transparent)]
+    Archive(#[from] uptake_connectors::ArchiveError),
     /// The checkpoints cannot be used.
     #[error(transparent)]
     Checkpoint(#[from] crate::checkpoint::CheckpointError),
@@ -126,6 +163,9 @@ impl Cli {
             Command::Replay(replay) => replay.run(),
             Command::Run(run) => run.run(),
             Command::Append(append) => append.run(),
+            Command::Backfill(backfill) => backfill.run(),
+            Command::DeadLetters(dead_letters) => dead_letters.run(),
+            Command::Late(late) => late.run(),
             Command::Ledger(ledger) => ledger.run(),
             Command::Tallies(tallies) => tallies.run(),
             Command::Top(top) => top.run(),

@@ -57,6 +57,31 @@ pub(crate) fn csv_field(text: &str) -> std::borrow::Cow<'_, str> {
     }
 }
 
+/// Bytes as text of about `width` columns or somewhat more, in which nothing moves a terminal's
+/// cursor or turns the writing around: control and format characters stand as escapes, and so do
+/// bytes that are no UTF-8.
+pub(crate) fn visible(bytes: &[u8], width: usize) -> String {
+    let mut text = String::new();
+    for chunk in bytes.utf8_chunks() {
+        for c in chunk.valid().chars() {
+            if text.len() > width.saturating_mul(4) {
+                return text;
+            }
+            let turns = matches!(c, '\u{ad}' | '\u{61c}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}'
+                | '\u{2060}'..='\u{206f}' | '\u{feff}');
+            match c {
+                c if c.is_control() || turns => text.extend(c.escape_default()),
+                c => text.push(c),
+            }
+        }
+        if text.len() > width.saturating_mul(4) {
+            return text;
+        }
+        chunk.invalid().iter().for_each(|byte| text.push_str(&format!("\\x{byte:02x}")));
+    }
+    text
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -67,6 +92,9 @@ mod tests {
         assert_eq!(grouped(1_234_567), "1,234,567");
         assert_eq!(percent(1, 8), "12.5 %");
         assert_eq!(csv_field("a,\"b\""), "\"a,\"\"b\"\"\"");
+        assert_eq!(visible(b"a\tb\x1b[2J \xc3\xa9 \xff\xc2\x9b", 80), "a\\tb\\u{1b}[2J é \\xff\\u{9b}");
+        assert_eq!(visible("x\u{202e}y".as_bytes(), 80), "x\\u{202e}y");
+        assert!(visible(&[0xff; 1_000_000], 80).len() <= 4 * 80 + 16);
         assert_eq!(table(&["v", "n"], &[vec!["é".into(), "10".into()]]), "v   n\né  10\n");
     }
 }
