@@ -128,10 +128,9 @@ fn held(objects: &Arc<dyn Objects>, config: &Config) -> Result<Option<Held>, Che
     Ok(held)
 }
 
-/// Whether the checkpoints are those of `uptake replay`, which are named after its files.
+/// Whether the checkpoints are those of `uptake replay`.
 fn is_replay(cluster: &str) -> bool {
-    let hash = cluster.strip_prefix("replay-");
-    hash.is_some_and(|hash| hash.len() == 16 && hash.bytes().all(|b| b.is_ascii_hexdigit()))
+    cluster.starts_with(super::replay::PREFIX)
 }
 
 impl Backfill {

@@ -5,10 +5,12 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use clap::Args;
-use uptake_connectors::{Backend, objects};
+use uptake_connectors::Backend;
+use uptake_connectors::objects::{self, Objects};
 use uptake_model::Reason;
 use uptake_model::ledger::{Account, LATE_AGE_HOURS};
 
+use super::replay::LAST_REPLAY;
 use super::text::grouped;
 use super::{CommandError, Configured};
 use crate::checkpoint::{InputPosition, Manifest, Number, Store};
@@ -20,9 +22,9 @@ pub(super) struct LedgerOf {
     /// Where the checkpoints are
     #[arg(long, value_name = "DIR")]
     data: PathBuf,
-    /// The cluster whose books to print
-    #[arg(long, value_name = "NAME", default_value = super::run::CLUSTER)]
-    cluster: String,
+    /// The cluster whose books to print [default: the last of the main cluster's run and replays]
+    #[arg(long, value_name = "NAME")]
+    cluster: Option<String>,
     /// Each partition of the input by itself
     #[arg(long)]
     partitions: bool,
@@ -39,24 +41,32 @@ impl LedgerOf {
         super::existing(&self.data)?;
         let objects =
             objects::open(&Backend::File(self.data.clone())).map_err(crate::data_dir::DataDirError::from)?;
-        let store = Store::new(Arc::from(objects), self.cluster.clone());
-        let newest = store.newest()?;
-        newest.refused.iter().for_each(|line| crate::outputs::notice(line));
-        let Some((manifest, _)) = newest.checkpoint else {
-            return Err(CommandError::Other(
-                format!(
-                    "{} has no checkpoint of cluster {}: nothing was run there yet (`uptake run`)",
-                    self.data.display(),
-                    self.cluster
-                )
-                .into(),
-            ));
+        let objects: Arc<dyn Objects> = Arc::from(objects);
+        let clusters = match &self.cluster {
+            Some(cluster) => vec![cluster.as_str()],
+            None => vec![super::run::CLUSTER, LAST_REPLAY],
+        };
+        let mut found: Vec<(&str, Manifest)> = Vec::new();
+        for cluster in clusters {
+            let newest = Store::new(Arc::clone(&objects), cluster).newest()?;
+            newest.refused.iter().for_each(|line| crate::outputs::notice(line));
+            found.extend(newest.checkpoint.map(|(manifest, _)| (cluster, manifest)));
+        }
+        let Some((cluster, manifest)) = found.into_iter().max_by_key(|(_, m)| m.created_ms) else {
+            let data = self.data.display();
+            return Err(CommandError::Other(match &self.cluster {
+                Some(cluster) => format!("{data} has no checkpoint of cluster {cluster}").into(),
+                None => {
+                    format!("{data} has no books yet: nothing was run there (`uptake run`, `uptake replay`)")
+                        .into()
+                }
+            }));
         };
         let mut out = std::io::stdout().lock();
         if self.json {
             writeln!(out, "{}", self.as_json(&manifest, &config))?;
         } else {
-            self.as_text(&mut out, &manifest, &config)?;
+            self.as_text(&mut out, cluster, &manifest, &config)?;
         }
         if manifest.ledger.balances() {
             return Ok(());
@@ -86,10 +96,20 @@ impl LedgerOf {
         printed
     }
 
-    fn as_text(&self, out: &mut impl Write, manifest: &Manifest, config: &Config) -> std::io::Result<()> {
+    fn as_text(
+        &self,
+        out: &mut impl Write,
+        cluster: &str,
+        manifest: &Manifest,
+        config: &Config,
+    ) -> std::io::Result<()> {
         let at =
             jiff::Timestamp::from_millisecond(manifest.created_ms).map_or(String::new(), |t| t.to_string());
-        writeln!(out, "cluster {}, checkpoint {} of {at}\n", self.cluster, Number(manifest.number))?;
+        if cluster == LAST_REPLAY {
+            writeln!(out, "the replay that ended at {at}\n")?;
+        } else {
+            writeln!(out, "cluster {cluster}, checkpoint {} of {at}\n", Number(manifest.number))?;
+        }
         if let (true, InputPosition::Log(partitions)) = (self.partitions, &manifest.input) {
             for (number, position) in partitions.iter().enumerate() {
                 let account = manifest.ledger.accounts().get(number).cloned().unwrap_or_default();

@@ -10,13 +10,15 @@ use clap::Args;
 use indicatif::{ProgressBar, ProgressStyle};
 use uptake_connectors::input::{EventFiles, InputOptions, LinesRead};
 use uptake_flow::Halt;
+use uptake_model::EventTime;
+use uptake_model::ledger::Ledger;
 
 use super::ledger::{json, text};
 use super::text::grouped;
 use super::{CommandError, Configured};
-use crate::checkpoint::{CheckpointError, InputPosition, Restored, Store};
+use crate::checkpoint::{CheckpointError, InputPosition, Manifest, Number, Restored, Store};
 use crate::config::Config;
-use crate::data_dir::{self, DataDir};
+use crate::data_dir::{self, DataDir, now};
 use crate::engine::{self, Checkpointing, Setup, state_meaning};
 use crate::outputs::notice;
 use crate::stages::collect::{Input, SharedFiles};
@@ -75,6 +77,20 @@ fn pass_over(mut files: EventFiles, restored: Option<&Restored>) -> EventFiles {
     files
 }
 
+/// The checkpoints of replays are below names that begin so, which no cluster may have.
+pub(super) const PREFIX: &str = "replay-";
+/// Where the books of the last replay that came to its end are kept: a checkpoint without state.
+pub(super) const LAST_REPLAY: &str = "replay-last";
+
+fn keep_books(store: &Store, ledger: &Ledger, config: &Config) -> Result<(), CommandError> {
+    let number = Number::first(store.begin_run()?);
+    let mut manifest = Manifest::new(number.0, state_meaning(config), now().0);
+    manifest.watermark = EventTime::MAX;
+    manifest.ledger = ledger.clone();
+    store.commit(&manifest)?;
+    Ok(store.retain(1)?)
+}
+
 impl Replay {
     /// The checkpoint of a replay of the same files that was stopped, if there is one.
     fn resumable(&self, store: &Store, config: &Config) -> Result<Option<Restored>, CommandError> {
@@ -111,7 +127,8 @@ impl Replay {
         data.notices.iter().for_each(|line| notice(line));
         let _lock = data_dir::lock(&self.data, "replay")?;
         let fingerprint = fingerprint(&files, &config);
-        let store = Store::new(Arc::clone(&data.objects), format!("replay-{fingerprint}"));
+        let store = Store::new(Arc::clone(&data.objects), format!("{PREFIX}{fingerprint}"));
+        let books_store = Store::new(Arc::clone(&data.objects), LAST_REPLAY);
         let restored = self.resumable(&store, &config)?;
         let files = Arc::new(SharedFiles::new(pass_over(files, restored.as_ref())));
         let started = Instant::now();
@@ -136,8 +153,9 @@ impl Replay {
             bar.finish();
             replayed?
         };
-        // There is nothing left to go on with.
+        // There is nothing left to go on with, but `uptake ledger` shows the books.
         store.clear()?;
+        keep_books(&books_store, &replayed.ledger, &config)?;
         let seconds = started.elapsed().as_secs_f64();
         let mut out = std::io::stdout().lock();
         if self.json {

@@ -55,6 +55,9 @@ pub(super) struct Run {
 /// A cluster's name is part of the names of its checkpoints.
 fn cluster_name(text: &str) -> Result<String, String> {
     let ok = |b: u8| matches!(b, b'a'..=b'z' | b'0'..=b'9' | b'-' | b'_');
+    if text.starts_with(super::replay::PREFIX) {
+        return Err("names that begin with replay- are those of replays".to_owned());
+    }
     if !text.is_empty() && text.len() <= 60 && text.bytes().all(ok) {
         return Ok(text.to_owned());
     }
