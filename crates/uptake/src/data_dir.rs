@@ -108,14 +108,7 @@ impl DataDir {
     }
 
     fn open_backend(backend: &Backend, path: &Path, config: &Config) -> Result<Self, DataDirError> {
-        let (log, recovered) = log::open(backend, LogOptions::default())?;
-        log.create_topic(DEAD_LETTERS, 1)?;
-        log.create_topic(LATE, 1)?;
-        for topic in &config.input_topics {
-            if log.partitions(topic).is_err() {
-                log.create_topic(topic, config.input_partitions)?;
-            }
-        }
+        let (log, notices) = log_with_topics(backend, config)?;
         let mut table = table::open(backend)?;
         let asked = meaning(config);
         match table.meta_get(MEANING)? {
@@ -126,11 +119,33 @@ impl DataDir {
             }
         }
         let (archive, objects) = (archive::open(backend)?, objects::open(backend)?.into());
-        let notices = recovered.iter().map(|r| {
-            format!("cut {} bytes of an append that had not finished off {}", r.bytes_cut, r.path.display())
-        });
-        Ok(Self { log: log.into(), table, archive, objects, notices: notices.collect() })
+        Ok(Self { log, table, archive, objects, notices })
     }
+}
+
+/// Opens the log alone, which a producer may do whatever becomes of table and archive meanwhile;
+/// also says what had to be repaired.
+///
+/// # Errors
+/// If it cannot be made or opened.
+pub fn open_log(path: &Path, config: &Config) -> Result<(Arc<dyn Log>, Vec<String>), DataDirError> {
+    std::fs::create_dir_all(path).map_err(|source| DataDirError::Create { path: path.to_owned(), source })?;
+    log_with_topics(&Backend::File(path.to_owned()), config)
+}
+
+fn log_with_topics(backend: &Backend, config: &Config) -> Result<(Arc<dyn Log>, Vec<String>), DataDirError> {
+    let (log, recovered) = log::open(backend, LogOptions::default())?;
+    log.create_topic(DEAD_LETTERS, 1)?;
+    log.create_topic(LATE, 1)?;
+    for topic in &config.input_topics {
+        if log.partitions(topic).is_err() {
+            log.create_topic(topic, config.input_partitions)?;
+        }
+    }
+    let notices = recovered.iter().map(|r| {
+        format!("cut {} bytes of an append that had not finished off {}", r.bytes_cut, r.path.display())
+    });
+    Ok((log.into(), notices.collect()))
 }
 
 /// Keeps every other process from doing the same in a data directory, as long as the file is held.
