@@ -69,7 +69,9 @@ fn one_killed_stops_all_and_any_others_go_on() {
     let mut reads = Vec::new();
     for _ in 0..7 {
         let (processes, workers) = (pick(&mut rng, &[2, 3]), pick(&mut rng, &["1", "2"]));
-        let mut all = cluster(&place, &data, processes, SLOWLY, &["--workers", workers]);
+        // On a busy machine one may be killed before the others have met it.
+        let settings = [SLOWLY, &["cluster.start_deadline=3s"]].concat();
+        let mut all = cluster(&place, &data, processes, &settings, &["--workers", workers]);
         all.iter().for_each(|process| process.says("reading impressions", SOON));
         std::thread::sleep(Duration::from_millis(150 + rng.next_u64() % 250));
         let killed = all.remove((rng.next_u64() % processes as u64) as usize);
@@ -83,7 +85,7 @@ fn one_killed_stops_all_and_any_others_go_on() {
             assert_eq!(lost.len() + waited, 1, "one clear line: {said}");
             assert!(said.lines().last().unwrap().starts_with("uptake: "), "{said}");
         }
-        assert!(begun.elapsed() < Duration::from_secs(5), "{:?}", begun.elapsed());
+        assert!(begun.elapsed() < Duration::from_secs(8), "{:?}", begun.elapsed());
         if data.join("checkpoints/main").is_dir() {
             let printed = common::uptake(["ledger", "--json", "--data", data.to_str().unwrap()]);
             reads.extend((printed.code == Some(0)).then(|| ledger(&data)["read"].as_u64().unwrap()));
@@ -124,6 +126,8 @@ fn supervised_processes_come_back_by_themselves() {
         let restarts: usize = said.iter().map(|said| said.matches("starting again in").count()).sum();
         say(&format!("{processes} processes, {kills} kills, {restarts} restarts"));
         assert!(restarts >= kills, "{said:?}");
+        // The last records may change no row, and be read after the last one did.
+        catch_up(&data, &[]);
         stream.check(&data);
     }
 }

@@ -152,7 +152,12 @@ fn a_run_whose_checkpoints_are_gone_can_be_stopped() {
     let data = place.data();
     append(&data, &[&a]);
     let run = Live::start(&mut run_command(&data, WATCHED));
-    wait_until("a checkpoint", PATIENCE, || data.join("checkpoints/main").is_dir());
+    wait_until("a checkpoint", PATIENCE, || {
+        let names = data.join("checkpoints/main").read_dir();
+        names.is_ok_and(|mut all| {
+            all.any(|n| n.unwrap().file_name().to_string_lossy().starts_with("manifest-"))
+        })
+    });
     wait_until("the first part is counted", PATIENCE, || table_now(&data).lines().count() > 100);
     let (there, away) = (data.join("checkpoints"), data.join("away"));
     std::fs::rename(&there, &away).unwrap();
