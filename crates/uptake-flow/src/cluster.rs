@@ -113,14 +113,15 @@ impl Cluster {
         Error::Cluster { reason: reason.into() }
     }
 
-    /// Connects to all others, and gives the parts that the workers are built of.
+    /// Connects to all others, and gives the parts that the workers are built of; `None` if it was
+    /// told to stop before they were all there.
     pub(crate) fn connect(
         &self,
         workers: usize,
         failure: &Arc<Failure>,
         halt: &Halt,
-    ) -> Result<(Vec<AllocatorBuilder>, Network), Error> {
-        let sockets = self.sockets(workers, halt)?;
+    ) -> Result<Option<(Vec<AllocatorBuilder>, Network)>, Error> {
+        let Some(sockets) = self.sockets(workers, halt)? else { return Ok(None) };
         let io = |e: io::Error| Self::failed(format!("cannot use a connection: {e}"));
         let mut kept = Vec::new();
         let mut watched = Vec::new();
@@ -141,11 +142,11 @@ impl Cluster {
         let (builders, guard) =
             initialize_networking_from_sockets(threads, watched, self.process, workers, hooks).map_err(io)?;
         let builders = builders.into_iter().map(AllocatorBuilder::Tcp).collect();
-        Ok((builders, Network { guard, sockets: kept }))
+        Ok(Some((builders, Network { guard, sockets: kept })))
     }
 
     /// A socket to each other process, by number.
-    fn sockets(&self, workers: usize, halt: &Halt) -> Result<Vec<Option<TcpStream>>, Error> {
+    fn sockets(&self, workers: usize, halt: &Halt) -> Result<Option<Vec<Option<TcpStream>>>, Error> {
         let greeting = Greeting {
             fingerprint: self.fingerprint,
             processes: self.addresses.len() as u32,
@@ -175,20 +176,15 @@ impl Cluster {
             let missing: Vec<usize> =
                 (0..sockets.len()).filter(|&p| p != self.process && sockets[p].is_none()).collect();
             if missing.is_empty() {
-                return Ok(sockets);
+                return Ok(Some(sockets));
             }
             if halt.is_halted() {
-                return Err(Self::failed("it was told to stop while it waited for the others"));
+                return Ok(None);
             }
             if Instant::now() > deadline {
                 let names: Vec<String> =
                     missing.iter().map(|&p| format!("{p} ({})", self.addresses[p])).collect();
-                return Err(Self::failed(format!(
-                    "process {} waited {} s for {}; start all processes with the same hosts file",
-                    names.join(", "),
-                    self.start_deadline.as_secs(),
-                    if missing.len() == 1 { "it" } else { "them" },
-                )));
+                return Err(Error::Missing { missing: names.join(", "), waited: self.start_deadline });
             }
             std::thread::sleep(RETRY_EVERY);
         }
@@ -261,7 +257,7 @@ impl Cluster {
             return differs("another number of workers");
         }
         if other.fingerprint != own.fingerprint {
-            return differs("another version, configuration or checkpoint");
+            return differs("another version, configuration, cluster name or checkpoint");
         }
         Ok(())
     }

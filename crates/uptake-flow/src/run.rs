@@ -116,6 +116,18 @@ pub enum Error {
         /// Why not, and what to do.
         reason: String,
     },
+    /// Some processes of the cluster did not come.
+    #[error(
+        "the cluster did not come together: waited {} s for process {missing}; \
+         start all processes with the same hosts file",
+        waited.as_secs()
+    )]
+    Missing {
+        /// Their numbers and addresses.
+        missing: String,
+        /// How long was waited.
+        waited: Duration,
+    },
     /// Another process of the cluster is gone.
     #[error("lost process {process} ({address}): {reason}; all processes of the cluster stop")]
     PeerLost {
@@ -139,9 +151,9 @@ pub enum Error {
 }
 
 impl Error {
-    /// Whether starting again is likely to help: the cause lies in another process.
+    /// Whether starting again helps as soon as other processes are back: the cause lies there.
     pub fn is_of_the_cluster(&self) -> bool {
-        matches!(self, Self::Cluster { .. } | Self::PeerLost { .. } | Self::NoProgress { .. })
+        matches!(self, Self::Missing { .. } | Self::PeerLost { .. } | Self::NoProgress { .. })
     }
 }
 
@@ -185,7 +197,8 @@ impl Stop {
 }
 
 /// Runs the flow that `build` builds in each worker, to the end of its sources or until it is
-/// halted. Returns what `build` returned, by worker of this process.
+/// halted. Returns what `build` returned, by worker of this process; nothing if the run was halted
+/// before the processes of its cluster were together.
 ///
 /// # Errors
 /// The first error of a source or sink, or the first panic: all workers stop then, and what has
@@ -197,7 +210,7 @@ where
     F: Fn(&Flow<'_>) -> R + Send + Sync + 'static,
 {
     let failure = Arc::new(Failure::default());
-    let (builders, network) = allocators(options, &failure)?;
+    let Some((builders, network)) = allocators(options, &failure)? else { return Ok(Vec::new()) };
     let workers = builders.len();
     let shared = (options.clone(), Arc::clone(&failure));
     let guards =
@@ -222,21 +235,21 @@ where
     }
 }
 
-fn allocators(
-    options: &Options,
-    failure: &Arc<Failure>,
-) -> Result<(Vec<AllocatorBuilder>, Option<Network>), Error> {
+type Allocators = (Vec<AllocatorBuilder>, Option<Network>);
+
+/// What the workers are built of; `None` if the run was halted before there was any.
+fn allocators(options: &Options, failure: &Arc<Failure>) -> Result<Option<Allocators>, Error> {
     let workers = options.workers.max(1);
     if let Some(cluster) = options.cluster.as_ref().filter(|cluster| cluster.addresses.len() > 1) {
-        let (builders, network) = cluster.connect(workers, failure, &options.halt)?;
-        return Ok((builders, Some(network)));
+        let connected = cluster.connect(workers, failure, &options.halt)?;
+        return Ok(connected.map(|(builders, network)| (builders, Some(network))));
     }
     let config = match workers {
         1 => timely::CommunicationConfig::Thread,
         n => timely::CommunicationConfig::Process(n),
     };
     let (builders, _) = config.try_build().map_err(|reason| Error::Start { workers, reason })?;
-    Ok((builders, None))
+    Ok(Some((builders, None)))
 }
 
 fn work<R>(

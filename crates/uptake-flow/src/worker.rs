@@ -154,30 +154,35 @@ impl Running<'_> {
 
     /// Works until every batch before `oldest` is finished.
     fn wait_for(&mut self, oldest: u64) {
-        let begun = Instant::now();
+        let mut moved = (Instant::now(), None);
         while self.probe.less_than(&oldest) && !self.failure.is_set() {
             self.park(Duration::from_millis(1));
-            self.check_deadline(begun);
+            self.check_deadline(&mut moved);
         }
     }
 
     /// Works until everything is finished.
     fn drain(&mut self) {
-        let begun = Instant::now();
+        let mut moved = (Instant::now(), None);
         // The sources stay until then: a last checkpoint asks them where they stand.
         self.feeds.iter_mut().for_each(|feed| feed.close());
         while !self.probe.done() && !self.failure.is_set() {
             self.park(Duration::from_millis(10));
-            self.check_deadline(begun);
+            self.check_deadline(&mut moved);
         }
     }
 
     /// In a cluster a peer that hangs, or that the network cut off, shows in a batch that does
-    /// not finish: a connection alone may take hours to be given up.
-    fn check_deadline(&self, begun: Instant) {
-        if let Some(cluster) = &self.options.cluster
-            && begun.elapsed() > cluster.progress_deadline
-        {
+    /// not finish: a connection alone may take hours to be given up. `moved` is when the oldest
+    /// unfinished batch became that, and which it is: a worker that has nothing more to read may
+    /// wait for long while the others go on.
+    fn check_deadline(&self, moved: &mut (Instant, Option<u64>)) {
+        let Some(cluster) = &self.options.cluster else { return };
+        let oldest = self.probe.with_frontier(|frontier| frontier.first().copied());
+        if oldest != moved.1 {
+            *moved = (Instant::now(), oldest);
+        }
+        if moved.0.elapsed() > cluster.progress_deadline {
             self.failure.set(Error::NoProgress { waited: cluster.progress_deadline });
         }
     }

@@ -110,14 +110,7 @@ impl DataDir {
     }
 
     fn open_backend(backend: &Backend, path: &Path, config: &Config) -> Result<Self, DataDirError> {
-        let (log, recovered) = log::open(backend, LogOptions::default())?;
-        log.create_topic(DEAD_LETTERS, 1)?;
-        log.create_topic(LATE, 1)?;
-        for topic in &config.input_topics {
-            if log.partitions(topic).is_err() {
-                log.create_topic(topic, config.input_partitions)?;
-            }
-        }
+        let (log, notices) = log_with_topics(backend, config)?;
         let mut table = table::open(backend)?;
         let asked = meaning(config);
         match table.meta_get(MEANING)? {
@@ -128,9 +121,31 @@ impl DataDir {
             }
         }
         let (archive, objects) = (archive::open(backend)?, objects::open(backend)?.into());
-        let notices = repaired(&recovered).collect();
-        Ok(Self { log: log.into(), table, archive, objects, notices })
+        Ok(Self { log, table, archive, objects, notices })
     }
+}
+
+/// Opens the log alone, which a producer may do whatever becomes of table and archive meanwhile;
+/// also says what had to be repaired.
+///
+/// # Errors
+/// If it cannot be made or opened.
+pub fn open_log(path: &Path, config: &Config) -> Result<(Arc<dyn Log>, Vec<String>), DataDirError> {
+    std::fs::create_dir_all(path).map_err(|source| DataDirError::Create { path: path.to_owned(), source })?;
+    log_with_topics(&Backend::File(path.to_owned()), config)
+}
+
+fn log_with_topics(backend: &Backend, config: &Config) -> Result<(Arc<dyn Log>, Vec<String>), DataDirError> {
+    let (log, recovered) = log::open(backend, LogOptions::default())?;
+    log.create_topic(DEAD_LETTERS, 1)?;
+    log.create_topic(LATE, 1)?;
+    for topic in &config.input_topics {
+        if log.partitions(topic).is_err() {
+            log.create_topic(topic, config.input_partitions)?;
+        }
+    }
+    let notices = repaired(&recovered).collect();
+    Ok((log.into(), notices))
 }
 
 /// What had to be repaired in a log, one line each.

@@ -202,6 +202,7 @@ fn coordinate(
         stages: pipeline::stages(config),
         interval: config.checkpoint_interval,
         keep: config.checkpoint_keep,
+        parts_deadline: config.cluster_progress_deadline,
         first: Number::first(run),
         meaning: state_meaning(config),
         start,

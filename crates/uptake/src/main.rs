@@ -35,7 +35,7 @@ fn main() -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) if error.is_closed_pipe() => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("uptake: {}", with_causes(&error));
+            uptake::outputs::notice(&with_causes(&error));
             error.exit_code()
         }
     }

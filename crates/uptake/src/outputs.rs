@@ -6,6 +6,7 @@
 //! reading while it is long.
 
 use std::collections::VecDeque;
+use std::io::Write;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -26,7 +27,13 @@ const ROWS_BEHIND_MAX: usize = 1 << 20;
 
 /// Says something to whoever watches the process.
 pub fn notice(line: &str) {
-    eprintln!("uptake: {line}");
+    say(&format!("uptake: {line}"));
+}
+
+/// Prints a line on standard error. That nobody reads it, as when a supervisor was killed, is no
+/// reason to end.
+pub fn say(line: &str) {
+    let _ = writeln!(std::io::stderr(), "{line}");
 }
 
 /// When to try again what failed.
@@ -268,6 +275,16 @@ impl Outputs {
     /// Whether so much waits that no more should be read.
     pub fn are_behind(&self) -> bool {
         self.table.lock().waiting.max(self.archive.lock().waiting) > ROWS_BEHIND_MAX
+    }
+
+    /// Whether one is away for now.
+    pub fn are_failing(&self) -> bool {
+        !(self.table.lock().backoff.lasting() + self.archive.lock().backoff.lasting()).is_zero()
+    }
+
+    /// Whether one has given up.
+    pub fn have_failed(&self) -> bool {
+        self.table.lock().failed || self.archive.lock().failed
     }
 
     /// What was handed over so far, for [`Outputs::have_done`].

@@ -60,16 +60,16 @@ const SHOWN: Pick = |sets| &sets.shown;
 /// Writes sorted rows to a new file and flushes it to the device.
 pub(super) fn write(path: &Path, part: &TallyPart, size: u64, rows: &[TallyRow]) -> Result<()> {
     point("about to create a temporary file");
-    let file = File::create_new(path).map_err(|e| ArchiveError::io("create", path, e))?;
+    let mut file = File::create_new(path).map_err(|e| ArchiveError::io("create", path, e))?;
     point("temporary file created");
-    let file = encode(file, part, size, rows).map_err(|e| ArchiveError::parquet("write", path, e))?;
+    encode(&mut file, part, size, rows).map_err(|e| ArchiveError::parquet("write", path, e))?;
     point("temporary file written");
     file.sync_all().map_err(|e| ArchiveError::io("flush", path, e))?;
     point("temporary file flushed");
     Ok(())
 }
 
-fn encode<W: Write + Send>(out: W, part: &TallyPart, size: u64, rows: &[TallyRow]) -> ParquetResult<W> {
+fn encode<W: Write + Send>(out: W, part: &TallyPart, size: u64, rows: &[TallyRow]) -> ParquetResult<()> {
     let schema = Arc::new(parse_message_type(SCHEMA)?);
     let out = Summed { inner: out, bytes: 0, crc: 0 };
     let mut writer = SerializedFileWriter::new(out, schema, Arc::new(properties(part, size, rows.len())?))?;
@@ -92,7 +92,9 @@ fn encode<W: Write + Send>(out: W, part: &TallyPart, size: u64, rows: &[TallyRow
     let (bytes, crc) = (writer.inner().bytes, writer.inner().crc);
     writer.append_key_value_metadata(entry("data_bytes", bytes));
     writer.append_key_value_metadata(entry("data_crc32c", crc));
-    Ok(writer.into_inner()?.inner)
+    // Asked for what it wraps, the library would tell a full device as a text.
+    writer.close()?;
+    Ok(())
 }
 
 /// The checksum of what was written so far.

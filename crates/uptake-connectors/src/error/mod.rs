@@ -128,6 +128,7 @@ mod tests {
             (ffi::SQLITE_PERM, Transient),
             (ffi::SQLITE_READONLY, Transient),
             (ffi::SQLITE_FULL, DeviceFull),
+            (ffi::SQLITE_IOERR_SHMSIZE, DeviceFull),
             (ffi::SQLITE_CORRUPT, Permanent),
             (ffi::SQLITE_NOTADB, Permanent),
             (ffi::SQLITE_CONSTRAINT, Permanent),

@@ -105,8 +105,11 @@ impl TableError {
 
     pub(crate) fn sqlite(operation: &'static str, path: &Path, source: rusqlite::Error) -> Self {
         let path = path.to_path_buf();
+        let extended = source.sqlite_error().map(|error| error.extended_code);
         match source.sqlite_error_code() {
             Some(rusqlite::ErrorCode::DiskFull) => Self::NoSpace { path, source },
+            // The driver could not make room for what its connections share, beside the table.
+            _ if extended == Some(rusqlite::ffi::SQLITE_IOERR_SHMSIZE) => Self::NoSpace { path, source },
             Some(rusqlite::ErrorCode::NotADatabase) => Self::Foreign { path },
             _ => Self::Sqlite { operation, path, source },
         }

@@ -10,7 +10,7 @@ use std::fs::File;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rusqlite::types::ValueRef;
 use rusqlite::{Connection, OpenFlags, OptionalExtension, Row, Transaction, TransactionBehavior, params};
@@ -41,6 +41,12 @@ fn on_read_only_disk(path: &Path) -> bool {
 fn escaped(path: &Path) -> String {
     let text = path.to_string_lossy();
     text.replace('%', "%25").replace('?', "%3f").replace('#', "%23")
+}
+
+fn is_locked(error: &TableError) -> bool {
+    use rusqlite::ErrorCode::{DatabaseBusy, DatabaseLocked};
+    let TableError::Sqlite { source, .. } = error else { return false };
+    matches!(source.sqlite_error_code(), Some(DatabaseBusy | DatabaseLocked))
 }
 
 /// How long a process waits for the one that is writing. A transaction of a whole tick takes far
@@ -164,7 +170,21 @@ impl SqliteTable {
         Ok(table)
     }
 
+    /// Several processes may do so at once, or one where another was killed: the driver then tells
+    /// some of them at once that the table is locked, without waiting, for a moment only.
     fn prepare_to_write(&mut self) -> Result<()> {
+        let begun = Instant::now();
+        loop {
+            match self.try_prepare_to_write() {
+                Err(error) if is_locked(&error) && begun.elapsed() < BUSY_TIMEOUT => {
+                    std::thread::sleep(Duration::from_millis(20));
+                }
+                prepared => return prepared,
+            }
+        }
+    }
+
+    fn try_prepare_to_write(&mut self) -> Result<()> {
         self.layout()?;
         self.on("open", |db| {
             // Larger pages than the default of 4 KiB: rows with their sets are some hundred bytes,

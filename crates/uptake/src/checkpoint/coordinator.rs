@@ -16,6 +16,10 @@ use super::store::{Number, Store};
 use super::{CheckpointError, Pump, ROUND};
 use crate::outputs::{Backoff, Outputs};
 
+/// How long the end of a run waits for a store, a table or an archive that is away. Nothing is
+/// lost without the last checkpoint, and who stops a service does not wait for longer.
+const OUTAGE_AT_END_MAX: Duration = Duration::from_secs(10);
+
 /// A stage of the pipeline, as far as it has a part in checkpoints.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub enum Stage {
@@ -75,6 +79,8 @@ pub struct Plan {
     pub interval: Duration,
     /// How many are kept.
     pub keep: usize,
+    /// At the end of a run: how long the other processes may take to write their parts.
+    pub parts_deadline: Duration,
     /// The number of the first one.
     pub first: Number,
     /// What the tallies mean.
@@ -115,7 +121,8 @@ struct State {
     backoff: Backoff,
     error: Option<CheckpointError>,
     failed: bool,
-    closing: bool,
+    /// Since when nothing more is handed in.
+    closing: Option<Instant>,
 }
 
 /// The checkpoints of a run.
@@ -162,7 +169,7 @@ impl Coordinator {
             backoff: Backoff::default(),
             error: None,
             failed: false,
-            closing: false,
+            closing: None,
         };
         Self { plan, store, outputs, state: Mutex::new(state), changed: Condvar::new() }
     }
@@ -385,6 +392,26 @@ impl Coordinator {
         manifest
     }
 
+    /// When the run has ended, nothing else says that what the last checkpoint waits for will not
+    /// come: that an output gave up, or is away, or that another process died before it wrote its
+    /// part.
+    fn check_deadline(&self, state: &mut State) {
+        let (Some(pending), Some(since)) = (state.pending.front(), state.closing) else { return };
+        let (waited, deadline) = (since.elapsed(), self.plan.parts_deadline);
+        let waits_for_parts = pending.written.is_some() && self.plan.process.1 > 1;
+        let is_failing = !state.backoff.lasting().is_zero() || self.outputs.are_failing();
+        if self.outputs.have_failed() {
+            // Its error is the run's.
+            state.failed = true;
+        } else if is_failing && waited > OUTAGE_AT_END_MAX {
+            state.error = Some(CheckpointError::NotMade { waited });
+            state.failed = true;
+        } else if waits_for_parts && waited > deadline {
+            state.error = Some(CheckpointError::PartsMissing { waited: deadline });
+            state.failed = true;
+        }
+    }
+
     /// Why no more checkpoints can be made, once.
     pub fn take_error(&self) -> Option<CheckpointError> {
         self.lock().error.take()
@@ -398,11 +425,12 @@ impl Coordinator {
                 if coordinator.pump() == Pump::Worked {
                     continue;
                 }
-                let state = coordinator.lock();
+                let mut state = coordinator.lock();
                 let idle = state.pending.is_empty() || state.failed;
-                if state.closing && idle {
+                if state.closing.is_some() && idle {
                     return;
                 }
+                coordinator.check_deadline(&mut state);
                 let wait = if idle { Duration::from_secs(1) } else { Duration::from_millis(5) };
                 drop(coordinator.changed.wait_timeout(state, wait));
             }
@@ -461,7 +489,7 @@ impl CheckpointThread {
     pub fn finish(self, failed: bool) -> Result<(), CheckpointError> {
         {
             let mut state = self.coordinator.lock();
-            state.closing = true;
+            state.closing = Some(Instant::now());
             if failed {
                 state.pending.clear();
             }

@@ -12,6 +12,8 @@ mod restore;
 mod segment;
 mod store;
 
+use std::time::Duration;
+
 use uptake_connectors::ObjectsError;
 use uptake_flow::{Flow, SHARDS};
 
@@ -90,6 +92,26 @@ pub enum CheckpointError {
     TakenOver {
         /// The cluster.
         cluster: String,
+    },
+    /// What it is written to, or what has to be written before it, is away.
+    #[error(
+        "the last checkpoint was not made, what is named above is away for {} s; \
+         the next run goes on from the one before",
+        waited.as_secs()
+    )]
+    NotMade {
+        /// How long was waited.
+        waited: Duration,
+    },
+    /// Other processes of the cluster did not write their parts of the last one.
+    #[error(
+        "the last checkpoint was not made: another process did not write its part within {} s; \
+         the next run goes on from the one before",
+        waited.as_secs()
+    )]
+    PartsMissing {
+        /// How long was waited.
+        waited: Duration,
     },
     /// It holds state of another meaning.
     #[error(

@@ -161,7 +161,9 @@ impl Store {
     /// # Errors
     /// The store refuses.
     pub fn begin_run(&self) -> Result<u32, CheckpointError> {
-        let taken = self.newest_run()?;
+        // A checkpoint holds its run's number too, for the case that the mark is gone.
+        let manifests = self.manifests()?;
+        let taken = self.newest_run()?.max(manifests.last().map_or(0, |(number, _)| number.run()));
         // A few others may begin at the same moment.
         for run in taken + 1.. {
             if self.objects.put_if_absent(&self.run_name(run), b"")? == PutObject::Created {

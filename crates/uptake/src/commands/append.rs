@@ -15,10 +15,13 @@ use uptake_model::{DimsHash, Epoch, Event, Kind, Reason, VideoHash};
 use super::text::grouped;
 use super::{CommandError, Configured};
 use crate::config::{Config, UNBOUNDED};
-use crate::data_dir::{DataDir, now};
+use crate::data_dir::{self, now};
 use crate::outputs::notice;
 
 /// Append event files to the log, as a producer would
+///
+/// What was appended stays. After a failure append the same files again: what is in the log twice
+/// counts once.
 #[derive(Args, Debug)]
 pub(super) struct Append {
     /// Event files (NDJSON, plain or gzip or zstd; Parquet), or folders of them, read in name order
@@ -41,9 +44,9 @@ impl Append {
         for path in files.skipped() {
             notice(&format!("not read, its name is not that of an event file: {}", path.display()));
         }
-        let data = DataDir::open(&self.data, &config)?;
-        data.notices.iter().for_each(|line| notice(line));
-        let mut producer = Producer::new(&*data.log, &config)?;
+        let (log, notices) = data_dir::open_log(&self.data, &config)?;
+        notices.iter().for_each(|line| notice(line));
+        let mut producer = Producer::new(&*log, &config)?;
         let mut block = Block::default();
         while files.next_block(LINES_PER_BLOCK, &mut block)? {
             for line in block.bytes.split(|&b| b == b'\n') {

@@ -23,7 +23,11 @@ use uptake_connectors::log::{self, Log, LogOptions};
 
 use crate::config::{Config, ConfigError, reference};
 use crate::data_dir;
+use crate::engine::EngineError;
 use crate::outputs::notice;
+
+/// The exit code where the same command may work later (EX_TEMPFAIL).
+const TRY_AGAIN: u8 = 75;
 
 /// Turns what people are shown and what they play into tallies, counting every request once.
 #[derive(Parser, Debug)]
@@ -139,10 +143,12 @@ pub enum CommandError {
 }
 
 impl CommandError {
-    /// 2 for what the caller can put right by typing it otherwise, 1 for everything else.
+    /// 2 for what the caller can put right by typing it otherwise, 75 where other processes of the
+    /// cluster are away and the same may work later, 1 for everything else.
     pub fn exit_code(&self) -> ExitCode {
         match self {
             Self::Usage(_) | Self::Config(_) => ExitCode::from(2),
+            Self::Run(EngineError::Run(error)) if error.is_of_the_cluster() => ExitCode::from(TRY_AGAIN),
             _ => ExitCode::FAILURE,
         }
     }

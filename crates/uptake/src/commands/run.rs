@@ -3,6 +3,7 @@
 use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use clap::Args;
 use uptake_flow::{Cluster, Halt};
@@ -79,7 +80,7 @@ impl Run {
             )));
         }
         if self.supervise {
-            return supervise();
+            return supervise(self.until_caught_up);
         }
         let halt = Halt::default();
         stop_on_signal(&halt)?;
@@ -99,7 +100,7 @@ impl Run {
             Cluster {
                 process,
                 addresses,
-                fingerprint: fingerprint(&config, restored),
+                fingerprint: fingerprint(&config, &self.cluster, restored),
                 start_deadline: config.cluster_start_deadline,
                 progress_deadline: config.cluster_progress_deadline,
             }
@@ -175,20 +176,21 @@ fn hosts(path: &Path) -> Result<Vec<String>, CommandError> {
 }
 
 /// What the processes of a cluster must agree on.
-fn fingerprint(config: &Config, restored: Option<u64>) -> u64 {
-    let text = format!("{} {config:?} {restored:?}", env!("CARGO_PKG_VERSION"));
+fn fingerprint(config: &Config, cluster: &str, restored: Option<u64>) -> u64 {
+    let text = format!("{} {config:?} {cluster} {restored:?}", env!("CARGO_PKG_VERSION"));
     uptake_model::RequestId::from_text(text.as_bytes()).0
 }
 
 /// The first signal stops the run in good order, the second one at once. Under a supervisor the
 /// end of the supervisor does the same as a signal.
 fn stop_on_signal(halt: &Halt) -> Result<(), CommandError> {
-    let signalled = halt.clone();
+    let (halting, signalled) = (halt.clone(), AtomicBool::new(false));
+    // Of a signal to a whole process group the supervisor may tell first: that is still the first.
     let handler = move || {
-        if signalled.is_halted() {
+        if signalled.swap(true, Ordering::AcqRel) {
             std::process::exit(130);
         }
-        signalled.halt();
+        halting.halt();
     };
     ctrlc::set_handler(handler).map_err(|error| CommandError::Other(error.into()))?;
     if std::env::var_os(SUPERVISED).is_some() {

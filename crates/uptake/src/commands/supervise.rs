@@ -6,14 +6,17 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use super::CommandError;
-use crate::outputs::notice;
+use super::{CommandError, TRY_AGAIN};
+use crate::outputs::{notice, say};
 
 /// Set in the environment of a supervised run: its standard input is a pipe from the supervisor.
 pub(super) const SUPERVISED: &str = "UPTAKE_SUPERVISED";
 
 /// The first pause before a restart; each further one is twice as long.
 const PAUSE_FIRST: Duration = Duration::from_millis(200);
+/// The longest pause where other processes of the cluster are away: who pauses for longer than
+/// they wait for one another would never meet them.
+const PAUSE_FOR_OTHERS: Duration = Duration::from_secs(1);
 /// The longest pause.
 const PAUSE_MOST: Duration = Duration::from_secs(30);
 /// A run that lasted as long was no failure at the start.
@@ -21,8 +24,9 @@ const HEALTHY_AFTER: Duration = Duration::from_secs(60);
 /// As many failures with the same last words, one after the other, do not get better.
 const SAME_FAILURES_MAX: u32 = 5;
 
-/// Runs this same command without `--supervise`, again and again until it ends well.
-pub(super) fn supervise() -> Result<(), CommandError> {
+/// Runs this same command without `--supervise`, again and again until it ends well. `ends`: the
+/// run ends by itself.
+pub(super) fn supervise(ends: bool) -> Result<(), CommandError> {
     let program = std::env::current_exe()?;
     let arguments: Vec<_> = std::env::args_os().skip(1).filter(|a| a != "--supervise").collect();
     let stopping = Arc::new(AtomicBool::new(false));
@@ -48,7 +52,7 @@ pub(super) fn supervise() -> Result<(), CommandError> {
         if stopping.load(Ordering::Acquire) {
             drop(pipe.lock().unwrap_or_else(PoisonError::into_inner).take());
         }
-        let words = pass_on(&mut child);
+        let mut words = pass_on(&mut child);
         let status = child.wait()?;
         if status.success() {
             return Ok(());
@@ -66,8 +70,16 @@ pub(super) fn supervise() -> Result<(), CommandError> {
         if begun.elapsed() >= HEALTHY_AFTER {
             (pause, same) = (PAUSE_FIRST, 0);
         }
+        // That it was killed from outside, or that other processes of its cluster are away, says
+        // nothing of the next time. But those of a cluster that ends do not come back.
+        let of_others = status.code() == Some(TRY_AGAIN.into());
+        if status.code().is_none() || (of_others && !ends) {
+            words.clear();
+        }
+        if of_others {
+            pause = pause.min(PAUSE_FOR_OTHERS);
+        }
         same = if words == last_words { same + 1 } else { 1 };
-        // Without last words it was killed from outside, which says nothing of the next time.
         if same >= SAME_FAILURES_MAX && !words.is_empty() {
             return Err(CommandError::Other(
                 format!("gave up after {same} failures of the same kind in a row; see the line above").into(),
@@ -92,7 +104,7 @@ fn pass_on(child: &mut Child) -> String {
     let Some(stderr) = child.stderr.take() else { return last };
     for line in BufReader::new(stderr).split(b'\n').map_while(Result::ok) {
         let line = String::from_utf8_lossy(&line).into_owned();
-        eprintln!("{line}");
+        say(&line);
         last = line;
     }
     // What every run says at its start is no reason for its end.

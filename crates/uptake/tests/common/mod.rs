@@ -3,6 +3,8 @@
 #![allow(clippy::unwrap_used, reason = "helpers of tests, which may panic")]
 #![allow(dead_code, reason = "every test binary uses another part of this module")]
 
+pub(crate) mod live;
+
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
