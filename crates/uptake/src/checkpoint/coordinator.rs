@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 use std::fmt;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use uptake_connectors::FailureKind;
 use uptake_flow::{Checkpoints, EventTime};
@@ -14,6 +14,7 @@ use super::manifest::{InputPosition, Manifest, SegmentInfo};
 use super::segment::Sections;
 use super::store::{Number, Store};
 use super::{CheckpointError, Pump, ROUND};
+use crate::clock::Moment;
 use crate::outputs::{Backoff, Outputs};
 
 /// A stage of the pipeline, as far as it has a part in checkpoints.
@@ -87,7 +88,7 @@ struct Pending {
     number: Number,
     watermark: EventTime,
     created_ms: i64,
-    begun: Instant,
+    begun: Moment,
     /// Parts by worker of this process.
     parts: Vec<Vec<Part>>,
     /// What the parts came to: the segment of each worker and how far they had read.
@@ -99,7 +100,7 @@ struct Pending {
 struct State {
     next: Number,
     /// When the last one was committed, or the run began.
-    last: Instant,
+    last: Moment,
     /// Enough has changed that the interval is not waited for.
     urgent: bool,
     /// What is being made, oldest first: more than one only at the end of a run.
@@ -114,6 +115,12 @@ struct State {
     error: Option<CheckpointError>,
     failed: bool,
     closing: bool,
+}
+
+impl State {
+    fn is_done(&self) -> bool {
+        self.pending.is_empty() || self.failed
+    }
 }
 
 /// Makes checkpoints of the parts that the stages hand in.
@@ -136,14 +143,14 @@ impl Coordinator {
     pub fn new(plan: Plan, store: Store, outputs: Outputs) -> Self {
         let state = State {
             next: plan.first,
-            last: Instant::now(),
+            last: outputs.clock().moment(),
             urgent: false,
             pending: VecDeque::new(),
             segments: VecDeque::new(),
             position: plan.start.0.clone(),
             blocks: Default::default(),
             committed: None,
-            backoff: Backoff::default(),
+            backoff: Backoff::new(outputs.clock()),
             error: None,
             failed: false,
             closing: false,
@@ -186,8 +193,8 @@ impl Coordinator {
         Pending {
             number,
             watermark,
-            created_ms: crate::data_dir::now().0,
-            begun: Instant::now(),
+            created_ms: self.outputs.clock().now().0,
+            begun: self.outputs.clock().moment(),
             parts: (0..self.plan.workers).map(|_| Vec::new()).collect(),
             encoded: None,
             written: None,
@@ -222,7 +229,7 @@ impl Coordinator {
         match result {
             Ok(true) => {
                 state.backoff.worked("checkpoints");
-                state.last = Instant::now();
+                state.last = self.outputs.clock().moment();
                 state.urgent = false;
                 self.changed.notify_all();
                 Pump::Worked
@@ -284,7 +291,8 @@ impl Coordinator {
 
     fn finish(&self, pending: &Pending) {
         let bytes = pending.written.iter().flat_map(|m| &m.segments).map(|s| s.bytes).sum();
-        self.lock().committed = Some((pending.number, pending.begun.elapsed(), bytes));
+        let took = self.outputs.clock().since(pending.begun);
+        self.lock().committed = Some((pending.number, took, bytes));
     }
 
     /// Writes the segments of this process.
@@ -371,6 +379,21 @@ impl Coordinator {
         self.lock().error.take()
     }
 
+    /// Whether no checkpoint is under way, or none ever will be whole again.
+    pub fn is_done(&self) -> bool {
+        self.lock().is_done()
+    }
+
+    /// No checkpoint will begin any more; after a failed run, what is under way is let go of.
+    pub fn close(&self, failed: bool) {
+        let mut state = self.lock();
+        state.closing = true;
+        if failed {
+            state.pending.clear();
+        }
+        self.changed.notify_all();
+    }
+
     /// Starts a thread that makes the checkpoints.
     pub fn start(self: &Arc<Self>) -> CheckpointThread {
         let coordinator = Arc::clone(self);
@@ -380,7 +403,7 @@ impl Coordinator {
                     continue;
                 }
                 let state = coordinator.lock();
-                let idle = state.pending.is_empty() || state.failed;
+                let idle = state.is_done();
                 if state.closing && idle {
                     return;
                 }
@@ -399,7 +422,7 @@ impl Checkpoints for Coordinator {
             return None;
         }
         let mut state = self.lock();
-        let due = state.urgent || state.last.elapsed() >= self.plan.interval;
+        let due = state.urgent || self.outputs.clock().since(state.last) >= self.plan.interval;
         if !(due || last) || state.failed {
             return None;
         }
@@ -427,14 +450,7 @@ impl CheckpointThread {
     /// # Errors
     /// Why it cannot be made, if nobody took that before.
     pub fn finish(self, failed: bool) -> Result<(), CheckpointError> {
-        {
-            let mut state = self.coordinator.lock();
-            state.closing = true;
-            if failed {
-                state.pending.clear();
-            }
-            self.coordinator.changed.notify_all();
-        }
+        self.coordinator.close(failed);
         // It does nothing that could panic; an error is in the coordinator.
         drop(self.thread.join());
         self.coordinator.take_error().map_or(Ok(()), Err)

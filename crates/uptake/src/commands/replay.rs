@@ -15,6 +15,7 @@ use super::ledger::{json, text};
 use super::text::grouped;
 use super::{CommandError, Configured};
 use crate::checkpoint::{CheckpointError, InputPosition, Restored, Store};
+use crate::clock::Clock;
 use crate::config::Config;
 use crate::data_dir::{self, DataDir};
 use crate::engine::{self, Checkpointing, Setup, state_meaning};
@@ -127,6 +128,7 @@ impl Replay {
             }),
             halt: Halt::default(),
             cluster: None,
+            clock: Clock::system(),
             schedule: None,
             config: Arc::clone(&config),
         };

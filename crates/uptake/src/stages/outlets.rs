@@ -7,6 +7,7 @@ use uptake_connectors::log::Log;
 use uptake_model::ledger::Ledger;
 
 use crate::checkpoint::{Coordinator, Fragment, Part, Restored, Sections, Stage};
+use crate::clock::Clock;
 use crate::outputs::Outputs;
 
 /// Shared by all workers of a process.
@@ -24,6 +25,8 @@ pub struct Outlets {
     pub restored: Option<Arc<Restored>>,
     /// Workers of this process.
     pub workers: usize,
+    /// What time it is.
+    pub clock: Clock,
 }
 
 impl Outlets {
