@@ -328,6 +328,11 @@ impl Outputs {
         self.table.lock().done >= tickets.0 && self.archive.lock().done >= tickets.1
     }
 
+    /// Whether an output gave up.
+    pub fn have_failed(&self) -> bool {
+        self.table.lock().failed || self.archive.lock().failed
+    }
+
     /// Why an output gave up, once.
     pub fn take_error(&self) -> Option<OutputError> {
         self.table.lock().error.take().or_else(|| self.archive.lock().error.take())

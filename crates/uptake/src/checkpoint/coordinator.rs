@@ -219,6 +219,8 @@ impl Coordinator {
         let tickets = pending.parts.iter().flatten().map(|part| part.tickets);
         let tickets = tickets.fold((0, 0), |a: Tickets, b| (a.0.max(b.0), a.1.max(b.1)));
         if !self.outputs.have_done(tickets) {
+            // What an output that gave up did not take it never will. It says so itself.
+            state.failed = self.outputs.have_failed();
             return Pump::Later;
         }
         // Nobody else changes what is pending while its parts are complete.
