@@ -54,12 +54,14 @@ pub(crate) fn build<'s>(
 ) -> Ends<'s> {
     let is_leader = scope.index() == 0;
     let (checkpoints, seals_at_end) = (options.checkpoints.clone(), options.seals_at_end);
-    let mut tracker = Watermark::new(options.lateness_ms).starting_at(options.watermark);
+    let at_start = options.watermark;
+    let mut tracker = Watermark::new(options.lateness_ms).starting_at(at_start);
     let stream = progress
         .unary_frontier(Exchange::new(|_: &Progress| 0), "ends", move |cap, _| {
             // Only worker 0 speaks; the others give up the right to at once.
             let mut cap = is_leader.then_some(cap);
             let mut halt = false;
+            let mut watermark = at_start;
             let mut partitions: HashMap<(u32, u32), u32> = HashMap::new();
             let mut heard: BTreeMap<u64, Vec<Progress>> = BTreeMap::new();
             move |(input, frontier), output| {
@@ -86,7 +88,12 @@ pub(crate) fn build<'s>(
                             None => tracker.observe(number, p.newest, p.idle),
                         }
                     }
-                    let watermark = tracker.advance();
+                    // A worker that stops says no more about its partitions: it may not have begun
+                    // to read one, or have taken for read what has grown since. So the watermark
+                    // stands still from its last batch on, however much further others have read.
+                    if !halt {
+                        watermark = tracker.advance();
+                    }
                     let checkpoint = if halt { None } else { due(watermark, false) };
                     output.session(&*held).give(End { watermark, checkpoint, halt });
                     held.downgrade(&(batch + 1));
@@ -96,7 +103,7 @@ pub(crate) fn build<'s>(
                     if !failure.is_set() {
                         // A run that was stopped keeps what waits, for the one that goes on.
                         let goes_on = halt || !seals_at_end;
-                        let watermark = if goes_on { tracker.advance() } else { EventTime::MAX };
+                        let watermark = if goes_on { watermark } else { EventTime::MAX };
                         let checkpoint = due(watermark, true);
                         output.session(&*held).give(End { watermark, checkpoint, halt });
                     }

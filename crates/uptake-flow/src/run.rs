@@ -265,15 +265,26 @@ fn work<R>(
         failure.set(Error::Panicked { worker: index, message: message_of(&*panic) });
         None
     });
-    if let Some(schedule) = &options.schedule {
-        schedule.leave(index);
-    }
     // What the others still say about the end must be heard, unless one of them is gone.
-    while worker.has_dataflows() && !failure.is_set() {
-        worker.step_or_park(Some(Duration::from_millis(10)));
+    let farewell = std::panic::AssertUnwindSafe(|| {
+        while worker.has_dataflows() && !failure.is_set() {
+            match &options.schedule {
+                None => drop(worker.step_or_park(Some(Duration::from_millis(10)))),
+                Some(schedule) => {
+                    schedule.turn(index);
+                    worker.step();
+                }
+            }
+        }
+    });
+    if let Err(panic) = std::panic::catch_unwind(farewell) {
+        failure.set(Error::Panicked { worker: index, message: message_of(&*panic) });
     }
     for dataflow in worker.installed_dataflows() {
         worker.drop_dataflow(dataflow);
+    }
+    if let Some(schedule) = &options.schedule {
+        schedule.leave(index);
     }
     result
 }

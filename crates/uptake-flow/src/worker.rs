@@ -19,10 +19,13 @@ use crate::source::{Poll, Progress};
 
 /// Who decides when a worker of the run takes its next step; for tests that replay one order of
 /// events by a seed. Without it the system's threads do.
+///
+/// From its first turn, before it builds its flow, until it leaves, a worker does nothing except
+/// between two turns of its own.
 pub trait Schedule: Send + Sync + std::fmt::Debug {
-    /// Returns when it is this worker's turn.
+    /// Returns when it is this worker's turn. A panic ends the run, as one of the worker's own.
     fn turn(&self, worker: usize);
-    /// This worker takes no further step.
+    /// This worker does nothing any more.
     fn leave(&self, worker: usize);
 }
 
@@ -41,6 +44,9 @@ pub(crate) fn run<R>(
     failure: &Arc<Failure>,
     build: impl Fn(&Flow<'_>) -> R,
 ) -> Option<R> {
+    if let Some(schedule) = &options.schedule {
+        schedule.turn(worker.index());
+    }
     let probe = ProbeHandle::new();
     let (result, feeds, progress, heard) = worker.dataflow::<u64, _, _>(|scope| {
         let (progress_input, progress) = scope.new_input::<Vec<Progress>>();

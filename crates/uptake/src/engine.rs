@@ -8,12 +8,14 @@ use uptake_flow::{Cluster, EventTime, Halt, Options, Schedule};
 use uptake_model::ledger::Ledger;
 
 use crate::checkpoint::{
-    CheckpointError, Coordinator, InputPosition, Number, PartitionPosition, Plan, Restored, Stats, Store,
+    CheckpointError, CheckpointThread, Coordinator, InputPosition, Number, PartitionPosition, Plan, Restored,
+    Stats, Store,
 };
+use crate::clock::Clock;
 use crate::config::{Config, JoinMethod};
 use crate::data_dir::{DataDir, meaning};
 use crate::memory::Memory;
-use crate::outputs::{OutputError, Outputs, notice};
+use crate::outputs::{OutputError, OutputThreads, Outputs, notice};
 use crate::pipeline;
 use crate::stages::collect::Input;
 use crate::stages::outlets::{Accounts, Outlets, Restoring};
@@ -37,7 +39,11 @@ pub struct Setup {
     pub halt: Halt,
     /// The processes that run together, if there are several.
     pub cluster: Option<Cluster>,
-    /// For tests that replay one order of events.
+    /// What time it is.
+    pub clock: Clock,
+    /// For tests that replay one order of events: the run then has no threads for table, archive
+    /// and checkpoints. The schedule pumps them, which `watch` hears of, and at the end the run
+    /// does, taking turns with a number one behind the last worker's.
     pub schedule: Option<Arc<dyn Schedule>>,
 }
 
@@ -125,8 +131,9 @@ pub fn log_positions(
 /// What stopped it. What was written until then stays, and a run from the last checkpoint
 /// converges to the same table.
 pub fn run(setup: Setup, watch: Option<&dyn Fn(&Outlets)>) -> Result<Finished, EngineError> {
-    let Setup { config, workers, data, input, seals_at_end, checkpoints, halt, cluster, schedule } = setup;
-    let outputs = Outputs::new(data.table, data.archive, config.output_retry_for);
+    let Setup { config, workers, data, input, seals_at_end, checkpoints, halt, cluster, clock, schedule } =
+        setup;
+    let outputs = Outputs::new(data.table, data.archive, config.output_retry_for, &clock);
     let process = cluster.as_ref().map_or((0, 1), |cluster| (cluster.process, cluster.addresses.len()));
     let (coordinator, restored) = match checkpoints {
         None => (None, None),
@@ -145,6 +152,7 @@ pub fn run(setup: Setup, watch: Option<&dyn Fn(&Outlets)>) -> Result<Finished, E
         restored: Restoring::new(restored.clone(), workers),
         workers,
         memory: Arc::new(Memory::new(config.memory_max)),
+        clock,
     };
     if let Some(watch) = watch {
         watch(&outlets);
@@ -159,21 +167,71 @@ pub fn run(setup: Setup, watch: Option<&dyn Fn(&Outlets)>) -> Result<Finished, E
         checkpoints: coordinator.clone().map(|c| c as Arc<dyn uptake_flow::Checkpoints>),
         halt,
         cluster,
-        schedule,
+        schedule: schedule.clone(),
     };
     drop(restored);
-    let threads = outputs.start();
-    let checkpoint_thread = coordinator.as_ref().map(Coordinator::start);
+    let writers = Writers::start(&outputs, coordinator.clone(), workers, schedule);
     let accounts = outlets.accounts.clone();
     let ran = uptake_flow::run(&options, move |flow| pipeline::build(flow, &config, &input, &outlets));
-    // The last checkpoint needs what table and archive still write, so their threads end after it.
-    let checkpointed = checkpoint_thread.map_or(Ok(()), |thread| thread.finish(ran.is_err()));
-    let written = threads.finish(ran.is_err() || checkpointed.is_err());
+    let (checkpointed, written) = writers.finish(ran.is_err());
     ran?;
     checkpointed?;
     written?;
     let checkpoints = coordinator.map_or_else(Stats::default, |coordinator| coordinator.stats());
     Ok(Finished { ledger: accounts.ledger(), rows: outputs.rows_written(), checkpoints })
+}
+
+/// What writes table, archive and checkpoints beside the workers.
+enum Writers {
+    /// A thread for each.
+    Threads(OutputThreads, Option<CheckpointThread>),
+    /// A schedule, which is asked for turns under this number at the end.
+    Schedule(Outputs, Option<Arc<Coordinator>>, usize, Arc<dyn Schedule>),
+}
+
+impl Writers {
+    fn start(
+        outputs: &Outputs,
+        coordinator: Option<Arc<Coordinator>>,
+        workers: usize,
+        schedule: Option<Arc<dyn Schedule>>,
+    ) -> Self {
+        match schedule {
+            None => Self::Threads(outputs.start(), coordinator.as_ref().map(Coordinator::start)),
+            Some(schedule) => Self::Schedule(outputs.clone(), coordinator, workers, schedule),
+        }
+    }
+
+    /// The last checkpoint needs what table and archive still write, so they end after it.
+    fn finish(self, failed: bool) -> (Result<(), CheckpointError>, Result<(), OutputError>) {
+        match self {
+            Self::Threads(outputs, checkpoints) => {
+                let checkpointed = checkpoints.map_or(Ok(()), |thread| thread.finish(failed));
+                let written = outputs.finish(failed || checkpointed.is_err());
+                (checkpointed, written)
+            }
+            Self::Schedule(outputs, coordinator, number, schedule) => {
+                let mut checkpointed = Ok(());
+                if let Some(coordinator) = coordinator {
+                    coordinator.close(failed);
+                    while !coordinator.is_done() {
+                        schedule.turn(number);
+                        outputs.pump_table();
+                        outputs.pump_archive();
+                        coordinator.pump();
+                    }
+                    checkpointed = coordinator.take_error().map_or(Ok(()), Err);
+                }
+                outputs.close(failed || checkpointed.is_err());
+                while !outputs.are_done() {
+                    schedule.turn(number);
+                    outputs.pump_table();
+                    outputs.pump_archive();
+                }
+                (checkpointed, outputs.take_error().map_or(Ok(()), Err))
+            }
+        }
+    }
 }
 
 type Coordinated = (Arc<Coordinator>, Option<Arc<Restored>>);

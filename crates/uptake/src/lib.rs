@@ -4,6 +4,7 @@
 //! [`pipeline`] is the place to begin: it reads as the data flows.
 
 pub mod checkpoint;
+pub mod clock;
 pub mod commands;
 pub mod config;
 pub mod data_dir;

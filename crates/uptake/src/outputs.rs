@@ -7,9 +7,10 @@
 
 use std::collections::VecDeque;
 use std::io::Write;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use uptake_connectors::archive::{Archive, TallyPart};
 use uptake_connectors::table::Table;
@@ -17,6 +18,7 @@ use uptake_connectors::{ArchiveError, FailureKind, TableError};
 use uptake_model::tally::TallyRow;
 
 use crate::checkpoint::{Pump, Tickets};
+use crate::clock::{Clock, Moment};
 
 /// The first pause after a failure; each further one is twice as long.
 const PAUSE_FIRST: Duration = Duration::from_millis(50);
@@ -25,9 +27,20 @@ const PAUSE_MOST: Duration = Duration::from_secs(5);
 /// While as many rows wait, nothing more is read.
 const ROWS_BEHIND_MAX: usize = 1 << 20;
 
+/// Whether notices are kept to oneself.
+static SILENT: AtomicBool = AtomicBool::new(false);
+
+/// From here on this process keeps its notices to itself: for simulations, where a thousand runs
+/// fail on purpose.
+pub fn keep_silent() {
+    SILENT.store(true, Ordering::Relaxed);
+}
+
 /// Says something to whoever watches the process.
 pub fn notice(line: &str) {
-    say(&format!("uptake: {line}"));
+    if !SILENT.load(Ordering::Relaxed) {
+        say(&format!("uptake: {line}"));
+    }
 }
 
 /// Prints a line on standard error. That nobody reads it, as when a supervisor was killed, is no
@@ -37,33 +50,39 @@ pub fn say(line: &str) {
 }
 
 /// When to try again what failed.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Backoff {
+    clock: Clock,
     /// When it failed first, and when to try again.
-    since: Option<(Instant, Instant)>,
+    since: Option<(Moment, Moment)>,
     pause: Duration,
 }
 
 impl Backoff {
+    /// Nothing has failed yet.
+    pub fn new(clock: &Clock) -> Self {
+        Self { clock: clock.clone(), since: None, pause: Duration::ZERO }
+    }
+
     /// Whether it may be tried again.
     pub fn is_over(&self) -> bool {
-        self.since.is_none_or(|(_, until)| Instant::now() >= until)
+        self.since.is_none_or(|(_, until)| self.clock.moment() >= until)
     }
 
     /// How long it has been failing.
     pub fn lasting(&self) -> Duration {
-        self.since.map_or(Duration::ZERO, |(since, _)| since.elapsed())
+        self.since.map_or(Duration::ZERO, |(since, _)| self.clock.since(since))
     }
 
     /// It failed: pauses, and says so the first time.
     pub fn failed(&mut self, what: &str, error: &dyn std::error::Error) {
-        let now = Instant::now();
+        let now = self.clock.moment();
         self.pause = if self.since.is_some() { (self.pause * 2).min(PAUSE_MOST) } else { PAUSE_FIRST };
         if self.since.is_none() {
             notice(&format!("{what}: {error}; counting goes on, and this is tried again"));
         }
         let since = self.since.map_or(now, |(since, _)| since);
-        self.since = Some((since, now + self.pause));
+        self.since = Some((since, now.plus(self.pause)));
     }
 
     /// It worked: says so if it had not before.
@@ -71,7 +90,7 @@ impl Backoff {
         if self.since.is_some() {
             notice(&format!("{what}: works again after {:.1} s", self.lasting().as_secs_f64()));
         }
-        *self = Self::default();
+        self.since = None;
     }
 }
 
@@ -144,6 +163,12 @@ struct State<J> {
     closing: bool,
 }
 
+impl<J> State<J> {
+    fn is_done(&self) -> bool {
+        self.queue.is_empty() || self.failed
+    }
+}
+
 /// The queue before one output, and what became of its jobs.
 struct Line<T: Target> {
     state: Mutex<State<T::Job>>,
@@ -153,14 +178,14 @@ struct Line<T: Target> {
 }
 
 impl<T: Target> Line<T> {
-    fn new(target: T, give_up_after: Duration) -> Self {
+    fn new(target: T, give_up_after: Duration, clock: &Clock) -> Self {
         let state = State {
             queue: VecDeque::new(),
             waiting: 0,
             handed: 0,
             done: 0,
             rows_written: 0,
-            backoff: Backoff::default(),
+            backoff: Backoff::new(clock),
             error: None,
             failed: false,
             closing: false,
@@ -218,6 +243,17 @@ impl<T: Target> Line<T> {
         }
     }
 
+    fn is_done(&self) -> bool {
+        self.lock().is_done()
+    }
+
+    fn close(&self, failed: bool) {
+        let mut state = self.lock();
+        state.closing = true;
+        state.failed |= failed;
+        self.changed.notify_all();
+    }
+
     /// Pumps until closed and empty, or failed.
     fn work(&self) {
         loop {
@@ -226,12 +262,12 @@ impl<T: Target> Line<T> {
                 continue;
             }
             let state = self.lock();
-            if state.closing && (state.queue.is_empty() || state.failed) {
+            if state.closing && state.is_done() {
                 return;
             }
             let wait = if pumped == Pump::Later { PAUSE_FIRST } else { Duration::from_secs(60) };
             // A job that came since the look at the queue must not wait for the next one.
-            if pumped == Pump::Later || state.queue.is_empty() || state.failed {
+            if pumped == Pump::Later || state.is_done() {
                 drop(self.changed.wait_timeout(state, wait));
             }
         }
@@ -243,15 +279,27 @@ impl<T: Target> Line<T> {
 pub struct Outputs {
     table: Arc<Line<Box<dyn Table>>>,
     archive: Arc<Line<Box<dyn Archive>>>,
+    clock: Clock,
 }
 
 impl Outputs {
     /// Outputs to a table and an archive that give up after failing for so long.
-    pub fn new(table: Box<dyn Table>, archive: Box<dyn Archive>, give_up_after: Duration) -> Self {
+    pub fn new(
+        table: Box<dyn Table>,
+        archive: Box<dyn Archive>,
+        give_up_after: Duration,
+        clock: &Clock,
+    ) -> Self {
         Self {
-            table: Arc::new(Line::new(table, give_up_after)),
-            archive: Arc::new(Line::new(archive, give_up_after)),
+            table: Arc::new(Line::new(table, give_up_after, clock)),
+            archive: Arc::new(Line::new(archive, give_up_after, clock)),
+            clock: clock.clone(),
         }
+    }
+
+    /// The clock that everything here goes by.
+    pub fn clock(&self) -> &Clock {
+        &self.clock
     }
 
     /// Hands rows over to the table.
@@ -307,10 +355,25 @@ impl Outputs {
         self.table.lock().rows_written
     }
 
-    /// Writes one job of each, for a run without threads.
-    pub fn pump(&self) {
-        self.table.pump();
-        self.archive.pump();
+    /// Writes one job to the table, for a run without threads.
+    pub fn pump_table(&self) -> Pump {
+        self.table.pump()
+    }
+
+    /// Puts one part into the archive, for a run without threads.
+    pub fn pump_archive(&self) -> Pump {
+        self.archive.pump()
+    }
+
+    /// Whether nothing waits to be written, or never will be.
+    pub fn are_done(&self) -> bool {
+        self.table.is_done() && self.archive.is_done()
+    }
+
+    /// Nothing more will be handed over; after a failed run, what is not written is let go of.
+    pub fn close(&self, failed: bool) {
+        self.table.close(failed);
+        self.archive.close(failed);
     }
 
     /// Starts the threads that write.
@@ -333,14 +396,7 @@ impl OutputThreads {
     /// # Errors
     /// Why one gave up, if nobody took it before.
     pub fn finish(self, failed: bool) -> Result<(), OutputError> {
-        fn close<T: Target>(line: &Line<T>, failed: bool) {
-            let mut state = line.lock();
-            state.closing = true;
-            state.failed |= failed;
-            line.changed.notify_all();
-        }
-        close(&self.outputs.table, failed);
-        close(&self.outputs.archive, failed);
+        self.outputs.close(failed);
         for thread in self.threads {
             // They do nothing that could panic; an error is in the line.
             drop(thread.join());

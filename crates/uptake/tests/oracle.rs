@@ -13,6 +13,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use proptest::prelude::*;
 use proptest::test_runner::{Config as Cases, RngSeed, TestRunner};
 use serde_json::{Value, json};
+use uptake::clock::Clock;
 use uptake::config::Config;
 use uptake::data_dir::{DEAD_LETTERS, DataDir, LATE};
 use uptake::engine::{self, Setup};
@@ -331,6 +332,7 @@ fn came_to(config: Config, case: &Case, lines: &[String]) -> Came {
         checkpoints: None,
         halt: Halt::default(),
         cluster: None,
+        clock: Clock::system(),
         schedule: None,
         config,
     };

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::fmt;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use uptake_connectors::FailureKind;
 use uptake_flow::{Checkpoints, EventTime};
@@ -14,6 +14,7 @@ use super::manifest::{InputPosition, Manifest, SegmentInfo};
 use super::segment::Sections;
 use super::store::{Number, Store};
 use super::{CheckpointError, Pump, ROUND};
+use crate::clock::Moment;
 use crate::outputs::{Backoff, Outputs};
 
 /// How long the end of a run waits for a store, a table or an archive that is away. Nothing is
@@ -93,7 +94,7 @@ struct Pending {
     number: Number,
     watermark: EventTime,
     created_ms: i64,
-    begun: Instant,
+    begun: Moment,
     /// Parts by worker of this process.
     parts: Vec<Vec<Part>>,
     /// What the parts came to: the segment of each worker and how far they had read.
@@ -105,7 +106,7 @@ struct Pending {
 struct State {
     next: Number,
     /// When the last one was committed, or the run began.
-    last: Instant,
+    last: Moment,
     /// Enough has changed that the interval is not waited for.
     urgent: bool,
     /// What is being made, oldest first: more than one only at the end of a run.
@@ -122,7 +123,7 @@ struct State {
     error: Option<CheckpointError>,
     failed: bool,
     /// Since when nothing more is handed in.
-    closing: Option<Instant>,
+    closing: Option<Moment>,
 }
 
 /// The checkpoints of a run.
@@ -136,6 +137,12 @@ pub struct Stats {
     pub longest: Duration,
     /// The longest that a worker stood still for one.
     pub longest_stall: Duration,
+}
+
+impl State {
+    fn is_done(&self) -> bool {
+        self.pending.is_empty() || self.failed
+    }
 }
 
 /// Makes checkpoints of the parts that the stages hand in.
@@ -158,7 +165,7 @@ impl Coordinator {
     pub fn new(plan: Plan, store: Store, outputs: Outputs) -> Self {
         let state = State {
             next: plan.first,
-            last: Instant::now(),
+            last: outputs.clock().moment(),
             urgent: false,
             pending: VecDeque::new(),
             segments: VecDeque::new(),
@@ -166,7 +173,7 @@ impl Coordinator {
             blocks: Default::default(),
             stats: Stats::default(),
             stalls: BTreeMap::new(),
-            backoff: Backoff::default(),
+            backoff: Backoff::new(outputs.clock()),
             error: None,
             failed: false,
             closing: None,
@@ -209,8 +216,8 @@ impl Coordinator {
         Pending {
             number,
             watermark,
-            created_ms: crate::data_dir::now().0,
-            begun: Instant::now(),
+            created_ms: self.outputs.clock().now().0,
+            begun: self.outputs.clock().moment(),
             parts: (0..self.plan.workers).map(|_| Vec::new()).collect(),
             encoded: None,
             written: None,
@@ -235,6 +242,8 @@ impl Coordinator {
         let tickets = pending.parts.iter().flatten().map(|part| part.tickets);
         let tickets = tickets.fold((0, 0), |a: Tickets, b| (a.0.max(b.0), a.1.max(b.1)));
         if !self.outputs.have_done(tickets) {
+            // What an output that gave up did not take it never will. It says so itself.
+            state.failed = self.outputs.have_failed();
             return Pump::Later;
         }
         // Nobody else changes what is pending while its parts are complete.
@@ -245,7 +254,7 @@ impl Coordinator {
         match result {
             Ok(true) => {
                 state.backoff.worked("checkpoints");
-                state.last = Instant::now();
+                state.last = self.outputs.clock().moment();
                 state.urgent = false;
                 self.changed.notify_all();
                 Pump::Worked
@@ -307,10 +316,11 @@ impl Coordinator {
 
     fn finish(&self, pending: &Pending) {
         let bytes: u64 = pending.written.iter().flat_map(|m| &m.segments).map(|s| s.bytes).sum();
+        let took = self.outputs.clock().since(pending.begun);
         let stats = &mut self.lock().stats;
         stats.taken += 1;
         stats.bytes += bytes;
-        stats.longest = stats.longest.max(pending.begun.elapsed());
+        stats.longest = stats.longest.max(took);
     }
 
     /// Writes the segments of this process.
@@ -397,7 +407,7 @@ impl Coordinator {
     /// part.
     fn check_deadline(&self, state: &mut State) {
         let (Some(pending), Some(since)) = (state.pending.front(), state.closing) else { return };
-        let (waited, deadline) = (since.elapsed(), self.plan.parts_deadline);
+        let (waited, deadline) = (self.outputs.clock().since(since), self.plan.parts_deadline);
         let waits_for_parts = pending.written.is_some() && self.plan.process.1 > 1;
         let is_failing = !state.backoff.lasting().is_zero() || self.outputs.are_failing();
         if self.outputs.have_failed() {
@@ -417,6 +427,21 @@ impl Coordinator {
         self.lock().error.take()
     }
 
+    /// Whether no checkpoint is under way, or none ever will be whole again.
+    pub fn is_done(&self) -> bool {
+        self.lock().is_done()
+    }
+
+    /// No checkpoint will begin any more; after a failed run, what is under way is let go of.
+    pub fn close(&self, failed: bool) {
+        let mut state = self.lock();
+        state.closing = Some(self.outputs.clock().moment());
+        if failed {
+            state.pending.clear();
+        }
+        self.changed.notify_all();
+    }
+
     /// Starts a thread that makes the checkpoints.
     pub fn start(self: &Arc<Self>) -> CheckpointThread {
         let coordinator = Arc::clone(self);
@@ -426,7 +451,7 @@ impl Coordinator {
                     continue;
                 }
                 let mut state = coordinator.lock();
-                let idle = state.pending.is_empty() || state.failed;
+                let idle = state.is_done();
                 if state.closing.is_some() && idle {
                     return;
                 }
@@ -459,7 +484,7 @@ impl Checkpoints for Coordinator {
             return None;
         }
         let mut state = self.lock();
-        let due = state.urgent || state.last.elapsed() >= self.plan.interval;
+        let due = state.urgent || self.outputs.clock().since(state.last) >= self.plan.interval;
         if !(due || last) || state.failed {
             return None;
         }
@@ -487,14 +512,7 @@ impl CheckpointThread {
     /// # Errors
     /// Why it cannot be made, if nobody took that before.
     pub fn finish(self, failed: bool) -> Result<(), CheckpointError> {
-        {
-            let mut state = self.coordinator.lock();
-            state.closing = Some(Instant::now());
-            if failed {
-                state.pending.clear();
-            }
-            self.coordinator.changed.notify_all();
-        }
+        self.coordinator.close(failed);
         // It does nothing that could panic; an error is in the coordinator.
         drop(self.thread.join());
         self.coordinator.take_error().map_or(Ok(()), Err)

@@ -269,7 +269,9 @@ impl Store {
     /// The store refuses.
     pub fn clear(&self) -> Result<(), CheckpointError> {
         let mut names: Vec<String> = self.list("")?.into_iter().map(|(_, name)| name).collect();
-        names.sort_by_key(|name| !name.contains("/manifest-"));
+        // Manifests first: one must never name what is gone. The numbers of runs last: as long as
+        // a segment is left, no other run may take its name.
+        names.sort_by_key(|name| (!name.contains("/manifest-"), name.contains("/run-")));
         names.iter().try_for_each(|name| self.objects.delete(name).map_err(CheckpointError::from))
     }
 }

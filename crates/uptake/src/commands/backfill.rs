@@ -33,6 +33,7 @@ use super::tallies::when;
 use super::text::{grouped, table};
 use super::{CommandError, Configured, existing};
 use crate::checkpoint::{CheckpointError, PartitionPosition, Store};
+use crate::clock::Clock;
 use crate::config::{Config, UNBOUNDED};
 use crate::data_dir::{self, DataDir};
 use crate::engine::{self, Setup, log_positions};
@@ -208,6 +209,7 @@ impl Backfill {
                 checkpoints: None,
                 halt: Halt::default(),
                 cluster: None,
+                clock: Clock::system(),
                 schedule: None,
                 config: Arc::new(config),
             },

@@ -27,6 +27,7 @@ use super::ledger;
 use super::replay::workers_or_all;
 use super::text::grouped;
 use super::{CommandError, Configured};
+use crate::clock::Clock;
 use crate::config::Config;
 use crate::data_dir::{self, DataDir};
 use crate::engine::{self, Setup};
@@ -151,6 +152,7 @@ impl Demo {
             checkpoints: None,
             halt: Halt::default(),
             cluster: None,
+            clock: Clock::system(),
             schedule: None,
         };
         let replayed = engine::run(setup, Some(&watch));

@@ -17,6 +17,7 @@ use super::ledger::{json, text};
 use super::text::grouped;
 use super::{CommandError, Configured};
 use crate::checkpoint::{CheckpointError, InputPosition, Manifest, Number, Restored, Store};
+use crate::clock::Clock;
 use crate::config::Config;
 use crate::data_dir::{self, DataDir, now};
 use crate::engine::{self, Checkpointing, Setup, state_meaning};
@@ -144,6 +145,7 @@ impl Replay {
             }),
             halt: Halt::default(),
             cluster: None,
+            clock: Clock::system(),
             schedule: None,
             config: Arc::clone(&config),
         };

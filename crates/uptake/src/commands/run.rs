@@ -13,6 +13,7 @@ use super::supervise::{SUPERVISED, supervise};
 use super::text::grouped;
 use super::{CommandError, Configured};
 use crate::checkpoint::{InputPosition, Restored, Store};
+use crate::clock::Clock;
 use crate::config::Config;
 use crate::data_dir::{self, DataDir};
 use crate::engine::{self, Checkpointing, Setup, log_positions, state_meaning};
@@ -116,6 +117,7 @@ impl Run {
                 checkpoints: Some(Checkpointing { store, restored, start: InputPosition::Log(partitions) }),
                 halt,
                 cluster,
+                clock: Clock::system(),
                 schedule: None,
                 config,
                 data,

@@ -8,7 +8,6 @@ mod saved;
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::Arc;
-use std::time::Instant;
 
 use foldhash::fast::FixedState;
 use serde::Serialize;
@@ -18,8 +17,9 @@ use uptake_model::tally::{Tally, TallyRow};
 use uptake_model::{DimsHash, Epoch, Event, EventTime, Kind, RequestId, VideoHash};
 
 use crate::checkpoint::{Fragment, Restored, Stage, shard_buffers};
+use crate::clock::Moment;
 use crate::config::Config;
-use crate::data_dir::{LATE, now};
+use crate::data_dir::LATE;
 use crate::stages::Joined;
 use crate::stages::collect::Name;
 use crate::stages::outlets::{Books, Outlets};
@@ -40,7 +40,7 @@ pub fn by_video_and_epoch<'s>(
         epoch: (EventTime::MAX, EventTime::MIN, Epoch::default()),
         late: Vec::new(),
         unplaced: Vec::new(),
-        written: Instant::now(),
+        written: outlets.clock.moment(),
         sealed: VecDeque::new(),
         sealed_before: Epoch(i64::MIN),
         worker: flow.worker(),
@@ -155,7 +155,7 @@ struct Tallies {
     /// Events whose dimension values have not been told yet: within a batch, names may come
     /// after the events that use them.
     unplaced: Vec<Event>,
-    written: Instant,
+    written: Moment,
     /// Which epochs were sealed after each of the last batches.
     sealed: VecDeque<Epoch>,
     sealed_before: Epoch,
@@ -239,8 +239,8 @@ impl Tallies {
 
     /// Writes what changed, if the table has taken what was written before.
     fn write_changed(&mut self) {
-        if self.written.elapsed() >= self.config.table_write_interval && self.outlets.outputs.table_is_idle()
-        {
+        let is_time = self.outlets.clock.since(self.written) >= self.config.table_write_interval;
+        if is_time && self.outlets.outputs.table_is_idle() {
             self.write_all_changed();
         }
     }
@@ -251,7 +251,7 @@ impl Tallies {
         states.drain_touched(Tracking::Batch, &mut |key, tally, _| rows.extend(self.row(key, tally)));
         self.states = states;
         self.outlets.outputs.write(rows);
-        self.written = Instant::now();
+        self.written = self.outlets.clock.moment();
     }
 
     /// Lets go of the epochs that nothing can change any more.
@@ -317,7 +317,7 @@ impl Tallies {
                 Record::new(late.request_id.clone(), serde_json::to_vec(&late).unwrap_or_default())
             })
             .collect();
-        if let Err(error) = self.outlets.log.append(LATE, 0, &records, now().0) {
+        if let Err(error) = self.outlets.log.append(LATE, 0, &records, self.outlets.clock.now().0) {
             self.stop.fail(error);
         }
     }

@@ -7,6 +7,7 @@ use uptake_connectors::log::Log;
 use uptake_model::ledger::Ledger;
 
 use crate::checkpoint::{Coordinator, Fragment, Part, Restored, Sections, Stage};
+use crate::clock::Clock;
 use crate::memory::Memory;
 use crate::outputs::Outputs;
 
@@ -27,6 +28,8 @@ pub struct Outlets {
     pub workers: usize,
     /// What the process may hold.
     pub memory: Arc<Memory>,
+    /// What time it is.
+    pub clock: Clock,
 }
 
 impl Outlets {

@@ -162,7 +162,8 @@ impl Source<(RequestId, Event)> for FileSource {
         let block = &self.block;
         let place =
             Place { source: &block.file, partition: 0, first: block.first_line, of_one_record: false };
-        let newest = self.reader.decode(batch, FILES_PARTITION, &block.bytes, crate::data_dir::now(), place);
+        let now = self.reader.outlets.clock.now();
+        let newest = self.reader.decode(batch, FILES_PARTITION, &block.bytes, now, place);
         for long in &block.oversized {
             self.reader.dead(
                 FILES_PARTITION,

@@ -18,7 +18,7 @@ use uptake_model::{DimsHash, Epoch, Event, EventTime, Reason, RequestId, VideoHa
 
 use crate::checkpoint::{Fragment, Sections, Stage};
 use crate::config::Config;
-use crate::data_dir::{DEAD_LETTERS, now};
+use crate::data_dir::DEAD_LETTERS;
 use crate::stages::outlets::{Books, Outlets};
 
 pub use files::{LiveLines, Next, SharedFiles};
@@ -239,7 +239,8 @@ impl Reader {
 
     fn write_dead_letters(&mut self) -> Result<(), Box<dyn Error + Send + Sync>> {
         if !self.dead.is_empty() {
-            self.outlets.log.append(DEAD_LETTERS, 0, &self.dead, now().0)?;
+            let now = self.outlets.clock.now();
+            self.outlets.log.append(DEAD_LETTERS, 0, &self.dead, now.0)?;
             self.dead.clear();
         }
         Ok(())
