@@ -1,7 +1,7 @@
-//! The project's own chores: `cargo xtask test` says whether a change may land, and
-//! `cargo xtask bench` what it costs.
+//! The project's own chores: `cargo xtask test` says whether a change may land,
+//! `cargo xtask bench` what it costs, and `cargo xtask simulate` whether it survives everything.
 //!
-//! Both run the same programs a person would run by hand, print what they run, and need nothing
+//! They run the same programs a person would run by hand, print what they run, and need nothing
 //! but the Rust toolchain, Python 3 and the package registries.
 
 mod bench;
@@ -9,6 +9,7 @@ mod error;
 mod interop;
 mod process;
 mod rules;
+mod simulate;
 mod test;
 mod totals;
 mod workspace;
@@ -31,12 +32,15 @@ enum Chore {
     Test(test::Test),
     /// Measure uptake against the hand-written loop, side by side
     Bench(bench::Bench),
+    /// Run the pipeline through simulated worlds of crashes and failures, each decided by a seed
+    Simulate(simulate::Simulate),
 }
 
 fn main() -> ExitCode {
     let done = match Cli::parse().chore {
         Chore::Test(test) => test.run(),
         Chore::Bench(bench) => bench.run(),
+        Chore::Simulate(simulate) => simulate.run(),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,

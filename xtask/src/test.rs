@@ -15,7 +15,7 @@ use crate::workspace::Workspace;
 use crate::{interop, process, rules};
 
 /// Tests that read whole workloads: they run last, and not with `--quick`.
-const SLOW_TESTS: [&str; 3] = ["oracle", "reference", "real_data"];
+const SLOW_TESTS: [&str; 4] = ["oracle", "reference", "real_data", "simulation"];
 
 /// Check everything that must hold before a change lands, quick checks first
 #[derive(Args, Debug)]

@@ -4,6 +4,7 @@
 
 use std::io;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use uptake::checkpoint::{
@@ -20,9 +21,9 @@ use uptake_model::ledger::Ledger;
 use uptake_model::tally::Counts;
 use uptake_model::{Epoch, TallyRow};
 
-/// Objects of which segments cannot be deleted.
+/// Objects of which segments cannot be deleted at times.
 #[derive(Default)]
-struct Stuck(MemoryObjects);
+struct Stuck(MemoryObjects, AtomicBool);
 
 impl Objects for Stuck {
     fn put_if_absent(&self, name: &str, bytes: &[u8]) -> objects::Result<PutObject> {
@@ -42,7 +43,7 @@ impl Objects for Stuck {
     }
 
     fn delete(&self, name: &str) -> objects::Result<()> {
-        if name.contains("/segment-") {
+        if self.1.load(Ordering::Relaxed) && name.contains("/segment-") {
             let source = io::ErrorKind::TimedOut.into();
             return Err(ObjectsError::Io { operation: "delete", path: name.into(), source });
         }
@@ -89,8 +90,8 @@ fn outputs() -> Outputs {
 /// new run's checkpoints could not be read.
 #[test]
 fn what_an_interrupted_clear_left_is_never_taken_for_ones_own() {
-    let objects: Arc<dyn Objects> = Arc::new(Stuck::default());
-    let store = Store::new(Arc::clone(&objects), "main");
+    let objects = Arc::new(Stuck::default());
+    let store = Store::new(Arc::clone(&objects) as Arc<dyn Objects>, "main");
     let outputs = outputs();
     for (run, bytes) in [b"one".as_slice(), b"other"].into_iter().enumerate() {
         let coordinator = coordinator(&store, &outputs);
@@ -98,7 +99,9 @@ fn what_an_interrupted_clear_left_is_never_taken_for_ones_own() {
         assert_eq!(coordinator.pump(), Pump::Worked);
         let (restored, refused) = Restored::newest(&store, "m").unwrap();
         assert_eq!((restored.unwrap().segments.len(), refused), (1, vec![]), "run {run}");
+        objects.1.store(true, Ordering::Relaxed);
         store.clear().unwrap_err();
+        objects.1.store(false, Ordering::Relaxed);
         assert!(Restored::newest(&store, "m").unwrap().0.is_none());
     }
 }
