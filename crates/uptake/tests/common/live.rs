@@ -323,7 +323,9 @@ impl Streamed {
         let settled = |mut books: Value| {
             books["waiting"] =
                 (books["waiting"].as_u64().unwrap() + books["expired"].as_u64().unwrap()).into();
-            ["expired", "watermark_ms"].map(|key| books.as_object_mut().unwrap().remove(key).unwrap());
+            for key in ["expired", "watermark_ms"] {
+                books.as_object_mut().unwrap().remove(key).unwrap();
+            }
             books
         };
         assert_eq!(settled(ours), settled(self.ledger.clone()));
