@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 
 use common::{DAY_MS, MINUTE_MS, Place, csv, events, told, uptake};
 use uptake_connectors::log::{EmbeddedLog, Log, LogOptions, Record};
+use uptake_connectors::{Backend, objects};
 
 /// A process that is stopped when the test is over, however it ends.
 struct Running(Child);
@@ -163,9 +164,10 @@ fn a_stopped_replay_goes_on() {
     let fresh = common::books(&[&input], &plain.data(), &[]);
     assert_eq!((&books["counted"], &books["expired"]), (&fresh.0["counted"], &fresh.0["expired"]));
     assert_eq!(place.csv(), plain.csv());
-    let left: Vec<_> =
-        std::fs::read_dir(data.join("checkpoints")).unwrap().map(|e| e.unwrap().file_name()).collect();
-    assert_eq!(left, ["replay-last"], "a replay that came to its end leaves nothing but its books");
+    let objects = objects::open(&Backend::File(data.clone())).unwrap();
+    let left: Vec<String> = objects.list("").unwrap().into_iter().map(|object| object.name).collect();
+    let books_only = left.iter().all(|name| name.starts_with("replay-last/"));
+    assert!(books_only && !left.is_empty(), "a replay that came to its end leaves its books: {left:?}");
     let kept = uptake(["ledger", "--data", text(&data), "--json"]).ok();
     let kept: serde_json::Value = serde_json::from_str(&kept).unwrap();
     assert_eq!((&kept["read"], &kept["counted"]), (&books["read"], &books["counted"]));
