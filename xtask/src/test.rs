@@ -15,7 +15,8 @@ use crate::workspace::Workspace;
 use crate::{interop, process, rules};
 
 /// Tests that read whole workloads: they run last, and not with `--quick`.
-const SLOW_TESTS: [&str; 4] = ["oracle", "reference", "real_data", "simulation"];
+const SLOW_TESTS: [&str; 9] =
+    ["oracle", "reference", "real_data", "simulation", "crash", "cluster", "hosts", "outages", "stop"];
 
 /// Check everything that must hold before a change lands, quick checks first
 #[derive(Args, Debug)]
