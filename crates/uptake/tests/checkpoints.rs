@@ -107,6 +107,20 @@ fn what_an_interrupted_clear_left_is_never_taken_for_ones_own() {
     }
 }
 
+/// A checkpoint that was committed after the store had been cleared had a larger number than all of
+/// the runs after it, and stayed the newest for ever.
+#[test]
+fn a_run_takes_a_larger_number_than_any_checkpoint() {
+    let store = Store::new(Arc::new(MemoryObjects::new()), "main");
+    let outputs = outputs();
+    store.begin_run().unwrap();
+    let overlooked = coordinator(&store, &outputs);
+    store.clear().unwrap();
+    begin(&overlooked, &outputs, b"");
+    assert_eq!(overlooked.pump(), Pump::Worked);
+    assert_eq!((store.newest_run().unwrap(), store.begin_run().unwrap()), (2, 3));
+}
+
 /// A run that was stopped waited for ever for a table that had given up after its last batch.
 #[test]
 fn the_last_checkpoint_does_not_wait_for_a_table_that_gave_up() {

@@ -175,8 +175,10 @@ impl Store {
 
     /// The newest run that began; 0 where none did.
     pub fn newest_run(&self) -> Result<u32, CheckpointError> {
-        let runs = self.list("run-")?;
-        Ok(runs.iter().filter_map(|(label, _)| label.parse::<u32>().ok()).max().unwrap_or(0))
+        let begun = self.list("run-")?.into_iter().filter_map(|(label, _)| label.parse::<u32>().ok()).max();
+        // Whoever cleared the store may have overlooked one that was running, and committed after.
+        let committed = self.manifests()?.last().map(|(number, _)| number.run());
+        Ok(begun.max(committed).unwrap_or(0))
     }
 
     /// Writes a segment.

@@ -199,3 +199,10 @@ fn a_run_waited_for_ever_for_a_table_that_had_given_up() {
 fn a_half_cleared_store_gave_its_segments_to_the_next_run() {
     once_failed(&[953, 1_798, 2_474]);
 }
+
+/// Of two runs one cleared the store, and a checkpoint that the other one committed after that had
+/// a larger number than those of all later runs.
+#[test]
+fn a_checkpoint_after_a_clear_stayed_the_newest_for_ever() {
+    once_failed(&[1_575]);
+}

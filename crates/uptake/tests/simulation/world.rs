@@ -24,7 +24,7 @@ use crate::dice::Dice;
 use crate::events::{Arrival, RowKey, START_MS};
 
 /// After as many turns something does not end.
-const TURNS_MAX: u64 = 100_000;
+const TURNS_MAX: u64 = 500_000;
 
 /// What a run can be stopped and pumped by.
 pub(crate) struct Handles {
