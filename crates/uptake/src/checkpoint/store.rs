@@ -161,9 +161,7 @@ impl Store {
     /// # Errors
     /// The store refuses.
     pub fn begin_run(&self) -> Result<u32, CheckpointError> {
-        // A checkpoint holds its run's number too, for the case that the mark is gone.
-        let manifests = self.manifests()?;
-        let taken = self.newest_run()?.max(manifests.last().map_or(0, |(number, _)| number.run()));
+        let taken = self.newest_run()?;
         // A few others may begin at the same moment.
         for run in taken + 1.. {
             if self.objects.put_if_absent(&self.run_name(run), b"")? == PutObject::Created {
@@ -176,7 +174,8 @@ impl Store {
     /// The newest run that began; 0 where none did.
     pub fn newest_run(&self) -> Result<u32, CheckpointError> {
         let begun = self.list("run-")?.into_iter().filter_map(|(label, _)| label.parse::<u32>().ok()).max();
-        // Whoever cleared the store may have overlooked one that was running, and committed after.
+        // A checkpoint holds its run's number too, for the case that the mark is gone: who cleared
+        // the store may have overlooked a run that committed after.
         let committed = self.manifests()?.last().map(|(number, _)| number.run());
         Ok(begun.max(committed).unwrap_or(0))
     }
