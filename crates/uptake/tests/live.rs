@@ -63,6 +63,9 @@ fn what_is_appended_shows_in_the_table_while_the_run_goes_on() {
     let data = place.data();
     let _run = start("run", &["--data", text(&data), "--workers", "2"]);
     append(&place, "second", &events("p r1 v1 10:05 | i r2 v1 10:01"));
+    // Appending makes no table: the run does, when it has begun.
+    let begun = || uptake(["tallies", "--data", text(&data)]).code == Some(0);
+    eventually("the table", begun);
     eventually("the joined request", || told(&csv(&data)) == "v1 10:00 1/1 | v2 10:00 0/1");
     append(&place, "third", &events("p r2 v9 10:20"));
     eventually("the second request", || told(&csv(&data)) == "v1 10:00 1/2 | v2 10:00 0/1 | v9 10:00 1/0");
