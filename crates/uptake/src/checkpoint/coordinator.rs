@@ -436,9 +436,8 @@ impl Coordinator {
     pub fn close(&self, failed: bool) {
         let mut state = self.lock();
         state.closing = Some(self.outputs.clock().moment());
-        if failed {
-            state.pending.clear();
-        }
+        // Not taken out of the queue: the one being made is not in it, and would come back.
+        state.failed |= failed;
         self.changed.notify_all();
     }
 
