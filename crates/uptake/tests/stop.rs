@@ -148,7 +148,7 @@ fn child(supervisor: &Live, before: u32) -> u32 {
 fn a_supervisor_restarts_what_was_killed() {
     let place = Place::new();
     let mut rng = seeded("a_supervisor_restarts_what_was_killed");
-    let stream = Streamed::audience(&place.path(""), rng.next_u64() % 1_000, 20_000);
+    let stream = Streamed::audience(&place.path(""), rng.next_u64() % 1_000, 100_000);
     let data = stream.copy(&place.path("supervised"));
     let supervisor = Live::start(supervised(&data, SLOWLY).arg("--until-caught-up"));
     let (mut pid, mut kills) = (0, 0);
