@@ -6,37 +6,21 @@
 mod common;
 
 use std::path::Path;
-use std::process::{Child, Command, Stdio};
-use std::time::{Duration, Instant};
+use std::process::Command;
+use std::time::Duration;
 
+use common::live::{Live, PATIENCE, SOON, program, wait_until};
 use common::{DAY_MS, MINUTE_MS, Place, csv, events, told, uptake};
 use uptake_connectors::log::{EmbeddedLog, Log, LogOptions, Record};
 use uptake_connectors::{Backend, objects};
 
-/// A process that is stopped when the test is over, however it ends.
-struct Running(Child);
-
-impl Drop for Running {
-    fn drop(&mut self) {
-        // It may have ended by itself.
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
-}
-
-fn start(command: &str, args: &[&str]) -> Running {
-    let mut started = Command::new(env!("CARGO_BIN_EXE_uptake"));
-    started.arg(command).args(args).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
-    Running(started.spawn().unwrap())
+fn start(command: &str, args: &[&str]) -> Live {
+    Live::start(Command::new(program()).arg(command).args(args))
 }
 
 /// Waits until something holds; nothing here takes longer than a loaded machine makes it.
-fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
-    let until = Instant::now() + Duration::from_secs(60);
-    while !holds() {
-        assert!(Instant::now() < until, "it never came to pass: {what}");
-        std::thread::sleep(Duration::from_millis(20));
-    }
+fn eventually(what: &str, holds: impl FnMut() -> bool) {
+    wait_until(what, PATIENCE, holds);
 }
 
 fn text(path: &Path) -> &str {
@@ -154,10 +138,10 @@ fn a_stopped_replay_goes_on() {
     let arguments: Vec<&str> = [text(&input), "--data", text(&data)].into_iter().chain(settings).collect();
     let mut went_on = 0;
     for pause_ms in [150, 250, 400] {
-        let mut replay = start("replay", &arguments);
+        let replay = start("replay", &arguments);
         std::thread::sleep(Duration::from_millis(pause_ms));
-        replay.0.kill().unwrap();
-        went_on += u32::from(!replay.0.wait().unwrap().success());
+        replay.signal("KILL");
+        went_on += u32::from(replay.end(SOON).code != Some(0));
     }
     let last = place.replay(&settings);
     println!("{went_on} replays were killed; the last one said:\n{}", last.stderr);

@@ -6,8 +6,11 @@
 
 #![allow(clippy::unwrap_used, reason = "helpers of tests, which may panic")]
 
-use std::fs;
+mod common;
+
 use std::path::{Path, PathBuf};
+
+use common::live::copy_dir;
 
 const SETTINGS: [&str; 4] =
     ["input.partitions=1", r#"segments=[[],["country"]]"#, "tally.exact_max=16", "tally.sketch_lg_k=5"];
@@ -18,28 +21,10 @@ fn fixture(name: &str) -> PathBuf {
 
 /// Runs the program; returns what it printed and what it said.
 fn uptake(arguments: &[&str]) -> (String, String) {
-    let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_uptake"));
-    command.args(arguments);
-    for setting in SETTINGS.iter().filter(|_| !matches!(arguments[0], "tallies" | "ledger")) {
-        command.args(["--set", setting]);
-    }
-    let output = command.output().unwrap();
-    let (out, err) = (String::from_utf8(output.stdout).unwrap(), String::from_utf8(output.stderr).unwrap());
-    assert!(output.status.success(), "{arguments:?}: {err}");
-    (out, err)
-}
-
-fn copy(from: &Path, to: &Path) {
-    fs::create_dir_all(to).unwrap();
-    for entry in fs::read_dir(from).unwrap() {
-        let path = entry.unwrap().path();
-        let to = to.join(path.file_name().unwrap());
-        if path.is_dir() {
-            copy(&path, &to);
-        } else {
-            fs::copy(&path, &to).unwrap();
-        }
-    }
+    let settings = SETTINGS.iter().filter(|_| !matches!(arguments[0], "tallies" | "ledger"));
+    let printed = common::uptake(arguments.iter().copied().chain(settings.flat_map(|s| ["--set", *s])));
+    assert_eq!(printed.code, Some(0), "{arguments:?}: {}", printed.stderr);
+    (printed.stdout, printed.stderr)
 }
 
 #[test]
@@ -52,7 +37,7 @@ fn a_checkpoint_of_the_format_before_is_gone_on_with() {
     for half in [first, second] {
         uptake(&["append", half, "--data", old]);
     }
-    copy(&fixture("checkpoints"), &Path::new(old).join("checkpoints"));
+    copy_dir(&fixture("checkpoints"), &Path::new(old).join("checkpoints"));
     let (_, said) = uptake(&["run", "--data", old, "--workers", "3", "--until-caught-up"]);
     assert!(said.contains("going on from checkpoint 1.0"), "{said}");
     assert!(said.contains("441 records read, 241 counted"), "{said}");

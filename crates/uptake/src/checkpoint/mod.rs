@@ -7,6 +7,7 @@
 //! checkpoint. Who restarts reads the newest manifest whose objects are whole.
 
 mod coordinator;
+mod fields;
 mod manifest;
 mod restore;
 mod segment;
@@ -14,10 +15,13 @@ mod store;
 
 use std::time::Duration;
 
+use std::hash::Hash;
+
 use uptake_connectors::ObjectsError;
-use uptake_flow::{Flow, SHARDS};
+use uptake_flow::{EventTime, Flow, KeyedState, SHARDS, Tracking};
 
 pub use coordinator::{CheckpointThread, Coordinator, Fragment, Part, Plan, Stage, Stats, Tickets};
+pub use fields::{Fields, put_part};
 pub use manifest::{InputPosition, Manifest, PartitionPosition, SegmentInfo};
 pub use restore::Restored;
 pub use segment::{SectionKind, Sections, Segment};
@@ -41,6 +45,25 @@ pub enum Pump {
 /// An empty buffer for each virtual shard.
 pub fn shard_buffers() -> Vec<Vec<u8>> {
     (0..SHARDS).map(|_| Vec::new()).collect()
+}
+
+/// Calls `save` with every state that belongs into checkpoint `number`: this checkpoint's part of
+/// all, and before it those that were touched since the one before.
+pub fn each_due<K: Eq + Hash + Clone, S>(
+    number: u64,
+    states: &mut KeyedState<K, S>,
+    save: &mut dyn FnMut(&K, &mut S, Option<EventTime>),
+) {
+    // One that takes everything need not write the touched ones twice.
+    let takes_all = (0..ROUND).all(|part| Coordinator::takes_part(number, part));
+    states.drain_touched(Tracking::Checkpoint, &mut |key, state, deadline| {
+        if !takes_all {
+            save(key, state, deadline);
+        }
+    });
+    for part in (0..states.parts()).filter(|&part| Coordinator::takes_part(number, part)) {
+        states.part(part, save);
+    }
 }
 
 /// Calls `each` with every virtual shard whose keys come to this worker.

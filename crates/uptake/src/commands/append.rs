@@ -5,7 +5,7 @@ use std::io::Write;
 use std::path::PathBuf;
 
 use clap::Args;
-use uptake_connectors::input::{Block, EventFiles, InputOptions};
+use uptake_connectors::input::Block;
 use uptake_connectors::log::{Log, Record};
 use uptake_model::decode::{DecodeConfig, Decoder, Sink};
 use uptake_model::filter::Filters;
@@ -13,7 +13,7 @@ use uptake_model::segment::Segments;
 use uptake_model::{DimsHash, Epoch, Event, Kind, Reason, VideoHash};
 
 use super::text::grouped;
-use super::{CommandError, Configured};
+use super::{CommandError, Configured, event_files};
 use crate::config::{Config, UNBOUNDED};
 use crate::data_dir::{self, now};
 use crate::outputs::notice;
@@ -40,10 +40,7 @@ pub(super) struct Append {
 impl Append {
     pub(super) fn run(self) -> Result<(), CommandError> {
         let config = self.configured.load()?;
-        let mut files = EventFiles::open(&self.paths, InputOptions::default())?;
-        for path in files.skipped() {
-            notice(&format!("not read, its name is not that of an event file: {}", path.display()));
-        }
+        let mut files = event_files(&self.paths)?;
         let (log, notices) = data_dir::open_log(&self.data, &config)?;
         notices.iter().for_each(|line| notice(line));
         let mut producer = Producer::new(&*log, &config)?;

@@ -19,7 +19,6 @@ use std::time::{Duration, Instant};
 use clap::Args;
 use uptake_connectors::Backend;
 use uptake_connectors::archive::{self, MemoryArchive};
-use uptake_connectors::input::{EventFiles, InputOptions};
 use uptake_connectors::log::Log;
 use uptake_connectors::objects::Objects;
 use uptake_connectors::table::MemoryTable;
@@ -31,7 +30,7 @@ use super::ledger::{json, text_with};
 use super::replay::workers_or_all;
 use super::tallies::when;
 use super::text::{grouped, table};
-use super::{CommandError, Configured, existing};
+use super::{CommandError, Configured, balanced, event_files, existing};
 use crate::checkpoint::{CheckpointError, PartitionPosition, Store};
 use crate::clock::Clock;
 use crate::config::{Config, UNBOUNDED};
@@ -140,11 +139,8 @@ impl Backfill {
         existing(&self.data)?;
         let files = match self.paths.is_empty() {
             true => None,
-            false => Some(EventFiles::open(&self.paths, InputOptions::default())?),
+            false => Some(event_files(&self.paths)?),
         };
-        for path in files.iter().flat_map(EventFiles::skipped) {
-            notice(&format!("not read, its name is not that of an event file: {}", path.display()));
-        }
         if self.archive {
             // Before a new table is told what its rows mean.
             let archive = archive::open(&Backend::File(self.data.clone()))?;
@@ -175,12 +171,7 @@ impl Backfill {
         {
             return Err(error.into());
         }
-        if ledger.balances() {
-            return Ok(());
-        }
-        let message =
-            "the ledger does not balance: this is a defect of uptake, please report it with the ledger above";
-        Err(CommandError::Other(message.into()))
+        balanced(&ledger)
     }
 
     /// Counts the input by the contract alone; nothing is written.

@@ -14,7 +14,6 @@ use std::time::Duration;
 
 use clap::Args;
 use tempfile::TempDir;
-use uptake_connectors::input::{EventFiles, InputOptions};
 use uptake_connectors::table::{SqliteTable, Table};
 use uptake_flow::Halt;
 use uptake_model::decode::DecodeConfig;
@@ -26,11 +25,12 @@ use uptake_sim::{Audience, Counting, EVENTS_PER_REQUEST, titles};
 use super::ledger;
 use super::replay::workers_or_all;
 use super::text::grouped;
-use super::{CommandError, Configured};
+use super::{CommandError, Configured, event_files};
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::data_dir::{self, DataDir};
 use crate::engine::{self, Setup};
+use crate::outputs::notice;
 use crate::stages::collect::{Input, SharedFiles};
 use feed::{Feed, FilesAtPace, Generated, Limits};
 use screen::Screen;
@@ -109,7 +109,7 @@ impl Demo {
         // What can be wrong with the files is told before anything is made.
         let files = match self.paths.is_empty() {
             true => None,
-            false => Some(self.files()?),
+            false => Some(event_files(&self.paths)?),
         };
         let place = match &self.data {
             Some(path) => Place::Given(path.clone()),
@@ -117,7 +117,7 @@ impl Demo {
         };
         let data = DataDir::open(place.path(), &config)?;
         let _lock = data_dir::lock(place.path(), "replay")?;
-        data.notices.iter().for_each(|notice| eprintln!("uptake: {notice}"));
+        data.notices.iter().for_each(|line| notice(line));
         if files.is_none() && !data.table.is_empty()? {
             let path = place.path().display();
             return Err(CommandError::Usage(format!(
@@ -193,14 +193,6 @@ impl Demo {
             config.join.lateness_ms = LATENESS_MS;
         }
         Ok(config)
-    }
-
-    fn files(&self) -> Result<EventFiles, CommandError> {
-        let files = EventFiles::open(&self.paths, InputOptions::default())?;
-        for path in files.skipped() {
-            eprintln!("uptake: not read, its name is not that of an event file: {}", path.display());
-        }
-        Ok(files)
     }
 
     fn speed(&self) -> u32 {

@@ -12,7 +12,7 @@ use uptake_model::ledger::{Account, LATE_AGE_HOURS};
 
 use super::replay::LAST_REPLAY;
 use super::text::grouped;
-use super::{CommandError, Configured};
+use super::{CommandError, Configured, balanced};
 use crate::checkpoint::{InputPosition, Manifest, Number, Store};
 use crate::config::Config;
 
@@ -68,12 +68,7 @@ impl LedgerOf {
         } else {
             self.as_text(&mut out, cluster, &manifest, &config)?;
         }
-        if manifest.ledger.balances() {
-            return Ok(());
-        }
-        Err(CommandError::Other(
-            "the ledger does not balance: this is a defect of uptake, please report it".into(),
-        ))
+        balanced(&manifest.ledger)
     }
 
     fn as_json(&self, manifest: &Manifest, config: &Config) -> serde_json::Value {

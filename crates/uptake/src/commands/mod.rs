@@ -19,7 +19,9 @@ use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand};
 use uptake_connectors::Backend;
+use uptake_connectors::input::{EventFiles, InputOptions};
 use uptake_connectors::log::{self, Log, LogOptions};
+use uptake_model::ledger::Ledger;
 
 use crate::config::{Config, ConfigError, reference};
 use crate::data_dir;
@@ -91,6 +93,25 @@ fn existing(data: &Path) -> Result<(), CommandError> {
         true => Ok(()),
         false => Err(CommandError::Usage(format!("{}: there is no such directory", data.display()))),
     }
+}
+
+/// Opens event files; says which of a folder's are left out.
+fn event_files(paths: &[PathBuf]) -> Result<EventFiles, CommandError> {
+    let files = EventFiles::open(paths, InputOptions::default())?;
+    for path in files.skipped() {
+        notice(&format!("not read, its name is not that of an event file: {}", path.display()));
+    }
+    Ok(files)
+}
+
+/// An error if the books that were just printed do not balance.
+fn balanced(ledger: &Ledger) -> Result<(), CommandError> {
+    if ledger.balances() {
+        return Ok(());
+    }
+    let message =
+        "the ledger does not balance: this is a defect of uptake, please report it with the ledger above";
+    Err(CommandError::Other(message.into()))
 }
 
 /// Opens the log of a data directory that is there.

@@ -8,14 +8,14 @@ use std::time::{Duration, Instant};
 
 use clap::Args;
 use indicatif::{ProgressBar, ProgressStyle};
-use uptake_connectors::input::{EventFiles, InputOptions, LinesRead};
+use uptake_connectors::input::{EventFiles, LinesRead};
 use uptake_flow::Halt;
 use uptake_model::EventTime;
 use uptake_model::ledger::Ledger;
 
 use super::ledger::{json, text};
 use super::text::grouped;
-use super::{CommandError, Configured};
+use super::{CommandError, Configured, balanced, event_files};
 use crate::checkpoint::{CheckpointError, InputPosition, Manifest, Number, Restored, Store};
 use crate::clock::Clock;
 use crate::config::Config;
@@ -119,10 +119,7 @@ impl Replay {
         // Nobody waits for a row while the input is still being read.
         config.table_write_interval = config.table_write_interval.max(WRITE_INTERVAL_LEAST);
         let config = Arc::new(config);
-        let files = EventFiles::open(&self.paths, InputOptions::default())?;
-        for path in files.skipped() {
-            eprintln!("uptake: not read, its name is not that of an event file: {}", path.display());
-        }
+        let files = event_files(&self.paths)?;
         let count = files.files().len();
         let data = DataDir::open(&self.data, &config)?;
         data.notices.iter().for_each(|line| notice(line));
@@ -187,12 +184,7 @@ impl Replay {
         if let Some(error) = files.take_error() {
             return Err(error.into());
         }
-        if replayed.ledger.balances() {
-            return Ok(());
-        }
-        let message =
-            "the ledger does not balance: this is a defect of uptake, please report it with the ledger above";
-        Err(CommandError::Other(message.into()))
+        balanced(&replayed.ledger)
     }
 }
 

@@ -8,7 +8,7 @@ use uptake_flow::{Context, Emit, EventTime, Flow, KeyedState, Process, Stream, T
 use uptake_model::{Epoch, MemberHash};
 
 use crate::checkpoint::{
-    CheckpointError, Coordinator, Fragment, Restored, SectionKind, Sections, Stage, for_own_shards,
+    CheckpointError, Fields, Fragment, Restored, SectionKind, Sections, Stage, each_due, for_own_shards,
     shard_buffers,
 };
 use crate::config::Config;
@@ -53,9 +53,6 @@ struct Cap {
     worker: usize,
 }
 
-/// Bytes of a count in a checkpoint: member, epoch, number.
-const SAVED_BYTES: usize = 8 + 8 + 4;
-
 impl Cap {
     fn sealed_at(&self, epoch: Epoch) -> EventTime {
         self.config.epoch.end(epoch).plus(self.config.join.retention_ms())
@@ -64,17 +61,12 @@ impl Cap {
     fn restore(&mut self, restored: &Restored, flow: &Flow<'_>) -> Result<(), CheckpointError> {
         for_own_shards(flow, |shard| {
             for (segment, bytes) in restored.sections(SectionKind::Members, shard) {
-                if bytes.len() % SAVED_BYTES != 0 {
-                    return Err(segment.damaged("a count of a member's events breaks off"));
-                }
-                for saved in bytes.chunks_exact(SAVED_BYTES) {
-                    let number = |at: usize, n: usize| {
-                        saved[at..at + n].iter().rev().fold(0u64, |value, &byte| value << 8 | u64::from(byte))
-                    };
-                    let (member, epoch) = (MemberHash(number(0, 8)), Epoch(number(8, 8) as i64));
+                let mut fields = Fields::new(segment, bytes);
+                while !fields.is_empty() {
+                    let (member, epoch) = (MemberHash(fields.u64()?), Epoch(fields.i64()?));
                     let sealed_at = self.sealed_at(epoch);
                     let count = self.counts.entry(&(member, epoch), Some(sealed_at)).get_or_insert(0);
-                    *count = (*count).max(number(16, 4) as u32);
+                    *count = (*count).max(fields.u32()?);
                 }
             }
             Ok(())
@@ -109,6 +101,7 @@ impl Process<MemberHash, Joined> for Cap {
         self.books.publish();
     }
 
+    /// An entry: member u64, epoch i64, number of events u32.
     fn checkpoint(&mut self, number: u64) {
         let mut shards = shard_buffers();
         let mut save = |(member, epoch): &(MemberHash, Epoch), count: &mut u32, _: Option<EventTime>| {
@@ -117,10 +110,7 @@ impl Process<MemberHash, Joined> for Cap {
             out.extend_from_slice(&epoch.0.to_le_bytes());
             out.extend_from_slice(&count.to_le_bytes());
         };
-        self.counts.drain_touched(Tracking::Checkpoint, &mut save);
-        for part in (0..self.counts.parts()).filter(|&part| Coordinator::takes_part(number, part)) {
-            self.counts.part(part, &mut save);
-        }
+        each_due(number, &mut self.counts, &mut save);
         let mut sections = Sections::default();
         sections.put_shards(SectionKind::Members, shards);
         let ledger = self.books.ledger.clone();

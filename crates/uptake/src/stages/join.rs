@@ -5,7 +5,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use uptake_flow::{
-    Context, Emit, EventTime, Flow, KeyedState, KeyedStream, Process, StateSpec, Stream, Tracking, shard,
+    Context, Emit, EventTime, Flow, KeyedState, KeyedStream, Process, StateSpec, Stream, shard,
 };
 use uptake_model::join::{
     Arrival, BatchToWindow, HoldingJoin, JoinDictionary, JoinKind, JoinNames, JoinRules, JoinSaver,
@@ -15,8 +15,8 @@ use uptake_model::ledger::Account;
 use uptake_model::{Event, Kind, RequestId};
 
 use crate::checkpoint::{
-    CheckpointError, Coordinator, Fragment, Restored, SectionKind, Sections, Segment, Stage, for_own_shards,
-    shard_buffers,
+    CheckpointError, Fields, Fragment, Restored, SectionKind, Sections, Segment, Stage, each_due,
+    for_own_shards, put_part, shard_buffers,
 };
 use crate::config::{Config, JoinMethod};
 use crate::stages::Joined;
@@ -132,57 +132,38 @@ fn request_states(
     })
 }
 
+/// Writes an entry: request u64, deadline i64, length u32, state.
+fn put_entry(shards: &mut [Vec<u8>], request: RequestId, deadline: EventTime, state: &[u8]) {
+    let out = &mut shards[shard(&request) as usize];
+    out.extend_from_slice(&request.0.to_le_bytes());
+    out.extend_from_slice(&deadline.0.to_le_bytes());
+    put_part(out, state);
+}
+
 /// Writes the states that changed since the checkpoint before, and this one's part of all.
-///
-/// An entry: request u64, deadline i64, length u32, state.
 fn save_requests(
     number: u64,
     states: &mut KeyedState<RequestId, RequestState>,
     dictionary: &JoinDictionary,
     saver: &mut JoinSaver,
 ) -> Sections {
-    let mut shards = shard_buffers();
+    let (mut shards, mut bytes) = (shard_buffers(), Vec::new());
     saver.clear();
     let mut save = |request: &RequestId, state: &mut RequestState, deadline: Option<EventTime>| {
-        let out = &mut shards[shard(request) as usize];
-        out.extend_from_slice(&request.0.to_le_bytes());
-        out.extend_from_slice(&deadline.unwrap_or(EventTime::MAX).0.to_le_bytes());
-        let length_at = out.len();
-        out.extend_from_slice(&[0; 4]);
-        state.save(dictionary, saver, out);
-        let length = (out.len() - length_at - 4) as u32;
-        out[length_at..length_at + 4].copy_from_slice(&length.to_le_bytes());
+        bytes.clear();
+        state.save(dictionary, saver, &mut bytes);
+        put_entry(&mut shards, *request, deadline.unwrap_or(EventTime::MAX), &bytes);
     };
-    states.drain_touched(Tracking::Checkpoint, &mut save);
-    for part in (0..states.parts()).filter(|&part| Coordinator::takes_part(number, part)) {
-        states.part(part, &mut save);
-    }
+    each_due(number, states, &mut save);
     let mut sections = Sections::default();
     sections.put_shards(SectionKind::Requests, shards);
     *sections.section(SectionKind::JoinNames, 0) = saver.names();
     sections
 }
 
-/// A request, its deadline, and its state's bytes.
-type Entry<'a> = (RequestId, EventTime, &'a [u8]);
-
-/// The next entry of a section.
-fn next_entry<'a>(segment: &Segment, bytes: &mut &'a [u8]) -> Result<Option<Entry<'a>>, CheckpointError> {
-    if bytes.is_empty() {
-        return Ok(None);
-    }
-    let entry = || {
-        let (request, rest) = bytes.split_first_chunk()?;
-        let (deadline, rest) = rest.split_first_chunk()?;
-        let (length, rest) = rest.split_first_chunk()?;
-        let (state, rest) = rest.split_at_checked(u32::from_le_bytes(*length) as usize)?;
-        let request = RequestId(u64::from_le_bytes(*request));
-        Some((request, EventTime(i64::from_le_bytes(*deadline)), state, rest))
-    };
-    let (request, deadline, state, rest) =
-        entry().ok_or_else(|| segment.damaged("a request's state breaks off"))?;
-    *bytes = rest;
-    Ok(Some((request, deadline, state)))
+/// Reads an entry: a request, its deadline, and its state's bytes.
+fn entry<'a>(fields: &mut Fields<'a>) -> Result<(RequestId, EventTime, &'a [u8]), CheckpointError> {
+    Ok((RequestId(fields.u64()?), EventTime(fields.i64()?), fields.part()?))
 }
 
 /// This worker's requests as the checkpoint has them.
@@ -203,8 +184,10 @@ fn restore_requests(
         .map(|s| Ok((s.name(), names(s)?)))
         .collect::<Result<_, CheckpointError>>()?;
     for_own_shards(flow, |shard| {
-        for (segment, mut bytes) in restored.sections(SectionKind::Requests, shard) {
-            while let Some((request, deadline, mut state)) = next_entry(segment, &mut bytes)? {
+        for (segment, bytes) in restored.sections(SectionKind::Requests, shard) {
+            let mut fields = Fields::new(segment, bytes);
+            while !fields.is_empty() {
+                let (request, deadline, mut state) = entry(&mut fields)?;
                 // The newest comes first.
                 if states.get(&request).is_none() {
                     let state =
@@ -250,8 +233,10 @@ impl<J: HoldingJoin> Holding<J> {
 
     fn restore(join: &mut J, restored: &Restored, flow: &Flow<'_>) -> Result<(), CheckpointError> {
         for_own_shards(flow, |shard| {
-            for (segment, mut bytes) in restored.latest_sections(SectionKind::Requests, shard) {
-                while let Some((request, _, state)) = next_entry(segment, &mut bytes)? {
+            for (segment, bytes) in restored.latest_sections(SectionKind::Requests, shard) {
+                let mut fields = Fields::new(segment, bytes);
+                while !fields.is_empty() {
+                    let (request, _, state) = entry(&mut fields)?;
                     join.load(request, state).map_err(|error| segment.damaged(error.to_string()))?;
                 }
             }
@@ -294,13 +279,7 @@ impl<J: HoldingJoin + 'static> Process<RequestId, Event> for Holding<J> {
     /// Windows are written whole each time.
     fn checkpoint(&mut self, number: u64) {
         let mut shards = shard_buffers();
-        self.join.save(&mut |request, state| {
-            let out = &mut shards[shard(&request) as usize];
-            out.extend_from_slice(&request.0.to_le_bytes());
-            out.extend_from_slice(&EventTime::MAX.0.to_le_bytes());
-            out.extend_from_slice(&(state.len() as u32).to_le_bytes());
-            out.extend_from_slice(state);
-        });
+        self.join.save(&mut |request, state| put_entry(&mut shards, request, EventTime::MAX, state));
         let mut sections = Sections::default();
         sections.put_shards(SectionKind::Requests, shards);
         let ledger = self.books.ledger.clone();

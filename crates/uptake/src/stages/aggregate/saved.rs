@@ -8,54 +8,9 @@ use uptake_model::{DimsHash, Epoch, Kind, RequestId, VideoHash};
 
 use super::{Counted, Tallies, TallyKey};
 use crate::checkpoint::{
-    CheckpointError, Coordinator, ROUND, Restored, SectionKind, Sections, Segment, for_own_shards,
-    shard_buffers,
+    CheckpointError, Coordinator, Fields, ROUND, Restored, SectionKind, Sections, each_due, for_own_shards,
+    put_part, shard_buffers,
 };
-
-/// Reads the numbers and texts of a section; an error says which part breaks off.
-struct Fields<'a> {
-    segment: &'a Segment,
-    bytes: &'a [u8],
-}
-
-impl<'a> Fields<'a> {
-    fn array<const N: usize>(&mut self) -> Result<[u8; N], CheckpointError> {
-        let (array, rest) =
-            self.bytes.split_first_chunk().ok_or_else(|| self.segment.damaged("an entry breaks off"))?;
-        self.bytes = rest;
-        Ok(*array)
-    }
-
-    fn u64(&mut self) -> Result<u64, CheckpointError> {
-        self.array().map(u64::from_le_bytes)
-    }
-
-    fn epoch(&mut self) -> Result<Epoch, CheckpointError> {
-        self.array().map(|bytes| Epoch(i64::from_le_bytes(bytes)))
-    }
-
-    /// Bytes behind their length.
-    fn part(&mut self) -> Result<&'a [u8], CheckpointError> {
-        let length = u32::from_le_bytes(self.array()?) as usize;
-        let (part, rest) =
-            self.bytes.split_at_checked(length).ok_or_else(|| self.segment.damaged("an entry breaks off"))?;
-        self.bytes = rest;
-        Ok(part)
-    }
-
-    fn text(&mut self) -> Result<&'a str, CheckpointError> {
-        std::str::from_utf8(self.part()?).map_err(|_| self.segment.damaged("a name is not UTF-8"))
-    }
-
-    fn is_empty(&self) -> bool {
-        self.bytes.is_empty()
-    }
-}
-
-fn put_part(out: &mut Vec<u8>, part: &[u8]) {
-    out.extend_from_slice(&(part.len() as u32).to_le_bytes());
-    out.extend_from_slice(part);
-}
 
 /// Bits of the first byte of a counted event.
 const PLAY: u8 = 1;
@@ -81,7 +36,7 @@ impl Counted {
             kind: if flags & PLAY != 0 { Kind::Play } else { Kind::Impression },
             video: VideoHash(fields.u64()?),
             request: RequestId(fields.u64()?),
-            epoch: fields.epoch()?,
+            epoch: Epoch(fields.i64()?),
             dims: DimsHash(if flags & HAS_DIMS != 0 { fields.u64()? } else { 0 }),
         })
     }
@@ -123,18 +78,16 @@ impl Tallies {
             }
         }
         let (mut tallies, mut sets) = (shard_buffers(), Vec::new());
-        for part in (0..self.states.parts()).filter(|&part| Coordinator::takes_part(number, part)) {
-            let segments = &self.groups.names;
-            self.states.part(part, &mut |key, tally, _| {
-                let out = &mut tallies[shard(&key.video) as usize];
-                out.extend_from_slice(&key.video.0.to_le_bytes());
-                out.extend_from_slice(&key.epoch.0.to_le_bytes());
-                put_part(out, segments[key.segment as usize].as_bytes());
-                sets.clear();
-                tally.save(&mut sets);
-                put_part(out, &sets);
-            });
-        }
+        let segments = &self.groups.names;
+        each_due(number, &mut self.states, &mut |key, tally, _| {
+            let out = &mut tallies[shard(&key.video) as usize];
+            out.extend_from_slice(&key.video.0.to_le_bytes());
+            out.extend_from_slice(&key.epoch.0.to_le_bytes());
+            put_part(out, segments[key.segment as usize].as_bytes());
+            sets.clear();
+            tally.save(&mut sets);
+            put_part(out, &sets);
+        });
         sections.put_shards(SectionKind::Names, names);
         sections.put_shards(SectionKind::Tallies, tallies);
         sections.put_shards(SectionKind::Counted, changes.counted);
@@ -145,10 +98,10 @@ impl Tallies {
     pub(super) fn restore(&mut self, restored: &Restored, flow: &Flow<'_>) -> Result<(), CheckpointError> {
         let sealed_before = self.config.sealed_before(restored.manifest.watermark);
         for (segment, bytes) in restored.sections(SectionKind::Dimensions, 0) {
-            let mut fields = Fields { segment, bytes };
+            let mut fields = Fields::new(segment, bytes);
             while !fields.is_empty() {
-                let (dims, last) = (DimsHash(fields.u64()?), fields.epoch()?);
-                let count = u32::from_le_bytes(fields.array()?) as usize;
+                let (dims, last) = (DimsHash(fields.u64()?), Epoch(fields.i64()?));
+                let count = fields.u32()? as usize;
                 if count != self.config.segments.dimensions().len() {
                     return Err(segment.damaged("it has other dimensions than the configuration"));
                 }
@@ -159,18 +112,18 @@ impl Tallies {
         }
         for_own_shards(flow, |shard| {
             for (segment, bytes) in restored.sections(SectionKind::Names, shard) {
-                let mut fields = Fields { segment, bytes };
+                let mut fields = Fields::new(segment, bytes);
                 while !fields.is_empty() {
-                    let (video, epoch) = (VideoHash(fields.u64()?), fields.epoch()?);
+                    let (video, epoch) = (VideoHash(fields.u64()?), Epoch(fields.i64()?));
                     let id: Arc<str> = fields.text()?.into();
                     let (_, last) = self.videos.entry(video).or_insert((id, epoch));
                     *last = epoch.max(*last);
                 }
             }
             for (segment, bytes) in restored.sections(SectionKind::Tallies, shard) {
-                let mut fields = Fields { segment, bytes };
+                let mut fields = Fields::new(segment, bytes);
                 while !fields.is_empty() {
-                    let (video, epoch) = (VideoHash(fields.u64()?), fields.epoch()?);
+                    let (video, epoch) = (VideoHash(fields.u64()?), Epoch(fields.i64()?));
                     let (name, sets) = (fields.text()?, fields.part()?);
                     // What had been sealed by then is in older segments still.
                     if epoch < sealed_before {
@@ -185,7 +138,7 @@ impl Tallies {
                 }
             }
             for (segment, bytes) in restored.sections(SectionKind::Counted, shard) {
-                let mut fields = Fields { segment, bytes };
+                let mut fields = Fields::new(segment, bytes);
                 while !fields.is_empty() {
                     let counted = Counted::load(&mut fields)?;
                     if counted.epoch >= sealed_before && !self.add(&counted) {
