@@ -83,6 +83,7 @@ pub(crate) fn build<'s, L: Logic>(
     let (changes, change_stream) = builder.new_output::<Vec<Record<L::Change>>>();
     let (snapshots, snapshot_stream) = builder.new_output::<Vec<Record<L::Snapshot>>>();
     let (at_start, checkpoints, worker) = (flow.watermark_at_start(), flow.checkpoints(), flow.worker());
+    let stop = flow.stop();
     let mut main = OutputBuilder::<_, CapacityContainerBuilder<_>>::from(main);
     let mut changes = OutputBuilder::<_, CapacityContainerBuilder<_>>::from(changes);
     let mut snapshots = OutputBuilder::<_, CapacityContainerBuilder<_>>::from(snapshots);
@@ -97,6 +98,11 @@ pub(crate) fn build<'s, L: Logic>(
         let mut ends: BTreeMap<u64, HeldEnd> = BTreeMap::new();
         let mut out = Outputs { main: Vec::new(), changes: Vec::new(), snapshots: Vec::new() };
         move |frontiers| {
+            // What a worker that failed has not sent is missing here: nothing may be made of the rest.
+            // It failed before anybody could hear that its batch is over.
+            if stop.is_failing() {
+                return;
+            }
             if !started {
                 started = true;
                 logic.start();
@@ -141,6 +147,9 @@ pub(crate) fn build<'s, L: Logic>(
                 catch_up(&mut logic, early.remove(&batch), watermark, &mut out.main);
                 watermark = after.watermark;
                 logic.end_batch(watermark, &mut out);
+                if stop.is_failing() {
+                    return;
+                }
                 if let Some(number) = after.checkpoint {
                     let begun = Instant::now();
                     logic.checkpoint(number);

@@ -81,6 +81,16 @@ fn log_failed(source: io::Error) -> LogError {
     LogError::Io { operation: "use", path: path(), source }
 }
 
+/// Rows in the trace.
+fn told(rows: &[TallyRow]) -> String {
+    let row = |row: &TallyRow| {
+        let (plays, impressions) = (row.counts.plays, row.counts.impressions);
+        let sealed = if row.sealed { "!" } else { "" };
+        format!("{}/{}/{}={plays}+{impressions}{sealed} ", row.video_id, row.segment, row.epoch)
+    };
+    rows.iter().map(row).collect()
+}
+
 /// The table; remembers what this run wrote.
 pub(crate) struct SimulatedTable {
     pub(crate) way: Way,
@@ -90,18 +100,7 @@ pub(crate) struct SimulatedTable {
 impl Table for SimulatedTable {
     fn write(&mut self, rows: &[TallyRow]) -> table::Result<()> {
         let world = Arc::clone(&self.way.world);
-        let what = rows.iter().map(|r| {
-            format!(
-                "{}/{}/{}={}+{}{}",
-                r.video_id,
-                r.segment,
-                r.epoch,
-                r.counts.plays,
-                r.counts.impressions,
-                if r.sealed { "!" } else { "" }
-            )
-        });
-        let what: Vec<String> = what.collect();
+        let what = told(rows);
         for row in rows {
             let key = (row.segment.to_string(), row.video_id.to_string(), row.epoch.0);
             let size = row.counts.size();
@@ -112,7 +111,7 @@ impl Table for SimulatedTable {
                 world.violated(format!("sealed rows have sets, and they alone: {row:?}"));
             }
         }
-        self.way.go(Edge::Table, true, &what.join(" "), table_failed, || {
+        self.way.go(Edge::Table, true, &what, table_failed, || {
             world.table.clone().write(rows)?;
             world.sealed(rows.iter().filter(|row| row.sealed));
             Ok(())
@@ -162,7 +161,8 @@ pub(crate) struct SimulatedArchive(pub(crate) Way);
 impl Archive for SimulatedArchive {
     fn put_tallies(&mut self, part: &TallyPart, rows: &mut Vec<TallyRow>) -> archive::Result<Put> {
         let world = Arc::clone(&self.0.world);
-        self.0.go(Edge::Archive, true, &part.name(), archive_failed, || {
+        let what = format!("{}: {}", part.name(), told(rows));
+        self.0.go(Edge::Archive, true, &what, archive_failed, || {
             let put = world.archive.clone().put_tallies(part, rows)?;
             world.lock().counts.archived += u64::from(put == Put::Created);
             if !matches!(put, Put::Created | Put::Identical) && !world.case.cuts() {

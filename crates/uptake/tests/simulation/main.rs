@@ -174,7 +174,8 @@ fn a_seed_does_the_same_each_time() {
     }
 }
 
-/// Seeds that once failed: they come to the contract now.
+/// Seeds that once failed: they come to the contract now. What a seed decides changes with the
+/// simulation, so each defect also has a plain test near its cause where that is possible.
 fn once_failed(seeds: &[u64]) {
     for seed in seeds {
         if let Err(what) = simulate(*seed).result {
@@ -187,24 +188,18 @@ fn once_failed(seeds: &[u64]) {
 /// by the other workers' partitions; what it had not read was late after that.
 #[test]
 fn a_stopped_run_moved_the_watermark_past_what_it_had_not_read() {
-    once_failed(&[18]);
+    once_failed(&[202, 582, 628]);
 }
 
 /// The table gave up after the last batch of a run, and its last checkpoint waited for it for ever.
 #[test]
 fn a_run_waited_for_ever_for_a_table_that_had_given_up() {
-    once_failed(&[255, 287]);
+    once_failed(&[185, 238, 255]);
 }
 
-/// Checkpoints were cleared half, and the next run took over numbers of segments that were left.
+/// A worker failed before it had sealed its rows of an epoch, and another one put those that it had
+/// into the archive as if they were all.
 #[test]
-fn a_half_cleared_store_gave_its_segments_to_the_next_run() {
-    once_failed(&[953, 1_798, 2_474]);
-}
-
-/// Of two runs one cleared the store, and a checkpoint that the other one committed after that had
-/// a larger number than those of all later runs.
-#[test]
-fn a_checkpoint_after_a_clear_stayed_the_newest_for_ever() {
-    once_failed(&[1_575]);
+fn an_epoch_was_archived_in_part_while_a_worker_failed() {
+    once_failed(&[2_030]);
 }
