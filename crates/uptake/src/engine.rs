@@ -117,7 +117,7 @@ pub fn log_positions(
         for partition in 0..log.partitions(topic)? {
             if !known.contains(&(topic.clone(), partition)) {
                 let offset = log.start_offset(topic, partition)?;
-                positions.push(PartitionPosition { topic: topic.clone(), partition, offset });
+                positions.push(PartitionPosition { topic: topic.clone(), partition, offset, newest: None });
             }
         }
     }

@@ -60,8 +60,9 @@ pub enum Fragment {
     /// It does not read.
     #[default]
     Nothing,
-    /// Of the log: the number of each partition it reads, and the offset to read next.
-    Log(Vec<(u32, u64)>),
+    /// Of the log: the number of each partition it reads, the offset to read next, and the newest
+    /// event time before it.
+    Log(Vec<(u32, u64, Option<EventTime>)>),
     /// Of files: the blocks it read since the checkpoint before, as number, file, first line and
     /// number of lines.
     Files(Vec<(u64, usize, u64, u64)>),
@@ -357,9 +358,9 @@ impl Coordinator {
         for fragment in fragments {
             match (fragment, &mut position) {
                 (Fragment::Log(offsets), InputPosition::Log(partitions)) => {
-                    for &(number, offset) in offsets {
+                    for &(number, offset, newest) in offsets {
                         if let Some(partition) = partitions.get_mut(number as usize) {
-                            partition.offset = partition.offset.max(offset);
+                            partition.advance(offset, newest);
                         }
                     }
                 }
@@ -390,7 +391,7 @@ impl Coordinator {
             manifest.ledger.merge(&other.ledger);
             manifest.segments.extend(other.segments);
             if let (InputPosition::Log(all), InputPosition::Log(some)) = (&mut manifest.input, &other.input) {
-                all.iter_mut().zip(some).for_each(|(a, b)| a.offset = a.offset.max(b.offset));
+                all.iter_mut().zip(some).for_each(|(a, b)| a.advance(b.offset, b.newest));
             }
         }
         let new = std::mem::take(&mut manifest.segments);

@@ -79,6 +79,18 @@ pub struct PartitionPosition {
     pub partition: u32,
     /// The offset to read next.
     pub offset: u64,
+    /// The newest event time that was read; without it a run that goes on from here would have its
+    /// watermark follow the other partitions alone.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub newest: Option<EventTime>,
+}
+
+impl PartitionPosition {
+    /// Takes up what a reader says: nothing goes back.
+    pub(crate) fn advance(&mut self, offset: u64, newest: Option<EventTime>) {
+        self.offset = self.offset.max(offset);
+        self.newest = self.newest.max(newest);
+    }
 }
 
 impl Manifest {

@@ -16,7 +16,7 @@ use super::{csv, first_difference, say, uptake, without_exact};
 /// What ends well ends far sooner, also on a machine that is busy with other things.
 pub(crate) const SOON: Duration = Duration::from_secs(20);
 /// For what reads a whole input.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(150);
 
 /// Random numbers from a seed that is printed; `UPTAKE_TEST_SEED` runs one again.
 pub(crate) fn seeded(test: &str) -> Rng {
@@ -312,20 +312,13 @@ impl Streamed {
         self.check_books(ledger_of(data, cluster));
     }
 
-    /// What waits for its other half and what is over depends on the watermark: after a restart it
-    /// may stand lower than without one, by as much as partitions are read ahead of each other,
-    /// because how far each had come is not part of a checkpoint.
+    /// The watermark ends where it would have. How much of what cannot count any more has been let go
+    /// by then differs by the method of the join: windows go as a whole.
     #[track_caller]
     pub(crate) fn check_books(&self, ours: Value) {
-        let watermark = |books: &Value| books["watermark_ms"].as_i64().unwrap();
-        let behind = watermark(&self.ledger) - watermark(&ours);
-        assert!((0..=600_000).contains(&behind), "the watermark is {behind} ms behind: {ours}");
         let settled = |mut books: Value| {
-            books["waiting"] =
-                (books["waiting"].as_u64().unwrap() + books["expired"].as_u64().unwrap()).into();
-            for key in ["expired", "watermark_ms"] {
-                books.as_object_mut().unwrap().remove(key).unwrap();
-            }
+            let expired = books.as_object_mut().unwrap().remove("expired").unwrap().as_u64().unwrap();
+            books["waiting"] = (books["waiting"].as_u64().unwrap() + expired).into();
             books
         };
         assert_eq!(settled(ours), settled(self.ledger.clone()));

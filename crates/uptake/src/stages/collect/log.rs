@@ -97,7 +97,7 @@ impl LogSource {
             offset: position.offset,
             end: 0,
             until: input.until.as_ref().and_then(|until| until.get(number).copied()),
-            newest: None,
+            newest: position.newest,
         });
         Self {
             log,
@@ -114,7 +114,7 @@ impl LogSource {
         for partition in &mut self.partitions {
             let end = self.log.end_offset(&partition.topic, partition.partition)?;
             partition.end = partition.until.map_or(end, |until| until.min(end));
-            batch.progress(partition.number, None, partition.is_read_up());
+            batch.progress(partition.number, partition.newest, partition.is_read_up());
         }
         Ok(())
     }
@@ -258,11 +258,11 @@ fn decode_alone(
 }
 
 impl Source<(RequestId, Event)> for LogSource {
-    /// The next offset of each partition, and the books.
-    type Position = (Vec<(u32, u64)>, Ledger);
+    /// The next offset of each partition and the newest event time before it, and the books.
+    type Position = (Vec<(u32, u64, Option<EventTime>)>, Ledger);
 
     fn position(&self) -> Self::Position {
-        let offsets = self.partitions.iter().map(|p| (p.number, p.offset)).collect();
+        let offsets = self.partitions.iter().map(|p| (p.number, p.offset, p.newest)).collect();
         (offsets, self.reader.books.ledger.clone())
     }
 
