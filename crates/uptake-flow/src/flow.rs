@@ -36,7 +36,7 @@ struct TypedFeed<D: Clone + 'static, S: Source<D>> {
     input: Option<InputHandle<u64, timely::container::CapacityContainerBuilder<Vec<Record<D>>>>>,
     records: Vec<Record<D>>,
     /// How many records there were last. What is sent takes its memory along, and growing anew
-    /// from nothing each time would copy every record twice.
+    /// from nothing each time would copy every record twice; so would growing for the last few.
     expected: usize,
     /// Where the source stood at the end of each batch from which a checkpoint may still be taken.
     positions: VecDeque<(u64, S::Position)>,
@@ -51,7 +51,7 @@ impl<D: Clone + 'static, S: Source<D>> Feed for TypedFeed<D, S> {
         watermark: EventTime,
         progress: &mut Vec<Progress>,
     ) -> Result<Poll, Error> {
-        self.records.reserve(self.expected);
+        self.records.reserve(self.expected + self.expected / 8);
         let mut batch =
             Batch { number: batch, source: self.number, watermark, records: &mut self.records, progress };
         let poll = self.source.poll(&mut batch).map_err(Error::Failed)?;

@@ -71,6 +71,8 @@ pub struct KeyedState<K, S> {
     minutes: BTreeMap<u32, u32>,
     /// The slot used last: events of one key often follow one another.
     recent: u32,
+    /// Whether its touch was noted by everyone who drains.
+    recent_touched: bool,
     /// The slots touched since they were drained last, by [`Tracking`].
     touched: [Option<Touched>; 2],
 }
@@ -113,6 +115,7 @@ impl<K, S> Default for KeyedState<K, S> {
             free: NONE,
             minutes: BTreeMap::new(),
             recent: NONE,
+            recent_touched: false,
             touched: [None, None],
         }
     }
@@ -122,6 +125,7 @@ impl<K: Eq + Hash + Clone, S> KeyedState<K, S> {
     /// From now on remembers which keys are touched, for [`KeyedState::drain_touched`].
     pub fn track(&mut self, tracking: Tracking) {
         self.touched[tracking as usize].get_or_insert_default();
+        self.recent_touched = false;
     }
 
     /// How many slots were touched since they were drained.
@@ -149,20 +153,20 @@ impl<K: Eq + Hash + Clone, S> KeyedState<K, S> {
         &mut self.pages[n as usize >> PAGE_BITS][n as usize % PAGE]
     }
 
-    #[inline]
-    fn find(&self, key: &K) -> Option<u32> {
-        if self.recent != NONE {
-            let slot = self.slot(self.recent);
-            if slot.key == *key && slot.state.is_some() {
-                return Some(self.recent);
-            }
-        }
+    /// The slot used last, if it is this key's.
+    #[inline(always)]
+    fn find_recent(&self, key: &K) -> Option<u32> {
+        let slot = (self.recent != NONE).then(|| self.slot(self.recent))?;
+        (slot.key == *key && slot.state.is_some()).then_some(self.recent)
+    }
+
+    fn look_up(&self, key: &K) -> Option<u32> {
         self.index.find(hash_of(key), |&n| self.slot(n).key == *key).copied()
     }
 
     /// The state of `key`.
     pub fn get(&self, key: &K) -> Option<&S> {
-        self.find(key).and_then(|n| self.slot(n).state.as_ref())
+        self.find_recent(key).or_else(|| self.look_up(key)).and_then(|n| self.slot(n).state.as_ref())
     }
 
     /// The place of `key`'s state, to read, set or clear. It must hold a state when it is let
@@ -172,16 +176,21 @@ impl<K: Eq + Hash + Clone, S> KeyedState<K, S> {
     /// the latest one given holds. `None` sets none and leaves one that was set.
     #[inline]
     pub fn entry(&mut self, key: &K, deadline: Option<EventTime>) -> &mut Option<S> {
-        let n = match self.find(key) {
+        let n = match self.find_recent(key) {
             Some(n) => n,
-            None => self.insert(key),
+            None => self.look_up(key).unwrap_or_else(|| self.insert(key)),
         };
-        self.recent = n;
-        for touched in self.touched.iter_mut().flatten() {
-            touched.touch(n);
+        if n != self.recent || !self.recent_touched {
+            (self.recent, self.recent_touched) = (n, true);
+            for touched in self.touched.iter_mut().flatten() {
+                touched.touch(n);
+            }
         }
         let slot = &mut self.pages[n as usize >> PAGE_BITS][n as usize % PAGE];
-        if let Some(deadline) = deadline {
+        // Most records are not a second later than the one before of their key.
+        if let Some(deadline) = deadline
+            && (slot.next == NONE || deadline.0 > i64::from(slot.deadline) * 1000)
+        {
             let seconds = seconds_up(deadline);
             if slot.next == NONE {
                 slot.deadline = seconds;
@@ -308,6 +317,7 @@ impl<K: Eq + Hash + Clone, S> KeyedState<K, S> {
     /// Each key touched since the last call that still has a state, once, in the order of first
     /// touch, with its deadline. Needs [`KeyedState::track`].
     pub fn drain_touched(&mut self, tracking: Tracking, each: &mut dyn FnMut(&K, &mut S, Option<EventTime>)) {
+        self.recent_touched = false;
         let Some(touched) = &mut self.touched[tracking as usize] else { return };
         for n in touched.list.drain(..) {
             touched.bits[n as usize / 64] &= !(1 << (n % 64));

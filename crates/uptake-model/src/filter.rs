@@ -98,7 +98,7 @@ impl Filters {
 
     /// The first rule that the event fits. `subjects` are those of all conditions of all rules, in
     /// order, found.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn first_match(&self, subjects: &[Found], leaves: Leaves<'_>, kind: Kind) -> Option<usize> {
         let mut subjects = subjects.iter();
         for (index, rule) in self.rules.iter().enumerate() {

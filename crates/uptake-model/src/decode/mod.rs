@@ -224,6 +224,8 @@ pub struct Decoder {
     scratch: Vec<u8>,
     videos: Announced,
     dims: Announced,
+    /// The request of the last event, if its id has 16 bytes as most have: most events are of it.
+    request: ([u8; 16], RequestId),
     /// The epoch of the last event with its first and last instant: most events are in it.
     current: (EventTime, EventTime, Epoch),
 }
@@ -266,13 +268,6 @@ impl Layouts {
     }
 }
 
-/// What became of one record.
-enum Verdict {
-    Event { event: Event, epoch: Epoch, new_video: bool, new_dims: bool },
-    Dead(Reason),
-    Filtered(usize),
-}
-
 /// What is the same for all records of a block.
 #[derive(Clone, Copy)]
 struct Block {
@@ -309,6 +304,7 @@ impl Decoder {
             scratch: Vec::new(),
             videos: Announced::default(),
             dims: Announced::default(),
+            request: ([0; 16], RequestId::from_text(&[0; 16])),
             current: (EventTime::MAX, EventTime::MIN, Epoch::default()),
             config,
             plan,
@@ -330,8 +326,7 @@ impl Decoder {
         let (mut rest, mut line) = (bytes, 0);
         while !rest.is_empty() {
             if let Some((record, kind, after)) = self.read_by_layout(rest) {
-                let verdict = self.judge(record, kind, block);
-                self.emit(verdict, record, line, out);
+                self.judge(record, kind, line, block, out);
                 rest = after;
             } else {
                 let end = memchr(b'\n', rest).unwrap_or(rest.len());
@@ -411,8 +406,7 @@ impl Decoder {
     fn element(&mut self, text: &str, line: usize, block: Block, out: &mut impl Sink) {
         match self.read_by_layout(text.as_bytes()) {
             Some((record, kind, _)) if record.len() == text.len() => {
-                let verdict = self.judge(record, kind, block);
-                self.emit(verdict, record, line, out);
+                self.judge(record, kind, line, block, out);
             }
             _ if text.starts_with('{') => self.record(text, line, block, out),
             _ => out.dead(line, Reason::NotAnObject, text.as_bytes()),
@@ -426,21 +420,38 @@ impl Decoder {
         if slow::read(text, &self.plan.root, &mut self.leaves, &mut self.scratch).is_err() {
             return out.dead(line, Reason::NotJson, record);
         }
-        let verdict = self.judge(record, None, block);
-        if self.layouts.may_learn() && !matches!(verdict, Verdict::Dead(_)) {
+        let is_usable = self.judge(record, None, line, block, out);
+        if self.layouts.may_learn() && is_usable {
             self.layouts.add(layout::learn(record, &self.plan, &self.config));
         }
-        self.emit(verdict, record, line, out);
+    }
+
+    /// Tells `out` what became of a record; says whether it is no dead letter.
+    #[inline]
+    fn judge(
+        &mut self,
+        record: &[u8],
+        kind: Option<Kind>,
+        line: usize,
+        block: Block,
+        out: &mut impl Sink,
+    ) -> bool {
+        let dead = self.try_judge(record, kind, block, out).err();
+        if let Some(reason) = dead {
+            out.dead(line, reason, record);
+        }
+        dead.is_none()
     }
 
     /// The checks, in the order of [`Reason::ALL`] from the kind on, and the filters.
-    #[inline]
-    fn judge(&mut self, record: &[u8], kind: Option<Kind>, block: Block) -> Verdict {
-        self.try_judge(record, kind, block).unwrap_or_else(Verdict::Dead)
-    }
-
     #[inline(always)]
-    fn try_judge(&mut self, record: &[u8], kind: Option<Kind>, block: Block) -> Result<Verdict, Reason> {
+    fn try_judge(
+        &mut self,
+        record: &[u8],
+        kind: Option<Kind>,
+        block: Block,
+        out: &mut impl Sink,
+    ) -> Result<(), Reason> {
         let leaves = Leaves { record, scratch: &self.scratch, leaves: &self.leaves };
         let plan = &self.plan;
         let kind = match (kind, plan.kind) {
@@ -459,39 +470,42 @@ impl Decoder {
             return Err(Reason::TimestampInFuture);
         }
         if let Some(rule) = self.filters.first_match(&plan.subjects, leaves, kind) {
-            return Ok(Verdict::Filtered(rule));
+            out.filtered(rule);
+            return Ok(());
         }
         if time < self.current.0 || time > self.current.1 {
             let epoch = self.epochs.epoch(time);
             self.current = (self.epochs.start(epoch), self.epochs.end(epoch).minus(1), epoch);
         }
         let epoch = self.current.2;
+        let request = match <[u8; 16]>::try_from(request) {
+            Ok(text) if text == self.request.0 => self.request.1,
+            Ok(text) => {
+                self.request = (text, RequestId::from_text(&text));
+                self.request.1
+            }
+            Err(_) => RequestId::from_text(request),
+        };
+        let dims = match plan.dimensions.as_slice() {
+            [] => DimsHash::NONE,
+            dimensions => DimsHash::from_values(dimensions.iter().map(|&d| leaves.find(d).1)),
+        };
         let event = Event {
-            request: RequestId::from_text(request),
+            request,
             video: VideoHash::from_text(video),
             time,
             member: MemberHash::from_text(leaves.text(leaves.get(plan.member))),
-            dims: DimsHash::from_values(plan.dimensions.iter().map(|&d| leaves.find(d).1)),
+            dims,
             partition: block.partition,
             kind,
         };
         let new_video = self.videos.is_new(event.video.0, epoch);
         let new_dims = !plan.dimensions.is_empty() && self.dims.is_new(event.dims.0, epoch);
-        Ok(Verdict::Event { event, epoch, new_video, new_dims })
-    }
-
-    #[inline]
-    fn emit(&self, verdict: Verdict, record: &[u8], line: usize, out: &mut impl Sink) {
-        match verdict {
-            Verdict::Event { event, epoch, new_video, new_dims } => {
-                if new_video || new_dims {
-                    self.announce(event, epoch, new_video, new_dims, record, out);
-                }
-                out.event(event);
-            }
-            Verdict::Dead(reason) => out.dead(line, reason, record),
-            Verdict::Filtered(rule) => out.filtered(rule),
+        if new_video || new_dims {
+            self.announce(event, epoch, new_video, new_dims, record, out);
         }
+        out.event(event);
+        Ok(())
     }
 
     #[cold]

@@ -386,7 +386,13 @@ impl RequestState {
     }
 
     /// Ends the request: `expired` is called for each event that never counted.
-    pub fn expire(self, request: RequestId, dictionary: &mut JoinDictionary, expired: &mut dyn FnMut(Event)) {
+    #[inline]
+    pub fn expire(
+        self,
+        request: RequestId,
+        dictionary: &mut JoinDictionary,
+        expired: &mut (impl FnMut(Event) + ?Sized),
+    ) {
         match self.0 {
             Form::Small(log) => Self::end(&log, request, dictionary, &mut |event, counted| {
                 if !counted {

@@ -298,7 +298,7 @@ pub struct DeadLetterKey {
 }
 
 impl Sink for Intake<'_, '_> {
-    #[inline]
+    #[inline(always)]
     fn event(&mut self, event: Event) {
         self.account.read += 1;
         self.newest = self.newest.max(event.time);
