@@ -1,4 +1,4 @@
-//! What can be chosen; the defaults were tuned on the simulated world of `tests/world.rs`.
+//! What can be chosen; the defaults were tuned on the simulated world of `tests/world`.
 
 use serde::{Deserialize, Serialize};
 use uptake_model::EpochLength;
@@ -60,7 +60,7 @@ impl Default for Options {
         Self {
             epoch_length: EpochLength::default(),
             exposure: Exposure::Impressions,
-            half_lives_hours: [1.0, 3.0, 10.0, 48.0],
+            half_lives_hours: [0.5, 1.5, 6.0, 48.0],
             popular_memory: 2,
             baseline_half_life_hours: 168.0,
             open_epochs: 8,
@@ -73,7 +73,7 @@ impl Default for Options {
             evenness: 50.0,
             rising_weight: 0.1,
             loved_z: 0.5,
-            evidence_min: 20.0,
+            evidence_min: 5.0,
             rising_plays_min: 5.0,
         }
     }

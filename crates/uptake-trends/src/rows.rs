@@ -59,7 +59,7 @@ pub struct RowOptions {
 
 impl Default for RowOptions {
     fn default() -> Self {
-        Self { places: 20, hysteresis: 10, entries_max: 2, genre_max: 0, franchise_max: 1 }
+        Self { places: 20, hysteresis: 5, entries_max: 3, genre_max: 0, franchise_max: 1 }
     }
 }
 

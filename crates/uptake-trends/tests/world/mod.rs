@@ -11,8 +11,8 @@ use uptake_trends::explore::Random;
 use uptake_trends::rows::{Choice, RowName, RowOptions, Shelf, candidates};
 use uptake_trends::{Catalogue, Options, Rules, Trends};
 
-pub const TITLES: usize = 2_000;
-pub const PLACES: usize = 20;
+pub(crate) const TITLES: usize = 2_000;
+pub(crate) const PLACES: usize = 20;
 /// Refreshes per epoch: also in its middle.
 const PARTS: u64 = 2;
 /// Which part of the impressions the row gets; the rest is browsing.
@@ -27,7 +27,7 @@ struct Title {
     bursts: Vec<(i64, i64, f64)>,
 }
 
-pub struct World {
+pub(crate) struct World {
     titles: Vec<Title>,
     epochs: i64,
 }
@@ -45,17 +45,19 @@ fn poisson(mean: f64, random: &mut Random) -> u64 {
 }
 
 impl World {
-    pub fn new(seed: u64, epochs: i64) -> Self {
+    /// `burst_days`: after how many days, on average, a title bursts again.
+    pub(crate) fn new(seed: u64, epochs: i64, burst_days: f64) -> Self {
+        let calm = burst_days * 48.0;
         let mut random = Random::new(seed);
         let titles = (0..TITLES)
             .map(|i| {
-                // Bursts come on average every ten days, are ×2 to ×5 and last 3 to 12 hours.
+                // Bursts are ×2 to ×5 and last 3 to 12 hours.
                 let mut bursts = Vec::new();
-                let mut at = (-random.unit().ln() * 480.0) as i64;
+                let mut at = (-random.unit().ln() * calm) as i64;
                 while at < epochs {
                     let length = 6 + (random.unit() * 18.0) as i64;
                     bursts.push((at, at + length, 2.0 + 3.0 * random.unit()));
-                    at += length + (-random.unit().ln() * 480.0) as i64;
+                    at += length + (-random.unit().ln() * calm) as i64;
                 }
                 Title {
                     rate: (0.03 * (0.5 * random.normal()).exp()).min(0.2),
@@ -71,7 +73,7 @@ impl World {
     }
 
     /// The chance that somebody who sees it plays it.
-    pub fn rate(&self, title: usize, epoch: i64) -> f64 {
+    pub(crate) fn rate(&self, title: usize, epoch: i64) -> f64 {
         let t = &self.titles[title];
         let burst = t.bursts.iter().find(|(from, to, _)| (*from..*to).contains(&epoch));
         let hour = (epoch as f64 / 2.0 - t.peak_hour) * std::f64::consts::TAU / 24.0;
@@ -93,7 +95,7 @@ impl World {
 
 /// How a row is chosen.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Chooser {
+pub(crate) enum Chooser {
     Loved,
     Trending,
     /// Plays of the last day.
@@ -107,23 +109,24 @@ pub enum Chooser {
 }
 
 #[derive(Clone, Copy, PartialEq, Debug, Default)]
-pub struct Outcome {
+pub(crate) struct Outcome {
     /// Of the oracle row's take rate.
-    pub share: f64,
+    pub(crate) share: f64,
     /// Which part of the row changes at a refresh.
-    pub churn: f64,
+    pub(crate) churn: f64,
     /// Believed rises that were none, and all, where that was looked at.
-    pub false_rises: u64,
-    pub rises: u64,
+    pub(crate) false_rises: u64,
+    pub(crate) rises: u64,
 }
 
-pub fn live(
+pub(crate) fn live(
     world: &World,
     chooser: Chooser,
     per_epoch: f64,
     warm_up: i64,
     seed: u64,
     options: Options,
+    row_options: &RowOptions,
 ) -> Outcome {
     let length = EpochLength::default();
     let start = 980_000;
@@ -133,7 +136,6 @@ pub fn live(
     let mut trends = Trends::new(options);
     let mut shelf = Shelf::default();
     let (rules, catalogue) = (Rules::default(), Catalogue::default());
-    let row_options = RowOptions { places: PLACES, hysteresis: 10, entries_max: 2, ..RowOptions::default() };
     let mut history: Vec<Vec<(u64, u64)>> = vec![vec![(0, 0); TITLES]; 50];
     let mut row: Vec<usize> = (0..PLACES).collect();
     let (mut shares, mut churns, mut n) = (0.0, 0.0, 0.0);
@@ -164,7 +166,7 @@ pub fn live(
                 (&names, &index),
                 start + epoch,
                 time,
-                &Choice { options: &row_options, rules: &rules, catalogue: &catalogue, now: time },
+                &Choice { options: row_options, rules: &rules, catalogue: &catalogue, now: time },
             );
             if epoch >= warm_up {
                 let kept = next.iter().filter(|title| row.contains(title)).count();
