@@ -27,7 +27,8 @@ pub(crate) struct Context<'a> {
     pub(crate) level: Level,
     pub(crate) hours: &'a Hours,
     pub(crate) prior: Prior,
-    /// The prior of the usual rate, in the same unit.
+    /// The same for the usual rate: what is usual in the parent, not what is so just now.
+    pub(crate) usual: Prior,
     pub(crate) epoch: i64,
     /// How much of the current epoch has passed.
     pub(crate) part: f64,
@@ -98,7 +99,7 @@ impl Cell {
         let mut now = settled;
         fold(&mut now, &self.open, context.epoch, context, None, &mut view);
         view.now = now;
-        view.flat_epochs = flat(&self.open, context, settled.usual, context.prior);
+        view.flat_epochs = flat(&self.open, context, settled.usual, context.usual);
         self.view = view;
     }
 
@@ -160,11 +161,15 @@ fn fold(
         sums.squared = sums.squared * longest * longest + shown;
         // What was to be expected: the usual rate and a deviation, so that little knowledge is not
         // taken for a low rate.
-        let usual = context.prior.with(sums.usual);
+        let usual = context.usual.with(sums.usual);
         let expected = shown * usual.rate * factor;
         let careful = shown * (usual.rate + usual.sd) * factor;
         if shown > 0.0 {
             sums.rising.step(plays, careful, options.evenness, &context.level);
+        }
+        // What was before a rise does not dilute it.
+        if sums.rising.epochs == 1 {
+            (view.recent_plays, view.recent_expected) = (0.0, 0.0);
         }
         if epoch > context.epoch - options.lift_epochs {
             view.recent_plays += plays;

@@ -289,13 +289,14 @@ impl Trends {
     }
 
     fn look(&mut self, segment: u16, id: u32) {
-        let prior = self.prior(segment, id);
+        let (prior, usual) = (self.prior(segment, id), self.usual_prior(segment, id));
         let segment = &mut self.segments[usize::from(segment)];
         let context = Context {
             options: &self.options,
             level: self.level,
             hours: &segment.hours,
             prior,
+            usual,
             epoch: self.epoch,
             part: self.part,
         };
@@ -367,6 +368,19 @@ impl Trends {
         match (self.cells[cell as usize].parent, of.parent) {
             (Some(parent), Some(parent_segment)) => {
                 Prior { mean: self.estimate_of(parent_segment, parent).rate, weight: of.prior.weight }
+            }
+            _ => of.prior,
+        }
+    }
+
+    /// The prior of a cell's usual rate: what is usual for the title in the parent segment.
+    fn usual_prior(&self, segment: u16, cell: u32) -> Prior {
+        let of = &self.segments[usize::from(segment)];
+        match (self.cells[cell as usize].parent, of.parent) {
+            (Some(parent), Some(parent_segment)) => {
+                let usual = self.cells[parent as usize].settled.usual;
+                let mean = self.usual_prior(parent_segment, parent).with(usual).rate;
+                Prior { mean, weight: of.prior.weight }
             }
             _ => of.prior,
         }

@@ -1,5 +1,6 @@
 //! The scorer in the simulated world, against the oracle and against counts and growth.
 
+#[allow(dead_code, reason = "the example has more ways to choose")]
 mod world;
 
 use uptake_trends::{Options, RowOptions};
