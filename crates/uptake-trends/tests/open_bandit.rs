@@ -1,6 +1,8 @@
 //! The off-policy estimates on real impressions with true propensities, against the Open Bandit
 //! Pipeline's; `tests/fixtures/obp_estimators.py` makes its figures.
 
+#![allow(clippy::unwrap_used, reason = "helpers of tests, which may panic")]
+
 use std::io::Read;
 use std::path::Path;
 

@@ -113,8 +113,7 @@ fn a_burst_is_flagged_while_its_epoch_lasts_and_ends() {
 /// The rate of a title follows the recursion α ← δα + P, γ ← δγ + I with each half-life.
 #[test]
 fn the_sums_are_those_of_the_formula() {
-    let mut options = Options::default();
-    options.half_lives_hours = [0.5; 4];
+    let options = Options { half_lives_hours: [0.5; 4], ..Options::default() };
     let mut trends = Trends::new(options);
     let (mut plain, seen) = (Evidence::default(), [(3, 90), (0, 40), (7, 120), (2, 10)]);
     for (epoch, (plays, impressions)) in (1000..).zip(seen) {
