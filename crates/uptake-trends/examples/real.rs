@@ -74,7 +74,7 @@ fn wiki(folder: &Path) -> Result<()> {
     let options = Options {
         epoch_length: length,
         exposure: Exposure::Epochs,
-        open_epochs: 2,
+        open_epochs: 8,
         lift_min: 2.0,
         evenness: 4.0,
         ..Options::default()
