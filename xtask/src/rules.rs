@@ -11,6 +11,10 @@ use crate::workspace::{Package, Workspace};
 const MODEL_DEPENDENCIES: [&str; 8] =
     ["datasketches", "foldhash", "hashbrown", "jiff", "memchr", "serde", "serde_json", "thiserror"];
 
+/// What the trends may use: the domain's values, and arithmetic.
+const TRENDS_DEPENDENCIES: [&str; 6] =
+    ["foldhash", "hashbrown", "libm", "serde", "serde_json", "uptake-model"];
+
 /// What the domain must not touch: files, sockets, clocks, the environment. It is given them.
 const MODEL_FORBIDDEN: [&str; 7] =
     ["std::fs", "std::net", "std::io::", "std::env::", "std::process", "SystemTime", "Instant::now"];
@@ -55,11 +59,16 @@ fn dependencies(package: &Package) -> Vec<String> {
     let mut breaches = Vec::new();
     for dependency in &package.dependencies {
         let (of, on) = (&package.name, &dependency.name);
-        if of == "uptake-model" && dependency.kind.is_none() && !MODEL_DEPENDENCIES.contains(&&**on) {
+        let allowed: &[&str] = match &**of {
+            "uptake-model" => &MODEL_DEPENDENCIES,
+            "uptake-trends" => &TRENDS_DEPENDENCIES,
+            _ => &[],
+        };
+        if !allowed.is_empty() && dependency.kind.is_none() && !allowed.contains(&&**on) {
             breaches.push(format!(
-                "uptake-model depends on {on}: the domain may use only {}; pass in what it needs, or move \
+                "{of} depends on {on}: the domain may use only {}; pass in what it needs, or move \
                  the code to the crate that does the I/O",
-                MODEL_DEPENDENCIES.join(", ")
+                allowed.join(", ")
             ));
         }
         if on == "timely" && of != "uptake-flow" {
@@ -74,7 +83,8 @@ fn dependencies(package: &Package) -> Vec<String> {
 /// Breaches in the text of one file. `name` is its path in the repository.
 fn source(name: &str, text: &str) -> Vec<String> {
     let mut breaches = Vec::new();
-    let in_model = name.starts_with("crates/uptake-model/src/") && !name.ends_with("/tests.rs");
+    let domain = ["crates/uptake-model/src/", "crates/uptake-trends/src/"];
+    let in_model = domain.iter().any(|folder| name.starts_with(folder)) && !name.ends_with("/tests.rs");
     let no_timely =
         name.starts_with("crates/") && name.ends_with(".rs") && !name.starts_with("crates/uptake-flow/");
     let mut in_tests = false;
@@ -175,6 +185,7 @@ mod tests {
         check(model, "#[cfg(test)]\nmod tests;\nuse std::fs;\n", &["tally.rs:3"]);
         check("crates/uptake-model/src/join/tests.rs", "use std::fs;", &[]);
         check("crates/uptake-model/tests/decode.rs", "use std::fs;", &[]);
+        check("crates/uptake-trends/src/rate.rs", "use std::fs;", &["rate.rs:1: std::fs in the domain"]);
         check("crates/uptake/src/main.rs", "use std::fs;", &[]);
     }
 
@@ -205,6 +216,8 @@ mod tests {
         assert!(dependencies(&package("uptake-model", "serde", None)).is_empty());
         assert!(dependencies(&package("uptake-model", "proptest", Some("dev"))).is_empty());
         assert!(dependencies(&package("uptake-model", "rusqlite", None))[0].contains("depends on rusqlite"));
+        assert!(dependencies(&package("uptake-trends", "uptake-model", None)).is_empty());
+        assert!(dependencies(&package("uptake-trends", "jiff", None))[0].contains("depends on jiff"));
         assert!(dependencies(&package("uptake", "timely", Some("dev")))[0].contains("only uptake-flow"));
         assert!(dependencies(&package("uptake-flow", "timely", None)).is_empty());
     }

@@ -4,15 +4,18 @@ mod append;
 mod backfill;
 mod dead_letters;
 mod demo;
+mod eval;
 mod explain;
 mod late;
 mod ledger;
 mod replay;
+mod rows;
 mod run;
 mod supervise;
 mod tallies;
 mod text;
 mod top;
+mod why;
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -61,6 +64,14 @@ enum Command {
     Tallies(tallies::Tallies),
     /// Print the most played videos of an epoch
     Top(top::Top),
+    /// Print a row: what is popular, loved or trending
+    Rows(rows::Rows),
+    /// Say why a title stands in a row, or what it lacks to
+    Why(why::Why),
+    /// Say what a title lacks to stand in a row; the same answer as `why`
+    WhyNot(why::Why),
+    /// Judge a scorer by a log of what was served, or by what came next
+    Eval(eval::Eval),
     /// Say what is known of a request or of a video's tally
     #[command(subcommand)]
     Explain(explain::Explain),
@@ -196,6 +207,9 @@ impl Cli {
             Command::Ledger(ledger) => ledger.run(),
             Command::Tallies(tallies) => tallies.run(),
             Command::Top(top) => top.run(),
+            Command::Rows(rows) => rows.run(),
+            Command::Why(why) | Command::WhyNot(why) => why.run(),
+            Command::Eval(eval) => eval.run(),
             Command::Explain(explain) => explain.run(),
             Command::Demo(demo) => demo.run(),
             Command::Config => {

@@ -1,0 +1,348 @@
+//! Rows: which titles stand where, and for how long they stay.
+//!
+//! A row is chosen from ranked candidates. An incumbent stays up to rank K + h; a newcomer takes an
+//! empty place, or at rank K or better that of an incumbent beyond K + h, or at rank K − h or better
+//! that of the worst incumbent beyond K. At a refresh at most a budget of titles pushes others out,
+//! but a takedown yields at once; a genre or a franchise has at most so many places. People's rules
+//! come first.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+use uptake_model::EventTime;
+
+use crate::catalogue::Catalogue;
+use crate::rules::Rules;
+use crate::trends::{Numbers, Trends};
+
+/// Which row.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum RowName {
+    /// What is played most.
+    Popular,
+    /// What is played most when it is seen.
+    Loved,
+    /// What is played more than was to be expected, and surely so.
+    Trending,
+}
+
+impl RowName {
+    /// All three.
+    pub const ALL: [Self; 3] = [Self::Popular, Self::Loved, Self::Trending];
+
+    /// Its name in addresses and files.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Popular => "popular",
+            Self::Loved => "loved",
+            Self::Trending => "trending",
+        }
+    }
+}
+
+/// The form of a row.
+#[derive(Clone, PartialEq, Debug)]
+pub struct RowOptions {
+    /// K: how many places it has.
+    pub places: usize,
+    /// h: how far beyond K an incumbent may fall before it leaves.
+    pub hysteresis: usize,
+    /// At most this many titles come in at a refresh, once the row is full.
+    pub entries_max: usize,
+    /// At most this many of one genre; 0 is no limit.
+    pub genre_max: usize,
+    /// At most this many of one franchise; 0 is no limit.
+    pub franchise_max: usize,
+}
+
+impl Default for RowOptions {
+    fn default() -> Self {
+        Self { places: 20, hysteresis: 5, entries_max: 3, genre_max: 0, franchise_max: 1 }
+    }
+}
+
+/// Why a title is not in a row.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "kebab-case")]
+pub enum Lacks {
+    /// No tally of it.
+    Unseen,
+    /// Too little was shown of it.
+    Evidence {
+        /// Discounted exposure.
+        has: f64,
+        /// What is asked for.
+        needs: f64,
+    },
+    /// Too few plays in the last epochs.
+    Plays {
+        /// Plays.
+        has: f64,
+        /// What is asked for.
+        needs: f64,
+    },
+    /// Its rise may be chance.
+    Rise {
+        /// ln of the evidence.
+        has: f64,
+        /// What is asked for.
+        needs: f64,
+    },
+    /// It is thought to be pushed.
+    Suspicious(crate::robots::Suspicion),
+    /// A person blocked it.
+    Blocked,
+    /// The catalogue does not have it now.
+    Unavailable,
+    /// Its genre or franchise has its places.
+    Capped {
+        /// Which one.
+        group: String,
+    },
+    /// Its rank is beyond what enters.
+    Rank {
+        /// From 1.
+        has: usize,
+        /// What is asked for.
+        needs: usize,
+    },
+    /// The row has let in as many as it may at this refresh.
+    Budget,
+}
+
+/// The score of a title in a row, or what it lacks to have one.
+///
+/// Popular: discounted plays. Loved: rate − z·sd. Trending: the lift's lower bound.
+pub fn score(trends: &Trends, row: RowName, numbers: &Numbers) -> Result<f64, Lacks> {
+    let o = trends.options();
+    if let Some(suspicion) = numbers.suspicion {
+        return Err(Lacks::Suspicious(suspicion));
+    }
+    let needs = match (o.exposure, row) {
+        (_, RowName::Popular) | (crate::Exposure::Epochs, _) => 0.0,
+        _ => o.evidence_min,
+    };
+    if numbers.evidence < needs {
+        return Err(Lacks::Evidence { has: numbers.evidence, needs });
+    }
+    match row {
+        RowName::Popular if numbers.plays <= 0.0 => Err(Lacks::Plays { has: 0.0, needs: 1.0 }),
+        RowName::Popular => Ok(numbers.plays),
+        RowName::Loved => Ok(numbers.estimate.lower(o.loved_z)),
+        RowName::Trending if numbers.recent_plays < o.rising_plays_min => {
+            Err(Lacks::Plays { has: numbers.recent_plays, needs: o.rising_plays_min })
+        }
+        RowName::Trending if !numbers.rising => {
+            Err(Lacks::Rise { has: numbers.ln_evidence, needs: -o.level.ln() })
+        }
+        RowName::Trending => Ok(numbers.lift_lower),
+    }
+}
+
+/// A title in its place.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+pub struct Placed {
+    /// The title.
+    pub video: Arc<str>,
+    /// Its score, with boosts.
+    pub score: f64,
+    /// Whether a person pinned it.
+    pub pinned: bool,
+}
+
+/// What a row is chosen with.
+pub struct Choice<'a> {
+    /// The form of the row.
+    pub options: &'a RowOptions,
+    /// People's rules.
+    pub rules: &'a Rules,
+    /// What is known of the titles; one that it does not hold is shown, unless it is strict.
+    pub catalogue: &'a Catalogue,
+    /// Now.
+    pub now: EventTime,
+}
+
+/// A row that remembers who stands in it.
+///
+/// ```
+/// use uptake_model::EventTime;
+/// use uptake_trends::rows::{Choice, RowName, RowOptions, Shelf};
+/// use uptake_trends::{Catalogue, Rules};
+/// let options = RowOptions { places: 2, hysteresis: 1, ..RowOptions::default() };
+/// let (rules, catalogue) = (Rules::default(), Catalogue::default());
+/// let choice = Choice { options: &options, rules: &rules, catalogue: &catalogue, now: EventTime(0) };
+/// let mut shelf = Shelf::default();
+/// let ranked = |names: &[&str]| -> Vec<(f64, std::sync::Arc<str>)> {
+///     names.iter().rev().enumerate().map(|(i, v)| (i as f64, (*v).into())).rev().collect()
+/// };
+/// let names = |shelf: &Shelf| shelf.placed().iter().map(|p| p.video.to_string()).collect::<Vec<_>>();
+/// shelf.update(RowName::Loved, "", ranked(&["a", "b", "c"]), &choice);
+/// assert_eq!(names(&shelf), ["a", "b"]);
+/// shelf.update(RowName::Loved, "", ranked(&["a", "c", "b"]), &choice); // b fell to 3: it stays
+/// assert_eq!(names(&shelf), ["a", "b"]);
+/// ```
+#[derive(Clone, Debug, Default)]
+pub struct Shelf {
+    placed: Vec<Placed>,
+    /// Why candidates that were looked at are not in.
+    left_out: BTreeMap<Arc<str>, Lacks>,
+}
+
+impl Shelf {
+    /// Who stands in it, first place first.
+    pub fn placed(&self) -> &[Placed] {
+        &self.placed
+    }
+
+    /// Why a candidate that was looked at is not in.
+    pub fn left_out(&self, video: &str) -> Option<&Lacks> {
+        self.left_out.get(video)
+    }
+
+    /// Chooses anew from `ranked`, best first. Returns how many titles came in.
+    pub fn update(
+        &mut self,
+        row: RowName,
+        segment: &str,
+        ranked: Vec<(f64, Arc<str>)>,
+        choice: &Choice,
+    ) -> usize {
+        let o = choice.options;
+        self.left_out.clear();
+        let before: BTreeSet<Arc<str>> = self.placed.iter().map(|placed| placed.video.clone()).collect();
+        let pins: Vec<Arc<str>> = choice.rules.pinned(row, segment, choice.now);
+        let mut candidates: Vec<(f64, Arc<str>)> = Vec::with_capacity(ranked.len());
+        for (score, video) in ranked {
+            if choice.rules.is_blocked(&video, row, segment, choice.now) {
+                self.left_out.insert(video, Lacks::Blocked);
+            } else if !choice.catalogue.is_available(&video, choice.now) {
+                self.left_out.insert(video, Lacks::Unavailable);
+            } else {
+                candidates.push((score * choice.rules.boost(&video, row, segment, choice.now), video));
+            }
+        }
+        candidates.sort_by(|a, b| b.0.total_cmp(&a.0).then_with(|| a.1.cmp(&b.1)));
+        let blocked = |video: &Arc<str>| {
+            choice.rules.is_blocked(video, row, segment, choice.now)
+                || !choice.catalogue.is_available(video, choice.now)
+        };
+        let pins: Vec<Arc<str>> = pins.into_iter().filter(|pin| !blocked(pin)).take(o.places).collect();
+        let mut groups = Groups::default();
+        let mut chosen: Vec<(f64, Arc<str>)> = Vec::new();
+        pins.iter().for_each(|pin| groups.take(pin, choice));
+        let free = o.places - pins.len();
+        // Incumbents within K + h first, so that nobody flutters in and out.
+        let rank_of: BTreeMap<&Arc<str>, usize> =
+            candidates.iter().enumerate().map(|(rank, (_, video))| (video, rank)).collect();
+        for (score, video) in candidates.iter().filter(|(_, video)| before.contains(video)) {
+            if chosen.len() == free || pins.contains(video) {
+                continue;
+            }
+            match groups.full(video, choice) {
+                Some(group) => _ = self.left_out.insert(video.clone(), Lacks::Capped { group }),
+                None => {
+                    groups.take(video, choice);
+                    chosen.push((*score, video.clone()));
+                }
+            }
+        }
+        let mut entered = 0;
+        for (rank, (score, video)) in candidates.iter().enumerate() {
+            if chosen.iter().any(|(_, chosen)| chosen == video) || pins.contains(video) {
+                continue;
+            }
+            if let Some(group) = groups.full(video, choice) {
+                self.left_out.entry(video.clone()).or_insert(Lacks::Capped { group });
+                continue;
+            }
+            if chosen.len() < free {
+                // A place is empty: it is filled, whatever the budget says.
+                groups.take(video, choice);
+                chosen.push((*score, video.clone()));
+                entered += usize::from(!before.contains(video));
+                continue;
+            }
+            // A better one pushes the worst out, if the worst is beyond K and the budget allows it.
+            let worst = chosen
+                .iter()
+                .enumerate()
+                .min_by(|a, b| a.1.0.total_cmp(&b.1.0).then_with(|| b.1.1.cmp(&a.1.1)));
+            let Some((at, worst_rank)) = worst.map(|(at, (_, video))| (at, rank_of[video])) else { break };
+            // The first ranks always push the worst out; the others only one that is beyond K + h.
+            let pushes = rank + o.hysteresis < free || worst_rank >= free + o.hysteresis;
+            if rank >= free || worst_rank < free || !pushes {
+                let lacks = Lacks::Rank { has: rank + 1, needs: o.places };
+                self.left_out.entry(video.clone()).or_insert(lacks);
+                continue;
+            }
+            if entered >= o.entries_max {
+                self.left_out.entry(video.clone()).or_insert(Lacks::Budget);
+                continue;
+            }
+            groups.take(video, choice);
+            chosen[at] = (*score, video.clone());
+            entered += 1;
+        }
+        chosen.sort_by(|a, b| b.0.total_cmp(&a.0).then_with(|| a.1.cmp(&b.1)));
+        let pinned = pins.into_iter().map(|video| Placed { video, score: 0.0, pinned: true });
+        let rest = chosen.into_iter().map(|(score, video)| Placed { video, score, pinned: false });
+        self.placed = pinned.chain(rest).collect();
+        entered
+    }
+}
+
+/// How many places genres and franchises have taken.
+#[derive(Default)]
+struct Groups(BTreeMap<String, usize>);
+
+impl Groups {
+    fn of(video: &str, choice: &Choice) -> Vec<(String, usize)> {
+        let Some(title) = choice.catalogue.get(video) else { return Vec::new() };
+        let o = choice.options;
+        let genres = title.genres.iter().map(|genre| (format!("genre {genre}"), o.genre_max));
+        let franchise = title.franchise.iter().map(|name| (format!("franchise {name}"), o.franchise_max));
+        genres.chain(franchise).filter(|(_, max)| *max > 0).collect()
+    }
+
+    fn full(&self, video: &str, choice: &Choice) -> Option<String> {
+        let of = Self::of(video, choice);
+        of.into_iter()
+            .find(|(group, max)| self.0.get(group).is_some_and(|n| n >= max))
+            .map(|(group, _)| group)
+    }
+
+    fn take(&mut self, video: &str, choice: &Choice) {
+        for (group, _) in Self::of(video, choice) {
+            *self.0.entry(group).or_default() += 1;
+        }
+    }
+}
+
+/// The candidates of a row, best first: all that lack nothing.
+pub fn candidates(trends: &Trends, row: RowName, segment: &str) -> Vec<(f64, Arc<str>)> {
+    if row == RowName::Trending {
+        let mut rising: Vec<(f64, Arc<str>)> = trends
+            .rising(segment)
+            .into_iter()
+            .filter_map(|numbers| Some((score(trends, row, &numbers).ok()?, numbers.video)))
+            .collect();
+        rising.sort_by(|a, b| b.0.total_cmp(&a.0).then_with(|| a.1.cmp(&b.1)));
+        return rising;
+    }
+    let all = trends.ranked(segment, |numbers| score(trends, row, numbers).unwrap_or(f64::NEG_INFINITY));
+    all.into_iter()
+        .take_while(|(score, _)| *score > f64::NEG_INFINITY)
+        .map(|(score, numbers)| (score, numbers.video))
+        .collect()
+}
+
+/// A row without what one member shall not see: the ids to exclude and what was played already.
+pub fn without<'a>(
+    placed: &'a [Placed],
+    excluded: &'a BTreeSet<String>,
+    limit: usize,
+) -> impl Iterator<Item = &'a Placed> {
+    placed.iter().filter(|placed| !excluded.contains(&*placed.video)).take(limit)
+}

@@ -1,0 +1,490 @@
+//! The trends: tallies in, estimates per title and segment out.
+//!
+//! Rows may come in any order and as often as they like; they are taken in at [`Trends::refresh`],
+//! sorted, so the result does not depend on it. A refresh costs what has changed since the last
+//! one, and once an epoch a pass over all titles for the priors.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use hashbrown::{HashMap, HashSet};
+use uptake_model::{EventTime, TallyRow};
+
+use crate::cell::{Cell, Context};
+use crate::hours::Hours;
+use crate::lift::{Level, lift, lift_lower};
+use crate::memory::{MEMORIES, SEGMENT_STRENGTH, Scores, weights};
+use crate::options::Options;
+use crate::prior::{Moments, UNKNOWN, mean_rate};
+use crate::rate::{Estimate, Evidence, Prior};
+use crate::robots::{Support, Suspicion};
+use crate::tree;
+
+type Hasher = foldhash::fast::FixedState;
+
+/// What is known of a segment as a whole.
+struct Segment {
+    name: Arc<str>,
+    parent: Option<u16>,
+    /// Cells by video, in the order in which they were first seen.
+    cells: Vec<u32>,
+    prior: Prior,
+    scores: Scores,
+    hours: Hours,
+    /// Plays and exposure of the epochs that may still grow.
+    totals: BTreeMap<i64, (f64, f64)>,
+    /// Up to here they went to the hours.
+    totals_until: i64,
+    /// Titles whose rise is believed.
+    rising: HashSet<u32, Hasher>,
+}
+
+/// What a title's numbers are in one segment.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Numbers {
+    /// The title.
+    pub video: Arc<str>,
+    /// Discounted plays, by which **Popular** ranks.
+    pub plays: f64,
+    /// Discounted exposure of the longest memory.
+    pub evidence: f64,
+    /// The rate over all memories.
+    pub estimate: Estimate,
+    /// The prior that it leans on.
+    pub prior: Prior,
+    /// The weight of each half-life.
+    pub memories: [f64; MEMORIES],
+    /// Plays of the last epochs, and what was to be expected.
+    pub recent_plays: f64,
+    /// See `recent_plays`.
+    pub recent_expected: f64,
+    /// (P + a)/(e + a) over the last epochs.
+    pub lift: f64,
+    /// Its lower bound.
+    pub lift_lower: f64,
+    /// ln of the evidence for a rise; it is believed at ln(1/level).
+    pub ln_evidence: f64,
+    /// Whether a rise is believed.
+    pub rising: bool,
+    /// Why it is thought to be pushed, if it is.
+    pub suspicion: Option<Suspicion>,
+}
+
+/// What a refresh took in.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Refreshed {
+    /// Rows that changed something.
+    pub changed: usize,
+    /// Rows of an epoch that is closed for good; a rebuild from the table brings them in.
+    pub too_old: usize,
+}
+
+/// A row to be taken in: segment, epoch, video, then its numbers.
+type Pending = BTreeMap<(i64, Arc<str>, Arc<str>), (u64, u64, f64)>;
+
+/// All titles in all segments.
+///
+/// ```
+/// use uptake_model::{Epoch, EpochLength, TallyRow, tally::Counts};
+/// use uptake_trends::{Options, Trends};
+/// let mut trends = Trends::new(Options::default());
+/// let row = |video: &str, plays, impressions| TallyRow {
+///     video_id: video.into(),
+///     segment: "".into(),
+///     epoch: Epoch(1000),
+///     counts: Counts { plays, impressions, exact: true },
+///     sealed: false,
+///     sets: None,
+/// };
+/// trends.ingest(&row("v1", 30, 400));
+/// trends.ingest(&row("v2", 10, 400));
+/// trends.ingest(&row("v2", 10, 400)); // twice changes nothing
+/// trends.refresh(EpochLength::default().end(Epoch(1000)));
+/// let rate = |video| trends.numbers(video, "").unwrap().estimate.rate;
+/// assert!(rate("v1") > rate("v2"));
+/// ```
+pub struct Trends {
+    options: Options,
+    level: Level,
+    videos: HashMap<Arc<str>, u32, Hasher>,
+    names: Vec<Arc<str>>,
+    segments: Vec<Segment>,
+    by_name: BTreeMap<Arc<str>, u16>,
+    index: HashMap<(u16, u32), u32, Hasher>,
+    cells: Vec<Cell>,
+    /// The video of each cell.
+    video_of: Vec<u32>,
+    pending: Pending,
+    epoch: i64,
+    part: f64,
+    support: HashMap<u32, Support, Hasher>,
+}
+
+impl Trends {
+    /// Nothing is known yet.
+    pub fn new(options: Options) -> Self {
+        let level = Level {
+            ln_threshold: -options.level.ln(),
+            lift_min: options.lift_min,
+            lift_end: options.lift_end,
+        };
+        Self {
+            options,
+            level,
+            videos: HashMap::default(),
+            names: Vec::new(),
+            segments: Vec::new(),
+            by_name: BTreeMap::new(),
+            index: HashMap::default(),
+            cells: Vec::new(),
+            video_of: Vec::new(),
+            pending: BTreeMap::new(),
+            epoch: i64::MIN,
+            part: 0.0,
+            support: HashMap::default(),
+        }
+    }
+
+    /// How the trends are computed.
+    pub fn options(&self) -> &Options {
+        &self.options
+    }
+
+    /// Keeps a row for the next refresh. Of two of one key the larger counts.
+    pub fn ingest(&mut self, row: &TallyRow) {
+        self.ingest_weighted(row, 1.0);
+    }
+
+    /// The same; each impression that is new counts `weight`, as position correction says.
+    pub fn ingest_weighted(&mut self, row: &TallyRow, weight: f64) {
+        let key = (row.epoch.0, row.segment.clone(), row.video_id.clone());
+        let new = (row.counts.plays, row.counts.impressions, weight);
+        let kept = self.pending.entry(key).or_insert(new);
+        if (new.0.saturating_add(new.1), new.0) > (kept.0.saturating_add(kept.1), kept.0) {
+            *kept = new;
+        }
+    }
+
+    /// Who is behind a title's plays, if the caller knows; see [`Support`].
+    pub fn supported(&mut self, video: &str, support: Support) {
+        let id = self.video(&video.into());
+        self.support.insert(id, support);
+    }
+
+    fn video(&mut self, name: &Arc<str>) -> u32 {
+        if let Some(id) = self.videos.get(name) {
+            return *id;
+        }
+        let id = self.names.len() as u32;
+        self.names.push(name.clone());
+        self.videos.insert(name.clone(), id);
+        id
+    }
+
+    fn segment(&mut self, name: &Arc<str>) -> u16 {
+        if let Some(id) = self.by_name.get(name) {
+            return *id;
+        }
+        let id = self.segments.len() as u16;
+        self.by_name.insert(name.clone(), id);
+        self.segments.push(Segment {
+            name: name.clone(),
+            parent: None,
+            cells: Vec::new(),
+            prior: UNKNOWN,
+            scores: Scores::default(),
+            hours: Hours::default(),
+            totals: BTreeMap::new(),
+            totals_until: i64::MIN,
+            rising: HashSet::default(),
+        });
+        for i in 0..self.segments.len() {
+            let parent = tree::parent(&self.segments[i].name, self.by_name.keys().map(|k| &**k));
+            self.segments[i].parent = parent.and_then(|parent| self.by_name.get(parent).copied());
+        }
+        id
+    }
+
+    fn cell(&mut self, segment: u16, video: u32, epoch: i64) -> u32 {
+        if let Some(id) = self.index.get(&(segment, video)) {
+            return *id;
+        }
+        let parent = self.segments[usize::from(segment)].parent;
+        let parent = parent.and_then(|parent| self.index.get(&(parent, video)).copied());
+        let id = self.cells.len() as u32;
+        self.cells.push(Cell::new(epoch, parent));
+        self.video_of.push(video);
+        self.index.insert((segment, video), id);
+        self.segments[usize::from(segment)].cells.push(id);
+        id
+    }
+
+    /// Takes in what came since the last refresh. `now` is event time: how far the stream is.
+    pub fn refresh(&mut self, now: EventTime) -> Refreshed {
+        let length = self.options.epoch_length;
+        let newest = self.pending.last_key_value().map_or(i64::MIN, |(key, _)| key.0);
+        let epoch = length.epoch(now.minus(1)).0.max(self.epoch).max(newest);
+        self.part = match length.epoch(now.minus(1)).0 == epoch {
+            true => (now.minus(length.start(uptake_model::Epoch(epoch)).0).0 as f64) / length.ms() as f64,
+            false => 1.0,
+        };
+        let rolled = epoch > self.epoch;
+        self.epoch = epoch;
+        if rolled {
+            self.roll();
+        }
+        let mut refreshed = Refreshed::default();
+        // Parents first: a child leans on what its parent says now.
+        let pending = std::mem::take(&mut self.pending);
+        let mut touched: BTreeMap<(usize, u16, u32), u32> = BTreeMap::new();
+        let closed = epoch - self.options.open_epochs - 1;
+        let mut names: Vec<&Arc<str>> = pending.keys().map(|(_, segment, _)| segment).collect();
+        names.sort_by_key(|name| (depth(name), (*name).clone()));
+        names.dedup();
+        for name in names {
+            self.segment(name);
+        }
+        let mut rows: Vec<_> = pending.iter().collect();
+        rows.sort_by_key(|((epoch, segment, _), _)| (depth(segment), *epoch));
+        for ((at, segment, video), (plays, impressions, weight)) in rows {
+            let segment_id = self.segment(segment);
+            let video = self.video(video);
+            let cell = self.cell(segment_id, video, *at);
+            let state = &mut self.cells[cell as usize];
+            if *at <= state.settled.until {
+                if state.settled.until <= closed {
+                    refreshed.too_old += 1;
+                    continue;
+                }
+                // It was first seen in a later epoch, and nothing is folded yet.
+                state.settled.until = *at - 1;
+            }
+            let grown = state.put(*at, *plays, *impressions, *weight);
+            if grown == (0, 0) {
+                continue;
+            }
+            refreshed.changed += 1;
+            let exposure = grown.1 as f64 * weight;
+            let of = &mut self.segments[usize::from(segment_id)];
+            if *at > of.totals_until {
+                let total = of.totals.entry(*at).or_default();
+                total.0 += grown.0 as f64;
+                total.1 += exposure;
+            }
+            touched.insert((depth(segment), segment_id, video), cell);
+        }
+        for ((_, segment, _), cell) in touched {
+            self.look(segment, cell);
+        }
+        // A rise ends also when nothing comes any more.
+        for segment in 0..self.segments.len() as u16 {
+            if rolled {
+                let mut rising: Vec<u32> =
+                    self.segments[usize::from(segment)].rising.iter().copied().collect();
+                rising.sort_unstable();
+                rising.into_iter().for_each(|cell| self.look(segment, cell));
+            }
+        }
+        refreshed
+    }
+
+    fn look(&mut self, segment: u16, id: u32) {
+        let (prior, usual) = (self.prior(segment, id), self.usual_prior(segment, id));
+        let segment = &mut self.segments[usize::from(segment)];
+        let context = Context {
+            options: &self.options,
+            level: self.level,
+            hours: &segment.hours,
+            prior,
+            usual,
+            epoch: self.epoch,
+            part: self.part,
+        };
+        let cell = &mut self.cells[id as usize];
+        cell.look(&context, &mut segment.scores);
+        match cell.view.now.rising.flagged {
+            true => segment.rising.insert(id),
+            false => segment.rising.remove(&id),
+        };
+    }
+
+    /// A new epoch: what of the totals is closed goes to the hours, and the priors are fitted anew.
+    fn roll(&mut self) {
+        let closed = self.epoch - self.options.open_epochs - 1;
+        let length = self.options.epoch_length;
+        let by_time = self.options.exposure == crate::options::Exposure::Epochs;
+        let mut order: Vec<u16> = (0..self.segments.len() as u16).collect();
+        order.sort_by_key(|id| (depth(&self.segments[usize::from(*id)].name), *id));
+        for id in order {
+            let segment = &mut self.segments[usize::from(id)];
+            while let Some(entry) = segment.totals.first_entry().filter(|entry| *entry.key() <= closed) {
+                let (epoch, (plays, shown)) = entry.remove_entry();
+                segment.totals_until = epoch;
+                let shown = if by_time { 1.0 } else { shown };
+                segment.hours.add(length.start(uptake_model::Epoch(epoch)).0, plays, shown);
+            }
+            self.fit(id);
+        }
+    }
+
+    fn fit(&mut self, id: u16) {
+        let segment = &self.segments[usize::from(id)];
+        let last = MEMORIES - 1;
+        let evidence = |cell: u32| self.cells[cell as usize].sums_at(self.epoch, &self.options)[last];
+        let mut prior = segment.prior;
+        if segment.parent.is_none()
+            && let Some(mean) = mean_rate(segment.cells.iter().map(|cell| evidence(*cell)), prior.weight)
+        {
+            prior.mean = mean;
+        }
+        let mut moments = Moments::default();
+        for &cell in &segment.cells {
+            let evidence = evidence(cell);
+            if evidence.shown <= 0.0 {
+                continue;
+            }
+            let mean = match self.cells[cell as usize].parent {
+                Some(parent) => self.estimate_of(segment.parent.unwrap_or(0), parent).rate,
+                None => prior.mean,
+            };
+            let now = self.cells[cell as usize].view.now.until;
+            let hours = self.options.epoch_length.ms() as f64 / 3_600_000.0;
+            let decay = crate::rate::discount(
+                self.options.half_lives_hours[last] / 2.0,
+                hours,
+                (self.epoch - now).max(0),
+            );
+            moments.add(evidence, self.cells[cell as usize].view.now.squared * decay, mean);
+        }
+        if let Some(weight) = moments.weight() {
+            prior.weight = weight;
+        }
+        self.segments[usize::from(id)].prior = prior;
+    }
+
+    /// The prior of a cell: the parent's estimate of the same title, or the segment's mean.
+    fn prior(&self, segment: u16, cell: u32) -> Prior {
+        let of = &self.segments[usize::from(segment)];
+        match (self.cells[cell as usize].parent, of.parent) {
+            (Some(parent), Some(parent_segment)) => {
+                Prior { mean: self.estimate_of(parent_segment, parent).rate, weight: of.prior.weight }
+            }
+            _ => of.prior,
+        }
+    }
+
+    /// The prior of a cell's usual rate: what is usual for the title in the parent segment.
+    fn usual_prior(&self, segment: u16, cell: u32) -> Prior {
+        let of = &self.segments[usize::from(segment)];
+        match (self.cells[cell as usize].parent, of.parent) {
+            (Some(parent), Some(parent_segment)) => {
+                let usual = self.cells[parent as usize].settled.usual;
+                let mean = self.usual_prior(parent_segment, parent).with(usual).rate;
+                Prior { mean, weight: of.prior.weight }
+            }
+            _ => of.prior,
+        }
+    }
+
+    fn weights(&self, segment: u16, cell: u32) -> [f64; MEMORIES] {
+        let mut of_segment = self.segments[usize::from(segment)].scores;
+        of_segment.0.iter_mut().for_each(|score| *score *= SEGMENT_STRENGTH as f32);
+        weights(of_segment, self.cells[cell as usize].view.now.scores)
+    }
+
+    fn estimate_of(&self, segment: u16, cell: u32) -> Estimate {
+        let prior = self.prior(segment, cell);
+        let sums = self.cells[cell as usize].sums_at(self.epoch, &self.options);
+        mix(prior, sums, self.weights(segment, cell))
+    }
+
+    fn numbers_of(&self, segment: u16, id: u32) -> Numbers {
+        let cell = &self.cells[id as usize];
+        let sums = cell.sums_at(self.epoch, &self.options);
+        let memories = self.weights(segment, id);
+        let prior = self.prior(segment, id);
+        let view = &cell.view;
+        let o = &self.options;
+        let video = self.video_of[id as usize];
+        let suspicion = match self.support.get(&video).and_then(Support::suspicion) {
+            Some(why) => Some(why),
+            None => (view.flat_epochs >= 3).then_some(Suspicion::Flat { epochs: view.flat_epochs }),
+        };
+        Numbers {
+            video: self.names[video as usize].clone(),
+            plays: sums[o.popular_memory].plays,
+            evidence: sums[MEMORIES - 1].shown,
+            estimate: mix(prior, sums, memories),
+            prior,
+            memories,
+            recent_plays: view.recent_plays,
+            recent_expected: view.recent_expected,
+            lift: lift(view.recent_plays, view.recent_expected, o.lift_pseudo),
+            lift_lower: lift_lower(view.recent_plays, view.recent_expected, o.lift_pseudo, o.lift_chance),
+            ln_evidence: view.now.rising.ln_evidence(),
+            rising: view.now.rising.flagged,
+            suspicion,
+        }
+    }
+
+    /// A title's numbers in a segment; `None` if it has no tally there.
+    pub fn numbers(&self, video: &str, segment: &str) -> Option<Numbers> {
+        let segment = *self.by_name.get(segment)?;
+        let cell = *self.index.get(&(segment, *self.videos.get(video)?))?;
+        Some(self.numbers_of(segment, cell))
+    }
+
+    /// All titles of a segment with a score, best first, of equal ones by name.
+    pub fn ranked(&self, segment: &str, score: impl Fn(&Numbers) -> f64) -> Vec<(f64, Numbers)> {
+        let Some(&id) = self.by_name.get(segment) else { return Vec::new() };
+        let cells = &self.segments[usize::from(id)].cells;
+        let mut all: Vec<(f64, Numbers)> = cells
+            .iter()
+            .map(|cell| self.numbers_of(id, *cell))
+            .map(|numbers| (score(&numbers), numbers))
+            .collect();
+        all.sort_by(|a, b| b.0.total_cmp(&a.0).then_with(|| a.1.video.cmp(&b.1.video)));
+        all
+    }
+
+    /// The titles of a segment whose rise is believed, in no order.
+    pub fn rising(&self, segment: &str) -> Vec<Numbers> {
+        let Some(&id) = self.by_name.get(segment) else { return Vec::new() };
+        let rising = &self.segments[usize::from(id)].rising;
+        rising.iter().map(|cell| self.numbers_of(id, *cell)).collect()
+    }
+
+    /// The segments that have tallies.
+    pub fn segments(&self) -> impl Iterator<Item = &str> {
+        self.by_name.keys().map(|name| &**name)
+    }
+
+    /// What a segment's titles have in common.
+    pub fn segment_prior(&self, segment: &str) -> Option<Prior> {
+        self.by_name.get(segment).map(|id| self.segments[usize::from(*id)].prior)
+    }
+
+    /// The segment that a segment leans on.
+    pub fn parent_of(&self, segment: &str) -> Option<&str> {
+        let id = self.segments[usize::from(*self.by_name.get(segment)?)].parent?;
+        Some(&self.segments[usize::from(id)].name)
+    }
+}
+
+/// How many dimensions a segment's name has.
+fn depth(segment: &str) -> usize {
+    segment.split(',').filter(|part| !part.is_empty()).count()
+}
+
+/// The mixture over half-lives: its mean, and its deviation with what the half-lives disagree in.
+fn mix(prior: Prior, sums: [Evidence; MEMORIES], weights: [f64; MEMORIES]) -> Estimate {
+    let each = sums.map(|sum| prior.with(sum));
+    let (mut rate, mut square) = (0.0, 0.0);
+    for (estimate, weight) in each.iter().zip(weights) {
+        rate += weight * estimate.rate;
+        square += weight * (estimate.sd * estimate.sd + estimate.rate * estimate.rate);
+    }
+    let variance = (square - rate * rate).max(1e-300);
+    // The Gamma law of this mean and variance.
+    Estimate { rate, sd: variance.sqrt(), shape: rate * rate / variance, whole: rate / variance }
+}

@@ -1,0 +1,277 @@
+//! What must hold of the trends whatever comes: order, repeats, unfinished epochs, people's rules.
+
+use std::sync::Arc;
+
+use proptest::prelude::*;
+use uptake_model::tally::Counts;
+use uptake_model::{Epoch, EpochLength, EventTime, TallyRow};
+use uptake_trends::catalogue::Title;
+use uptake_trends::explore::{Random, thompson};
+use uptake_trends::lift::{Level, Rising};
+use uptake_trends::rate::{Evidence, Prior};
+use uptake_trends::robots::Support;
+use uptake_trends::rows::{Choice, Lacks, candidates};
+use uptake_trends::rules::{Action, Rule};
+use uptake_trends::why::why;
+use uptake_trends::{Catalogue, Exposure, Options, RowName, RowOptions, Rules, Shelf, Trends};
+
+fn row(video: &str, segment: &str, epoch: i64, plays: u64, impressions: u64) -> TallyRow {
+    TallyRow {
+        video_id: video.into(),
+        segment: segment.into(),
+        epoch: Epoch(epoch),
+        counts: Counts { plays, impressions, exact: true },
+        sealed: false,
+        sets: None,
+    }
+}
+
+fn end(epoch: i64) -> EventTime {
+    EpochLength::default().end(Epoch(epoch))
+}
+
+/// All that can be asked of it, as text.
+fn state(trends: &Trends) -> String {
+    let segments: Vec<String> = trends.segments().map(str::to_owned).collect();
+    segments.iter().map(|s| format!("{s} {:?}\n", trends.ranked(s, |n| n.estimate.rate))).collect()
+}
+
+proptest! {
+    #[test]
+    fn neither_order_nor_repeats_within_a_tick_matter(
+        cells in proptest::collection::vec((0..6u8, 0..3u8, 0..5i64, 0..40u64, 0..400u64), 1..60),
+        shuffled in any::<u64>(),
+    ) {
+        let segments = ["", "country=BR", "country=BR,device=tv"];
+        let of = |(v, s, e, p, i): &(u8, u8, i64, u64, u64)| {
+            row(&format!("v{v}"), segments[usize::from(*s)], 1000 + e, *p, *p + *i)
+        };
+        let (mut forth, mut back) = (Trends::new(Options::default()), Trends::new(Options::default()));
+        for tick in 0..3i64 {
+            let due: Vec<_> = cells.iter().filter(|cell| cell.2 % 3 <= tick).collect();
+            due.iter().for_each(|cell| forth.ingest(&of(cell)));
+            let mut other = due.clone();
+            let mut random = Random::new(shuffled);
+            other.sort_by_cached_key(|_| (random.unit() * 1e9) as u64);
+            other.iter().chain(other.iter().take(7)).for_each(|cell| back.ingest(&of(cell)));
+            let now = end(1002 + tick);
+            prop_assert_eq!(forth.refresh(now), back.refresh(now));
+            prop_assert_eq!(state(&forth), state(&back));
+            // The same rows once more: nothing.
+            due.iter().for_each(|cell| forth.ingest(&of(cell)));
+            prop_assert_eq!(forth.refresh(now).changed, 0);
+            prop_assert_eq!(state(&forth), state(&back));
+        }
+    }
+}
+
+/// A title at 5 % for days, in company.
+fn steady(options: Options, epochs: i64) -> Trends {
+    let mut trends = Trends::new(options);
+    for epoch in 1000..1000 + epochs {
+        for title in 0..20 {
+            trends.ingest(&row(&format!("v{title:02}"), "", epoch, 50, 1000));
+        }
+        trends.refresh(end(epoch));
+    }
+    trends
+}
+
+#[test]
+fn an_unfinished_epoch_is_no_fall() {
+    let mut trends = steady(Options::default(), 60);
+    let before = trends.numbers("v05", "").unwrap();
+    trends.ingest(&row("v05", "", 1060, 5, 100));
+    trends.refresh(end(1059).plus(180_000));
+    let now = trends.numbers("v05", "").unwrap();
+    assert!((now.estimate.rate / before.estimate.rate - 1.0).abs() < 0.03, "{now:?}");
+    assert!((now.lift - 1.0).abs() < 0.1, "{now:?}");
+    // The same of a stream without impressions: 5 plays in a tenth of an epoch are 50 an epoch.
+    let mut trends = steady(Options { exposure: Exposure::Epochs, ..Options::default() }, 60);
+    trends.ingest(&row("v05", "", 1060, 5, 0));
+    trends.refresh(end(1059).plus(180_000));
+    let now = trends.numbers("v05", "").unwrap();
+    assert!((now.estimate.rate / 50.0 - 1.0).abs() < 0.05 && (now.lift - 1.0).abs() < 0.1, "{now:?}");
+}
+
+#[test]
+fn a_burst_is_flagged_while_its_epoch_lasts_and_ends() {
+    let mut trends = steady(Options::default(), 60);
+    assert!(trends.rising("").is_empty());
+    trends.ingest(&row("v05", "", 1060, 60, 300));
+    trends.refresh(end(1059).plus(600_000));
+    let rising = trends.rising("");
+    assert_eq!(rising.iter().map(|n| &*n.video).collect::<Vec<_>>(), ["v05"]);
+    assert!(rising[0].lift_lower > 1.5, "{rising:?}");
+    for epoch in 1061..1064 {
+        (0..20).for_each(|title| trends.ingest(&row(&format!("v{title:02}"), "", epoch, 50, 1000)));
+        trends.refresh(end(epoch));
+    }
+    assert!(trends.rising("").is_empty(), "it is as usual again");
+}
+
+/// The rate of a title follows the recursion α ← δα + P, γ ← δγ + I with each half-life.
+#[test]
+fn the_sums_are_those_of_the_formula() {
+    let options = Options { half_lives_hours: [0.5; 4], ..Options::default() };
+    let mut trends = Trends::new(options);
+    let (mut plain, seen) = (Evidence::default(), [(3, 90), (0, 40), (7, 120), (2, 10)]);
+    for (epoch, (plays, impressions)) in (1000..).zip(seen) {
+        trends.ingest(&row("v1", "", epoch, plays, impressions));
+        trends.ingest(&row("v2", "", epoch, 1, 10));
+        trends.refresh(end(epoch));
+        plain.tick(0.5, plays as f64, impressions as f64);
+    }
+    let numbers = trends.numbers("v1", "").unwrap();
+    assert!((numbers.plays - plain.plays).abs() < 1e-12 && (numbers.evidence - plain.shown).abs() < 1e-12);
+    let estimate = trends.segment_prior("").unwrap().with(plain);
+    assert!((numbers.estimate.rate - estimate.rate).abs() < 1e-12, "{numbers:?} {estimate:?}");
+    assert!((numbers.estimate.sd - estimate.sd).abs() < 1e-9);
+}
+
+#[test]
+fn a_small_group_leans_on_the_larger_one() {
+    let mut trends = steady(Options::default(), 20);
+    trends.ingest(&row("v05", "country=BR", 1020, 0, 3));
+    trends.ingest(&row("v06", "country=BR", 1020, 4, 80));
+    trends.refresh(end(1020));
+    let small = trends.numbers("v05", "country=BR").unwrap();
+    let parent = trends.numbers("v05", "").unwrap().estimate.rate;
+    assert_eq!(trends.parent_of("country=BR"), Some(""));
+    assert!((small.prior.mean / parent - 1.0).abs() < 1e-12, "{small:?} {parent}");
+    assert!(small.estimate.rate > 0.8 * parent, "three without a play say little");
+}
+
+/// At rest, at most one false alarm in 1/level epochs; here 200 titles for 400 epochs at 1/100.
+#[test]
+fn false_alarms_keep_to_the_level() {
+    let level = Level { ln_threshold: 100.0f64.ln(), lift_min: 1.0, lift_end: 1.1 };
+    let mut random = Random::new(5);
+    let mut alarms = 0;
+    for _ in 0..200 {
+        let mut rising = Rising::default();
+        for _ in 0..400 {
+            // Poisson with mean 8 as a sum of exponential waits.
+            let (mut plays, mut wait) = (0.0, -random.unit().ln());
+            while wait < 8.0 {
+                plays += 1.0;
+                wait -= random.unit().ln();
+            }
+            rising.step(plays, 8.0, f64::INFINITY, &level);
+            if rising.flagged {
+                alarms += 1;
+                rising = Rising::default();
+            }
+        }
+    }
+    assert!(alarms <= 800, "{alarms} of 80,000 epochs");
+    assert!(alarms > 0, "a test that never alarms at 1/100 does not test");
+}
+
+fn shelf(trends: &Trends, row: RowName, rules: &Rules, catalogue: &Catalogue, options: &RowOptions) -> Shelf {
+    let mut shelf = Shelf::default();
+    let choice = Choice { options, rules, catalogue, now: EventTime(1) };
+    shelf.update(row, "", candidates(trends, row, ""), &choice);
+    shelf
+}
+
+fn names(shelf: &Shelf) -> Vec<&str> {
+    shelf.placed().iter().map(|placed| &*placed.video).collect()
+}
+
+#[test]
+fn people_have_the_last_word() {
+    let mut trends = Trends::new(Options::default());
+    for (title, plays) in [("a", 90), ("b", 80), ("c", 70), ("d", 60), ("e", 50)] {
+        trends.ingest(&row(title, "", 1000, plays, 1000));
+    }
+    trends.refresh(end(1000));
+    let rule = |video: &str, action| Rule {
+        video: video.into(),
+        action,
+        row: None,
+        segment: None,
+        expires_ms: None,
+    };
+    let (mut rules, options) = (Rules::default(), RowOptions { places: 3, ..RowOptions::default() });
+    let titles = |franchise: &str, ids: &[&str]| -> Vec<Title> {
+        let title =
+            |id: &&str| Title { id: id.to_string(), franchise: Some(franchise.into()), ..Title::default() };
+        ids.iter().map(title).collect()
+    };
+    let catalogue = Catalogue::new(titles("saga", &["b", "c"]));
+    let shelf_of = |rules: &Rules| shelf(&trends, RowName::Popular, rules, &catalogue, &options);
+    let first = shelf_of(&rules);
+    assert_eq!(names(&first), ["a", "b", "d"], "one place for a franchise");
+    assert!(matches!(first.left_out("c"), Some(Lacks::Capped { .. })));
+    rules.set(rule("a", Action::Block), EventTime(0), "ana", "rights");
+    rules.set(rule("e", Action::Pin), EventTime(0), "ana", "festival");
+    rules.set(rule("c", Action::Boost { factor: 2.0 }), EventTime(0), "bo", "campaign");
+    let second = shelf_of(&rules);
+    assert_eq!(names(&second), ["e", "c", "d"]);
+    assert_eq!(second.left_out("a"), Some(&Lacks::Blocked));
+    assert_eq!(rules.audit().len(), 3);
+    let answer = why(&trends, &second, RowName::Popular, "", "a").unwrap();
+    assert!(answer.to_string().contains("a person blocked it"), "{answer}");
+    let back: uptake_trends::why::Why =
+        serde_json::from_str(&serde_json::to_string(&answer).unwrap()).unwrap();
+    assert_eq!(back, answer);
+}
+
+#[test]
+fn what_few_members_push_does_not_enter() {
+    let mut trends = steady(Options::default(), 60);
+    trends.ingest(&row("v05", "", 1060, 400, 1000));
+    trends.supported("v05", Support { plays: 400, members: 4, capped: 0 });
+    trends.refresh(end(1060));
+    let (rules, catalogue, options) = (Rules::default(), Catalogue::default(), RowOptions::default());
+    let shelf = shelf(&trends, RowName::Trending, &rules, &catalogue, &options);
+    assert!(names(&shelf).is_empty());
+    let answer = why(&trends, &shelf, RowName::Trending, "", "v05").unwrap();
+    assert!(answer.to_string().contains("only 4 members"), "{answer}");
+}
+
+#[test]
+fn a_flat_series_out_of_nowhere_is_suspicious() {
+    let options = Options { exposure: Exposure::Epochs, ..Options::default() };
+    let mut trends = steady(options, 60);
+    for epoch in 1060..1064 {
+        trends.ingest(&row("v05", "", epoch, 110_000 + (epoch as u64 % 3) * 900, 0));
+        trends.ingest(&row("v06", "", epoch, 100_000 >> (epoch - 1060), 0));
+        trends.refresh(end(epoch));
+    }
+    assert!(trends.numbers("v05", "").unwrap().suspicion.is_some());
+    assert_eq!(trends.numbers("v06", "").unwrap().suspicion, None, "a burst that fades is an audience");
+}
+
+#[test]
+fn at_most_the_budget_is_pushed_out_at_once_and_a_fall_within_the_buffer_is_none() {
+    let ranked = |from: u32| -> Vec<(f64, Arc<str>)> {
+        (0..40).map(|i| (f64::from(100 - i), Arc::from(format!("t{:02}", (i + from) % 40)))).collect()
+    };
+    let options = RowOptions { places: 10, hysteresis: 3, entries_max: 2, genre_max: 0, franchise_max: 0 };
+    let (rules, catalogue) = (Rules::default(), Catalogue::default());
+    let choice = Choice { options: &options, rules: &rules, catalogue: &catalogue, now: EventTime(0) };
+    let mut shelf = Shelf::default();
+    assert_eq!(shelf.update(RowName::Loved, "", ranked(0), &choice), 10);
+    let before: Vec<String> = names(&shelf).iter().map(ToString::to_string).collect();
+    assert_eq!(shelf.update(RowName::Loved, "", ranked(20), &choice), 2, "all ranks changed");
+    let kept = names(&shelf).iter().filter(|name| before.contains(&name.to_string())).count();
+    assert_eq!(kept, 8);
+}
+
+#[test]
+fn propensities_are_the_shares_of_the_draws() {
+    let of = |plays, shown| Prior { mean: 0.05, weight: 20.0 }.with(Evidence { plays, shown });
+    let all = [of(5.0, 100.0), of(6.0, 100.0), of(1.0, 100.0)];
+    let mut drawn = [0.0f64; 3];
+    let mut said = [0.0f64; 3];
+    for seed in 0..300 {
+        let (which, propensity) = thompson(&all, &mut Random::new(seed)).unwrap();
+        drawn[which] += 1.0 / 300.0;
+        said[which] = propensity;
+    }
+    for (drawn, said) in drawn.iter().zip(said) {
+        assert!((drawn - said).abs() < 0.12, "{drawn} {said}");
+    }
+}

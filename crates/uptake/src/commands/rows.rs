@@ -1,0 +1,201 @@
+//! `uptake rows`: what is popular, loved or trending, from the table of tallies.
+
+use std::collections::BTreeMap;
+use std::io::Write;
+use std::path::PathBuf;
+
+use clap::{Args, ValueEnum};
+use serde_json::json;
+use uptake_connectors::table::Table;
+use uptake_model::{EpochLength, TallyRow};
+use uptake_trends::rows::{Choice, candidates};
+use uptake_trends::{Catalogue, Exposure, Options, RowName, RowOptions, Shelf, Trends, tree};
+
+use super::CommandError;
+use super::tallies::{open, stored_segment, when};
+use super::text::{grouped, table};
+use crate::data_dir::epoch_length;
+
+/// Print a row: what is popular, loved or trending.
+#[derive(Args, Debug)]
+pub(super) struct Rows {
+    #[command(flatten)]
+    of: Of,
+    /// Which row
+    #[arg(long, value_enum, default_value_t = Row::Trending)]
+    row: Row,
+    /// How many titles
+    #[arg(long, default_value_t = 20, value_parser = clap::value_parser!(u32).range(1..=1000))]
+    limit: u32,
+    /// For people, or one JSON object a title
+    #[arg(long, value_enum, default_value_t = Format::Table)]
+    format: Format,
+}
+
+/// What a row is made from.
+#[derive(Args, Debug)]
+pub(super) struct Of {
+    /// The data directory
+    #[arg(long, value_name = "DIR")]
+    pub(super) data: PathBuf,
+    /// The segment, as country=BR,device=tv [default: everyone]
+    #[arg(long, default_value = "", hide_default_value = true)]
+    pub(super) segment: String,
+    /// What is known of the titles: CSV or a JSON array, with id, title, year, genres, franchise,
+    /// available_from_ms, available_to_ms
+    #[arg(long, value_name = "FILE")]
+    pub(super) catalogue: Option<PathBuf>,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum)]
+pub(super) enum Row {
+    /// What is played most
+    Popular,
+    /// What is played most when it is seen
+    Loved,
+    /// What is played more than was to be expected
+    Trending,
+}
+
+impl Row {
+    pub(super) fn name(self) -> RowName {
+        match self {
+            Self::Popular => RowName::Popular,
+            Self::Loved => RowName::Loved,
+            Self::Trending => RowName::Trending,
+        }
+    }
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum)]
+enum Format {
+    Table,
+    Json,
+}
+
+/// The trends of a data directory, as of the end of its last epoch.
+pub(super) struct Loaded {
+    pub(super) trends: Trends,
+    pub(super) shelf: Shelf,
+    pub(super) segment: String,
+    catalogue: Catalogue,
+    length: EpochLength,
+    last: Option<uptake_model::Epoch>,
+}
+
+impl Of {
+    /// Reads the tallies of the segment, and of those it leans on, epoch by epoch.
+    pub(super) fn load(&self, row: RowName, places: usize) -> Result<Loaded, CommandError> {
+        let source = open(&self.data)?;
+        let segment = stored_segment(&source, &self.segment)?;
+        let length = epoch_length(&source)?;
+        let catalogue = self.catalogue()?;
+        let rows = tallies(&source, &segment)?;
+        let mut epochs: BTreeMap<_, Vec<&TallyRow>> = BTreeMap::new();
+        rows.iter().for_each(|row| epochs.entry(row.epoch).or_default().push(row));
+        let last = epochs.keys().next_back().copied();
+        let mut trends = Trends::new(options(&rows, length));
+        let mut shelf = Shelf::default();
+        let form = RowOptions { places, ..RowOptions::default() };
+        let rules = uptake_trends::Rules::default();
+        for (epoch, rows) in epochs {
+            rows.into_iter().for_each(|row| trends.ingest(row));
+            let now = length.end(epoch);
+            trends.refresh(now);
+            // A day is more than a row remembers.
+            if last.is_some_and(|last| last.0 - epoch.0 < 48) {
+                let choice = Choice { options: &form, rules: &rules, catalogue: &catalogue, now };
+                shelf.update(row, &segment, candidates(&trends, row, &segment), &choice);
+            }
+        }
+        Ok(Loaded { trends, shelf, segment, catalogue, length, last })
+    }
+
+    fn catalogue(&self) -> Result<Catalogue, CommandError> {
+        let Some(path) = &self.catalogue else { return Ok(Catalogue::default()) };
+        let wrong = |what: String| CommandError::Usage(format!("{}: {what}", path.display()));
+        let text = std::fs::read_to_string(path).map_err(|error| wrong(error.to_string()))?;
+        match text.trim_start().starts_with('[') {
+            true => Catalogue::from_json(&text),
+            false => Catalogue::from_csv(&text),
+        }
+        .map_err(wrong)
+    }
+}
+
+/// All rows of `segment` and of the segments it leans on.
+pub(super) fn tallies(source: &dyn Table, segment: &str) -> Result<Vec<TallyRow>, CommandError> {
+    let stored = source.segments()?;
+    let mut names = vec![segment.to_owned()];
+    while let Some(parent) = tree::parent(&names[names.len() - 1], stored.iter().map(|(name, _)| &**name)) {
+        names.push(parent.to_owned());
+    }
+    let mut rows = Vec::new();
+    for name in names {
+        source.scan(&name, &mut |row| {
+            rows.push(row);
+            Ok(())
+        })?;
+    }
+    Ok(rows)
+}
+
+/// The defaults; without any impression, plays are held against time.
+pub(super) fn options(rows: &[TallyRow], epoch_length: EpochLength) -> Options {
+    let exposure = match rows.iter().any(|row| row.counts.impressions > 0) {
+        true => Exposure::Impressions,
+        false => Exposure::Epochs,
+    };
+    Options { epoch_length, exposure, ..Options::default() }
+}
+
+impl Rows {
+    pub(super) fn run(self) -> Result<(), CommandError> {
+        let loaded = self.of.load(self.row.name(), self.limit as usize)?;
+        let mut out = std::io::stdout().lock();
+        let titles = loaded.shelf.placed().iter().zip(1..).filter_map(|(placed, place)| {
+            Some((place, placed, loaded.trends.numbers(&placed.video, &loaded.segment)?))
+        });
+        if self.format == Format::Json {
+            for (place, placed, n) in titles {
+                let line = json!({
+                    "place": place, "video_id": placed.video, "row": self.row.name(), "score": placed.score,
+                    "segment": loaded.segment, "plays": n.plays, "rate": n.estimate.rate,
+                    "rate_sd": n.estimate.sd, "lift": n.lift, "lift_lower": n.lift_lower,
+                    "rising": n.rising, "ln_evidence": n.ln_evidence,
+                    "title": loaded.catalogue.get(&placed.video).map(|title| &title.title),
+                });
+                writeln!(out, "{line}")?;
+            }
+            return Ok(());
+        }
+        let cells: Vec<Vec<String>> = titles
+            .map(|(place, placed, n)| {
+                let title = loaded.catalogue.get(&placed.video).map(|title| &*title.title);
+                vec![
+                    format!("{place:>3}  {}", title.unwrap_or(&placed.video)),
+                    grouped(n.plays.round() as u64),
+                    format!("{:.1} % ± {:.1}", 100.0 * n.estimate.rate, 100.0 * n.estimate.sd),
+                    format!("{:.2}", n.lift),
+                    format!("{:.2}", n.lift_lower),
+                ]
+            })
+            .collect();
+        let who = if loaded.segment.is_empty() { "everyone" } else { &loaded.segment };
+        match loaded.last {
+            Some(epoch) => writeln!(
+                out,
+                "{} for {who}, as of {} UTC",
+                self.row.name().as_str(),
+                when(loaded.length.end(epoch))
+            )?,
+            None => writeln!(out, "no tallies in that segment")?,
+        }
+        if cells.is_empty() && loaded.last.is_some() {
+            writeln!(out, "no title qualifies; `uptake why-not VIDEO` says what one lacks")?;
+            return Ok(());
+        }
+        write!(out, "{}", table(&["     title", "plays", "rate", "lift", "at least"], &cells))?;
+        Ok(())
+    }
+}

@@ -1,0 +1,92 @@
+//! The commands of the trends, on a table that a replay wrote.
+
+#![allow(clippy::unwrap_used, reason = "helpers of tests, which may panic")]
+
+use std::fmt::Write;
+use std::path::Path;
+use std::process::Command;
+
+fn uptake(args: &[&str]) -> (bool, String, String) {
+    let out = Command::new(env!("CARGO_BIN_EXE_uptake")).args(args).output().unwrap();
+    let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();
+    (out.status.success(), text(out.stdout), text(out.stderr))
+}
+
+/// 12 epochs of 8 titles at 10 %; in the last one everybody who sees v3 plays it.
+fn table(folder: &Path) -> String {
+    let mut events = String::new();
+    for epoch in 0..12i64 {
+        for request in 0..100i64 {
+            let time = 1_768_435_200_000 + epoch * 1_800_000 + request * 15_000;
+            for title in 0..8i64 {
+                let mut event = |kind: &str, time: i64| {
+                    let id = epoch * 1000 + request;
+                    writeln!(events, "{{\"kind\":\"{kind}\",\"request_id\":\"{id:016x}\",\"video_id\":\"v{title}\",\"timestamp\":{time}}}").unwrap();
+                };
+                event("impression", time);
+                if (request + title) % 10 == 0 || epoch == 11 && title == 3 {
+                    event("play", time + 2000);
+                }
+            }
+        }
+    }
+    let (input, data) = (folder.join("events.jsonl"), folder.join("data"));
+    std::fs::write(&input, events).unwrap();
+    let data = data.to_str().unwrap().to_owned();
+    let (ok, _, err) =
+        uptake(&["replay", input.to_str().unwrap(), "--data", &data, "--set", "join.kind=left"]);
+    assert!(ok, "{err}");
+    data
+}
+
+#[test]
+fn a_burst_trends_and_the_others_are_told_what_they_lack() {
+    let folder = tempfile::tempdir().unwrap();
+    let data = table(folder.path());
+    let (ok, rows, err) = uptake(&["rows", "--data", &data, "--format", "json"]);
+    assert!(ok, "{err}");
+    let rows: Vec<serde_json::Value> = rows.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    assert_eq!(rows.len(), 1, "{rows:?}");
+    assert_eq!((rows[0]["video_id"].as_str(), rows[0]["rising"].as_bool()), (Some("v3"), Some(true)));
+    assert!(rows[0]["lift_lower"].as_f64().unwrap() > 3.0, "{rows:?}");
+    let (_, popular, _) = uptake(&["rows", "--data", &data, "--row", "popular", "--limit", "2"]);
+    assert_eq!(popular.lines().count(), 4, "{popular}");
+    let (ok, why, _) = uptake(&["why", "v3", "--data", &data]);
+    assert!(ok && why.contains("v3 is number 1 of trending for everyone"), "{why}");
+    let (ok, why, _) = uptake(&["why-not", "v1", "--data", &data]);
+    assert!(ok && why.contains("its rise may be chance"), "{why}");
+    let (ok, _, err) = uptake(&["why", "v99", "--data", &data]);
+    assert!(!ok && err.contains("v99: there is no tally"), "{err}");
+    let page = folder.path().join("report.html");
+    let (ok, scores, err) = uptake(&[
+        "eval",
+        "progressive",
+        "--data",
+        &data,
+        "--places",
+        "3",
+        "--json",
+        "--html",
+        page.to_str().unwrap(),
+    ]);
+    assert!(ok, "{err}");
+    let scores: Vec<serde_json::Value> = serde_json::from_str(&scores).unwrap();
+    assert_eq!(scores.len(), 8);
+    assert!(std::fs::read_to_string(page).unwrap().contains("<svg"));
+}
+
+#[test]
+fn a_log_of_slots_is_judged() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("slots.csv");
+    let judge = |text: &str| {
+        std::fs::write(&file, text).unwrap();
+        uptake(&["eval", file.to_str().unwrap(), "--json"])
+    };
+    let (ok, report, err) = judge("reward,behaviour,target\n1,0.5,1\n0,0.5,0\n0,0.5,1\n1,0.5,0\n");
+    assert!(ok, "{err}");
+    let report: serde_json::Value = serde_json::from_str(&report).unwrap();
+    assert_eq!((report["ips"]["value"].as_f64(), report["effective"].as_f64()), (Some(0.5), Some(2.0)));
+    let (ok, _, err) = judge("reward,behaviour,target\n1,0,1\n");
+    assert!(!ok && err.contains("slot 1: behaviour must be above 0"), "{err}");
+}
