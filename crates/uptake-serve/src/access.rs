@@ -103,10 +103,15 @@ fn bearer(headers: &HeaderMap) -> Option<&str> {
     scheme.eq_ignore_ascii_case("bearer").then(|| token.trim())
 }
 
-/// Whether the request was meant for this machine: a page of somebody else whose name points here
-/// says its own name.
+/// Whether the request was meant for this machine, and comes from no page of somebody else: a page
+/// whose name points here says its own name, and one of another origin says that.
 fn is_local(headers: &HeaderMap) -> bool {
-    let Some(host) = headers.get(header::HOST).and_then(|value| value.to_str().ok()) else { return true };
+    let text = |name| headers.get(name).map(|value| value.to_str().unwrap_or("?"));
+    let origin = text(header::ORIGIN).map(|origin| origin.split_once("://").map_or("?", |(_, host)| host));
+    text(header::HOST).is_none_or(is_this_machine) && origin.is_none_or(is_this_machine)
+}
+
+fn is_this_machine(host: &str) -> bool {
     let name = match host.rsplit_once(':') {
         Some((name, port)) if port.bytes().all(|c| c.is_ascii_digit()) => name,
         _ => host,
@@ -170,6 +175,7 @@ impl Rate {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use axum::http::HeaderValue;
 
     #[test]
     fn a_rate_is_kept_after_a_burst() {
@@ -190,6 +196,12 @@ mod tests {
             is_local(&headers)
         };
         assert!(host("127.0.0.1:8080") && host("localhost") && host("[::1]:8080") && host("LOCALHOST:1"));
+        let mut other = HeaderMap::new();
+        other.insert(header::HOST, HeaderValue::from_static("localhost:8080"));
+        other.insert(header::ORIGIN, HeaderValue::from_static("http://localhost:8080"));
+        assert!(is_local(&other));
+        other.insert(header::ORIGIN, HeaderValue::from_static("https://evil.example"));
+        assert!(!is_local(&other), "a page of another origin");
         assert!(!host("evil.example:8080") && !host("localhost.evil.example") && !host("10.0.0.1"));
     }
 
