@@ -12,6 +12,7 @@ mod rules;
 mod simulate;
 mod test;
 mod totals;
+mod web;
 mod workspace;
 
 use std::process::ExitCode;

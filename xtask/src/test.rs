@@ -12,7 +12,7 @@ use clap::Args;
 use crate::error::{Error, Result};
 use crate::totals::Totals;
 use crate::workspace::Workspace;
-use crate::{interop, process, rules};
+use crate::{interop, process, rules, web};
 
 /// Tests that read whole workloads: they run last, and not with `--quick`.
 const SLOW_TESTS: [&str; 9] =
@@ -116,6 +116,11 @@ fn steps(workspace: &Workspace, advisories: bool) -> Vec<Step> {
     }
     steps.extend([
         Step { name: "documentation", slow: true, run: Box::new(|_, _| documentation()) },
+        Step {
+            name: "tracker and row in a browser",
+            slow: true,
+            run: Box::new(|workspace, _| web::check(workspace)),
+        },
         Step {
             name: "readers in other languages",
             slow: true,

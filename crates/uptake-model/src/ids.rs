@@ -60,6 +60,17 @@ impl RequestId {
         }
         Self(hash_text(text))
     }
+
+    /// The partition, of so many, that the events of this request are written to.
+    ///
+    /// ```
+    /// use uptake_model::RequestId;
+    /// assert_eq!(RequestId(7).partition(4), 3);
+    /// ```
+    #[inline]
+    pub fn partition(self, partitions: u32) -> u32 {
+        (self.0 % u64::from(partitions.max(1))) as u32
+    }
 }
 
 impl fmt::Display for RequestId {

@@ -1,4 +1,26 @@
 //! The collector and the API: events in from browsers, rows out to them.
 //!
-//! Nothing is served yet. The package has its place because what it may depend on is part of the
-//! design: it reads tables and appends to logs through `uptake-connectors`, and holds no engine.
+//! A [`Server`] appends to a log, reads a table and asks a [`rows::Rows`] what to show; it holds no
+//! state that another process over the same log and table would miss, so there may be many. It
+//! holds no engine: what counts is decided where the log is read.
+
+mod access;
+mod app;
+mod assets;
+pub mod clock;
+mod collect;
+pub mod ids;
+mod metrics;
+mod operations;
+pub mod problem;
+pub mod rows;
+mod rules;
+mod server;
+pub mod settings;
+mod tables;
+mod videos;
+
+pub use app::ServeError;
+pub use operations::{Books, ReadUpTo};
+pub use server::{Parts, Server};
+pub use tables::OpenTable;

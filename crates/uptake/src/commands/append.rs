@@ -10,7 +10,7 @@ use uptake_connectors::log::{Log, Record};
 use uptake_model::decode::{DecodeConfig, Decoder, Sink};
 use uptake_model::filter::Filters;
 use uptake_model::segment::Segments;
-use uptake_model::{DimsHash, Epoch, Event, Kind, Reason, VideoHash};
+use uptake_model::{DimsHash, Epoch, Event, Kind, Reason, RequestId, VideoHash};
 
 use super::text::grouped;
 use super::{CommandError, Configured, event_files};
@@ -121,13 +121,13 @@ impl<'a> Producer<'a> {
         let mut found = Found(None);
         self.decoder.decode_block(bytes, now(), 0, &mut found);
         // What cannot be read goes to the reader all the same, who keeps it as a dead letter.
-        let (topic, key, place) = match found.0 {
-            Some(event) if event.kind == Kind::Play => (1, event.request.to_string(), event.request.0),
-            Some(event) => (0, event.request.to_string(), event.request.0),
-            None => (0, String::new(), 0),
+        let (topic, key, request) = match found.0 {
+            Some(event) if event.kind == Kind::Play => (1, event.request.to_string(), event.request),
+            Some(event) => (0, event.request.to_string(), event.request),
+            None => (0, String::new(), RequestId(0)),
         };
         let topic = if self.topics[0] == self.topics[1] { 0 } else { topic };
-        let partition = (place % u64::from(self.partitions[topic])) as u32;
+        let partition = request.partition(self.partitions[topic]);
         let (records, size) = self.waiting.entry((topic, partition)).or_default();
         *size += bytes.len();
         records.push(Record::new(key, bytes));

@@ -11,6 +11,7 @@ mod ledger;
 mod replay;
 mod rows;
 mod run;
+mod serve;
 mod supervise;
 mod tallies;
 mod text;
@@ -48,6 +49,8 @@ enum Command {
     Replay(replay::Replay),
     /// Read the log as it grows, join, count, and write table and archive, until told to stop
     Run(run::Run),
+    // Its long help stands with its arguments.
+    Serve(serve::Serve),
     /// Append event files to the log, as a producer would
     Append(append::Append),
     // Its long help stands with its arguments.
@@ -166,6 +169,9 @@ pub enum CommandError {
     /// The checkpoints cannot be used.
     #[error(transparent)]
     Checkpoint(#[from] crate::checkpoint::CheckpointError),
+    /// The server cannot begin.
+    #[error(transparent)]
+    Serve(#[from] uptake_serve::ServeError),
     /// Something else.
     #[error(transparent)]
     Other(#[from] Box<dyn std::error::Error + Send + Sync>),
@@ -200,6 +206,7 @@ impl Cli {
         match self.command {
             Command::Replay(replay) => replay.run(),
             Command::Run(run) => run.run(),
+            Command::Serve(serve) => serve.run(),
             Command::Append(append) => append.run(),
             Command::Backfill(backfill) => backfill.run(),
             Command::DeadLetters(dead_letters) => dead_letters.run(),

@@ -9,6 +9,7 @@ use clap::Args;
 use uptake_flow::{Cluster, Halt};
 
 use super::replay::workers_or_all;
+use super::serve::Serving;
 use super::supervise::{SUPERVISED, supervise};
 use super::text::grouped;
 use super::{CommandError, Configured};
@@ -44,6 +45,9 @@ pub(super) struct Run {
     /// Which line of the hosts file this process is, from 0
     #[arg(long, value_name = "I", requires = "hosts")]
     process: Option<usize>,
+    /// Also take events and serve rows at this address, as `uptake serve` does
+    #[arg(long, value_name = "HOST:PORT", value_parser = super::serve::address)]
+    serve: Option<String>,
     /// Stop when everything that is in the log now has been read and written
     #[arg(long)]
     until_caught_up: bool,
@@ -106,6 +110,8 @@ impl Run {
                 progress_deadline: config.cluster_progress_deadline,
             }
         });
+        let serving =
+            self.serve.map(|listen| Serving::start(&self.data, &config, Some(listen))).transpose()?;
         let topics = config.input_topics.join(", ");
         notice(&format!("reading {topics}: {} partitions; SIGTERM or Ctrl-C stops", partitions.len()));
         let printed_by = Arc::clone(&config);
@@ -123,7 +129,12 @@ impl Run {
                 data,
             },
             None,
-        )?;
+        );
+        // What the server took is in the log by then, for the next run to read.
+        if let Some(serving) = serving {
+            serving.stop()?;
+        }
+        let finished = finished?;
         let (total, taken) = (finished.ledger.total(), finished.checkpoints);
         if self.json {
             let mut printed = super::ledger::json(&total, &printed_by);

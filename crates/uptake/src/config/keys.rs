@@ -138,6 +138,88 @@ pub const KEYS: &[Key] = &[
         r#""1min""#,
         "How long a batch may take before another process is taken for hanging or cut off.",
     ),
+    key("serve.listen", r#""127.0.0.1:8080""#, "Where `uptake serve` listens; --listen wins."),
+    key("serve.tls_cert", r#""""#, "The certificate chain (PEM), to speak TLS; with serve.tls_key."),
+    key("serve.tls_key", r#""""#, "Its private key (PEM)."),
+    key(
+        "serve.origins",
+        "[]",
+        "Origins of pages that may send events and read rows, as \"https://www.example.org\"; \"*\" for all.",
+    ),
+    key(
+        "serve.write_keys_file",
+        r#""""#,
+        "A file of write keys, one a line; or UPTAKE_WRITE_KEYS. Without any, everybody may send events.",
+    ),
+    key(
+        "serve.admin_token_file",
+        r#""""#,
+        "A file with the token for rules and operations; or UPTAKE_ADMIN_TOKEN. Without one they are\nopen on a loopback address and closed on every other.",
+    ),
+    key(
+        "serve.request_key_file",
+        r#""""#,
+        "A file of keys that sign request ids, the newest first; or UPTAKE_REQUEST_KEY. Without one a\nkey is made and kept in the data directory.",
+    ),
+    key(
+        "serve.member_key_file",
+        r#""""#,
+        "A file with the key of members' pseudonyms; or UPTAKE_MEMBER_KEY. Without one a key is made\nand kept in the data directory.",
+    ),
+    key(
+        "serve.request_ids",
+        r#""report""#,
+        "Request ids that we did not sign, or too long ago: \"off\" takes them, \"report\" takes and counts\nthem, \"require\" refuses them.",
+    ),
+    key(
+        "serve.request_age_max",
+        r#""6h""#,
+        "How long after its row was served an event of a request is taken.",
+    ),
+    key(
+        "serve.delay_max",
+        r#""1d""#,
+        "How far before its arrival an event may have happened, by the client's word; longer is cut.",
+    ),
+    key(
+        "serve.member_ids",
+        r#""pseudonym""#,
+        "\"pseudonym\": replaced by a keyed hash. \"drop\": taken out. \"keep\": kept as they come.",
+    ),
+    key("serve.body_bytes_max", "1048576", "A larger body is refused."),
+    key("serve.decoded_bytes_max", "8388608", "A body that is larger when decompressed is refused."),
+    key("serve.events_max", "1000", "A body with more events is refused."),
+    key("serve.event_bytes_max", "16384", "A larger event is refused."),
+    key(
+        "serve.queue_events_max",
+        "100000",
+        "The most events that wait to be appended; beyond it the answer is 503.",
+    ),
+    key(
+        "serve.bodies_bytes_max",
+        "268435456",
+        "The most bytes of bodies that are read at once; beyond it the answer is 503.",
+    ),
+    key(
+        "serve.durability",
+        r#""process""#,
+        "What an answered event survives: \"process\", the end of the process; \"power\", a power cut.",
+    ),
+    key("serve.timeout", r#""30s""#, "How long a request may take."),
+    key("serve.read_timeout", r#""10s""#, "How long a client may take to send a request."),
+    key("serve.connections_max", "10000", "The most connections at once; further ones wait."),
+    key(
+        "serve.rate_per_second",
+        "1000",
+        "Requests a second by one write key or address, after a burst of two seconds' worth. \"off\" for\nno limit.",
+    ),
+    key(
+        "serve.proxies",
+        "0",
+        "How many proxies of yours stand in front and add to X-Forwarded-For (0 to 10).",
+    ),
+    key("serve.streams_max", "1000", "The most subscribers of row streams."),
+    key("serve.rows_refresh", r#""500ms""#, "How often rows and rules are looked at again."),
 ];
 
 /// The reference: a configuration file that holds every key with its default, commented.

@@ -5,6 +5,7 @@
 
 mod keys;
 mod read;
+mod serve;
 
 use std::path::Path;
 use std::sync::Arc;
@@ -18,6 +19,7 @@ use uptake_model::tally::TallyLimits;
 use uptake_model::{Epoch, EpochLength, EventTime};
 
 pub use keys::{KEYS, Key, reference};
+pub(crate) use serve::is_address;
 
 use crate::memory::Budget;
 
@@ -95,6 +97,8 @@ pub struct Config {
     pub cluster_start_deadline: Duration,
     /// How long a batch may take before a process of a cluster is taken for lost.
     pub cluster_progress_deadline: Duration,
+    /// How the collector and the API behave.
+    pub serve: uptake_serve::settings::Settings,
 }
 
 impl Config {

@@ -79,7 +79,7 @@ fn nearest(key: &str) -> String {
 }
 
 /// Takes values by key and notes what is wrong with them.
-struct Reader<'a> {
+pub(super) struct Reader<'a> {
     values: Values,
     mistakes: &'a mut Vec<String>,
 }
@@ -94,11 +94,11 @@ impl Reader<'_> {
         })
     }
 
-    fn mistake(&mut self, key: &str, what: impl std::fmt::Display) {
+    pub(super) fn mistake(&mut self, key: &str, what: impl std::fmt::Display) {
         self.mistakes.push(format!("{key}: {what}"));
     }
 
-    fn text(&mut self, key: &str) -> String {
+    pub(super) fn text(&mut self, key: &str) -> String {
         match self.value(key) {
             Value::String(text) => text,
             other => {
@@ -108,7 +108,7 @@ impl Reader<'_> {
         }
     }
 
-    fn texts(&mut self, key: &str) -> Vec<String> {
+    pub(super) fn texts(&mut self, key: &str) -> Vec<String> {
         let value = self.value(key);
         let list = match &value {
             Value::Array(list) => list.iter().map(|v| v.as_str().map(str::to_owned)).collect(),
@@ -121,7 +121,7 @@ impl Reader<'_> {
     }
 
     /// A whole number from `least` to `most`; "off" gives `off` where the key may be off.
-    fn number(&mut self, key: &str, least: i64, most: i64, off: Option<i64>) -> i64 {
+    pub(super) fn number(&mut self, key: &str, least: i64, most: i64, off: Option<i64>) -> i64 {
         match (self.value(key), off) {
             (Value::Integer(n), _) if (least..=most).contains(&n) => n,
             (Value::String(text), Some(off)) if text == "off" => off,
@@ -137,7 +137,7 @@ impl Reader<'_> {
     }
 
     /// A duration in milliseconds.
-    fn duration(&mut self, key: &str, least_ms: i64, off: Option<i64>) -> i64 {
+    pub(super) fn duration(&mut self, key: &str, least_ms: i64, off: Option<i64>) -> i64 {
         let value = self.value(key);
         let ms = match (&value, off) {
             (Value::String(text), Some(off)) if text == "off" => return off,
@@ -168,7 +168,7 @@ impl Reader<'_> {
         }
     }
 
-    fn choice<T: Copy>(&mut self, key: &str, choices: &[(&str, T)]) -> T {
+    pub(super) fn choice<T: Copy>(&mut self, key: &str, choices: &[(&str, T)]) -> T {
         let text = self.text(key);
         match choices.iter().find(|(name, _)| *name == text) {
             Some((_, value)) => *value,
@@ -259,6 +259,7 @@ pub(super) fn config(values: Values, mistakes: &mut Vec<String>) -> Config {
         output_retry_for: ms(r.duration("output.retry_for", 0, Some(UNBOUNDED))),
         cluster_start_deadline: ms(r.duration("cluster.start_deadline", 1_000, None)),
         cluster_progress_deadline: ms(r.duration("cluster.progress_deadline", 1_000, None)),
+        serve: super::serve::settings(&mut r),
     }
 }
 
@@ -288,7 +289,7 @@ fn budget(r: &mut Reader<'_>) -> Budget {
     })
 }
 
-fn ms(ms: i64) -> Duration {
+pub(super) fn ms(ms: i64) -> Duration {
     Duration::from_millis(ms.unsigned_abs())
 }
 

@@ -1,0 +1,234 @@
+//! Who may do what: write keys, the admin token, and how often.
+
+use std::net::{IpAddr, SocketAddr};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use axum::http::{HeaderMap, header};
+
+use crate::ids::{is_equal, random};
+use crate::problem::{Answer, Problem};
+use crate::settings::{Secrets, Settings};
+
+/// Where a write key may stand, beside `Authorization: Bearer`.
+pub(crate) const KEY_HEADER: &str = "x-uptake-key";
+
+/// Decides who may do what.
+pub(crate) struct Access {
+    write_keys: Vec<Vec<u8>>,
+    admin_token: Option<Vec<u8>>,
+    /// Whether nobody but this machine can reach us.
+    is_loopback: bool,
+    proxies: usize,
+    rate: Option<Rate>,
+}
+
+impl Access {
+    pub(crate) fn new(settings: &Settings, secrets: &Secrets, listening: SocketAddr) -> Self {
+        Self {
+            write_keys: secrets.write_keys.clone(),
+            admin_token: secrets.admin_token.clone(),
+            is_loopback: listening.ip().is_loopback(),
+            proxies: settings.proxies,
+            rate: settings.rate_per_second.map(Rate::new),
+        }
+    }
+
+    /// Whether events may be sent. All keys are compared, in a time that says nothing of them.
+    pub(crate) fn check_write_key(&self, headers: &HeaderMap, in_body: Option<&str>) -> Answer<()> {
+        if self.write_keys.is_empty() {
+            return Ok(());
+        }
+        let given = key_in(headers).or(in_body).unwrap_or_default();
+        let known = self.write_keys.iter().fold(false, |known, key| known | is_equal(key, given.as_bytes()));
+        if known {
+            return Ok(());
+        }
+        Err(Problem::new(401, "no-write-key", format!("a write key is needed, in the header {KEY_HEADER}")))
+    }
+
+    /// Whether rules and operations may be seen and changed.
+    pub(crate) fn check_admin(&self, headers: &HeaderMap) -> Answer<()> {
+        let Some(token) = &self.admin_token else {
+            if self.is_loopback && is_local(headers) {
+                return Ok(());
+            }
+            let detail = "no admin token is configured, so this is for the machine itself only";
+            return Err(Problem::new(403, "no-admin-token", detail));
+        };
+        let given = bearer(headers).unwrap_or_default();
+        if is_equal(token, given.as_bytes()) {
+            return Ok(());
+        }
+        Err(Problem::new(401, "not-admin", "the admin token is needed, as Authorization: Bearer"))
+    }
+
+    /// Whether this key or address may make another request now.
+    pub(crate) fn check_rate(&self, headers: &HeaderMap, peer: IpAddr) -> Answer<()> {
+        let Some(rate) = &self.rate else { return Ok(()) };
+        // Only a key that is known has a rate of its own: others could be made up.
+        let key = key_in(headers).map(str::as_bytes);
+        let known = key.filter(|given| self.write_keys.iter().any(|key| is_equal(key, given)));
+        let is_free = match known {
+            Some(key) => rate.take(key),
+            None => rate.take(&address_bytes(self.client(headers, peer))),
+        };
+        if is_free {
+            return Ok(());
+        }
+        Err(Problem::new(429, "too-many-requests", "too many requests from this key or address")
+            .retry_after(1))
+    }
+
+    /// Who is behind the proxies that we know of: each adds the address it saw at the end.
+    fn client(&self, headers: &HeaderMap, peer: IpAddr) -> IpAddr {
+        if self.proxies == 0 {
+            return peer;
+        }
+        let lists: Vec<&str> =
+            headers.get_all("x-forwarded-for").iter().filter_map(|value| value.to_str().ok()).collect();
+        let all: Vec<&str> = lists.iter().flat_map(|list| list.split(',')).map(str::trim).collect();
+        let place = all.len().checked_sub(self.proxies);
+        place.and_then(|place| all[place].parse().ok()).unwrap_or(peer)
+    }
+}
+
+fn key_in(headers: &HeaderMap) -> Option<&str> {
+    headers.get(KEY_HEADER).and_then(|value| value.to_str().ok()).or_else(|| bearer(headers))
+}
+
+fn bearer(headers: &HeaderMap) -> Option<&str> {
+    let value = headers.get(header::AUTHORIZATION)?.to_str().ok()?;
+    let (scheme, token) = value.split_once(' ')?;
+    scheme.eq_ignore_ascii_case("bearer").then(|| token.trim())
+}
+
+/// Whether the request was meant for this machine, and comes from no page of somebody else: a page
+/// whose name points here says its own name, and one of another origin says that.
+fn is_local(headers: &HeaderMap) -> bool {
+    let text = |name| headers.get(name).map(|value| value.to_str().unwrap_or("?"));
+    let origin = text(header::ORIGIN).map(|origin| origin.split_once("://").map_or("?", |(_, host)| host));
+    text(header::HOST).is_none_or(is_this_machine) && origin.is_none_or(is_this_machine)
+}
+
+fn is_this_machine(host: &str) -> bool {
+    let name = match host.rsplit_once(':') {
+        Some((name, port)) if port.bytes().all(|c| c.is_ascii_digit()) => name,
+        _ => host,
+    };
+    let name = name.trim_start_matches('[').trim_end_matches(']');
+    name.eq_ignore_ascii_case("localhost") || name.parse::<IpAddr>().is_ok_and(|ip| ip.is_loopback())
+}
+
+/// An address as its owner has it: of IPv6, a whole network.
+fn address_bytes(address: IpAddr) -> Vec<u8> {
+    match address.to_canonical() {
+        IpAddr::V4(v4) => v4.octets().to_vec(),
+        IpAddr::V6(v6) => v6.octets()[..8].to_vec(),
+    }
+}
+
+/// A rate for each of many, in memory that never grows: two that fall into one place share its rate.
+struct Rate {
+    /// When a place would be without debt, in nanoseconds since the start.
+    places: Box<[AtomicU64]>,
+    started: Instant,
+    seed: u64,
+    interval: u64,
+}
+
+impl Rate {
+    const PLACES: usize = 1 << 16;
+    /// What was saved up while nothing came.
+    const BURST: Duration = Duration::from_secs(2);
+
+    fn new(per_second: u32) -> Self {
+        Self {
+            places: (0..Self::PLACES).map(|_| AtomicU64::new(0)).collect(),
+            started: Instant::now(),
+            // Nobody outside can choose whose place to fall into.
+            seed: random::<8>().map_or(0, u64::from_le_bytes),
+            interval: 1_000_000_000 / u64::from(per_second.max(1)),
+        }
+    }
+
+    fn take(&self, who: &[u8]) -> bool {
+        let now = u64::try_from(self.started.elapsed().as_nanos()).unwrap_or(u64::MAX);
+        self.take_at(who, now)
+    }
+
+    fn take_at(&self, who: &[u8], now: u64) -> bool {
+        use std::hash::Hasher;
+        let mut hasher = std::collections::hash_map::DefaultHasher::new();
+        hasher.write_u64(self.seed);
+        hasher.write(who);
+        let place = &self.places[(hasher.finish() % Self::PLACES as u64) as usize];
+        let burst = Self::BURST.as_nanos() as u64;
+        let taken = place.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |free_at| {
+            let free_at = free_at.max(now);
+            (free_at - now <= burst).then_some(free_at + self.interval)
+        });
+        taken.is_ok()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use axum::http::HeaderValue;
+
+    #[test]
+    fn a_rate_is_kept_after_a_burst() {
+        let rate = Rate::new(10);
+        let mut now = 0;
+        let taken = (0..100).filter(|_| rate.take_at(b"one", now)).count();
+        assert_eq!(taken, 21, "two seconds were saved up");
+        now += 1_000_000_000;
+        assert_eq!((0..100).filter(|_| rate.take_at(b"one", now)).count(), 10);
+        assert!(rate.take_at(b"other", now), "another is not concerned");
+    }
+
+    #[test]
+    fn a_page_elsewhere_whose_name_points_here_is_not_local() {
+        let host = |name: &str| {
+            let mut headers = HeaderMap::new();
+            headers.insert(header::HOST, name.parse().unwrap());
+            is_local(&headers)
+        };
+        assert!(host("127.0.0.1:8080") && host("localhost") && host("[::1]:8080") && host("LOCALHOST:1"));
+        let mut other = HeaderMap::new();
+        other.insert(header::HOST, HeaderValue::from_static("localhost:8080"));
+        other.insert(header::ORIGIN, HeaderValue::from_static("http://localhost:8080"));
+        assert!(is_local(&other));
+        other.insert(header::ORIGIN, HeaderValue::from_static("https://evil.example"));
+        assert!(!is_local(&other), "a page of another origin");
+        assert!(!host("evil.example:8080") && !host("localhost.evil.example") && !host("10.0.0.1"));
+    }
+
+    #[test]
+    fn the_client_is_whom_our_own_proxy_saw() {
+        let settings = Settings { proxies: 1, ..Settings::default() };
+        let secrets = Secrets {
+            write_keys: vec![b"key-one-two".to_vec()],
+            admin_token: Some(b"an admin token..".to_vec()),
+            request_keys: vec![vec![7; 32]],
+            member_key: vec![8; 32],
+        };
+        let access = Access::new(&settings, &secrets, ([127, 0, 0, 1], 80).into());
+        let mut headers = HeaderMap::new();
+        headers.insert("x-forwarded-for", "1.1.1.1, 9.9.9.9".parse().unwrap());
+        let peer = IpAddr::from([127, 0, 0, 1]);
+        assert_eq!(
+            access.client(&headers, peer),
+            IpAddr::from([9, 9, 9, 9]),
+            "what came before may be a lie"
+        );
+        assert!(access.check_write_key(&headers, None).is_err());
+        assert!(access.check_write_key(&headers, Some("key-one-two")).is_ok());
+        headers.insert(KEY_HEADER, "key-one-two".parse().unwrap());
+        assert!(access.check_write_key(&headers, None).is_ok());
+        assert!(access.check_admin(&headers).is_err());
+        headers.insert(header::AUTHORIZATION, "Bearer an admin token..".parse().unwrap());
+        assert!(access.check_admin(&headers).is_ok());
+    }
+}

@@ -1,0 +1,34 @@
+//! Files that are part of the program: the tracker, the element, and the page of the API.
+
+use axum::Router;
+use axum::http::header;
+use axum::response::{IntoResponse, Response};
+use axum::routing::get;
+
+/// What a page of ours may do: its own scripts and styles, its own server, nothing else.
+const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; \
+                      connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
+
+/// Address, content type, bytes.
+const FILES: [(&str, &str, &str); 5] = [
+    ("/tracker.js", "text/javascript; charset=utf-8", include_str!("../../../web/dist/tracker.js")),
+    ("/trending-row.js", "text/javascript; charset=utf-8", include_str!("../../../web/dist/trending-row.js")),
+    ("/docs", "text/html; charset=utf-8", include_str!("assets/docs.html")),
+    ("/docs.js", "text/javascript; charset=utf-8", include_str!("assets/docs.js")),
+    ("/uptake.css", "text/css; charset=utf-8", include_str!("assets/uptake.css")),
+];
+
+pub(crate) fn routes<S: Clone + Send + Sync + 'static>() -> Router<S> {
+    FILES.into_iter().fold(Router::new(), |routes, (address, kind, text)| {
+        routes.route(address, get(move || async move { file(kind, text) }))
+    })
+}
+
+fn file(kind: &'static str, text: &'static str) -> Response {
+    let headers = [
+        (header::CONTENT_TYPE, kind),
+        (header::CACHE_CONTROL, "public, max-age=3600"),
+        (header::CONTENT_SECURITY_POLICY, POLICY),
+    ];
+    (headers, text).into_response()
+}

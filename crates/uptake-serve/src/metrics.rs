@@ -1,0 +1,161 @@
+//! All numbers that the server shows, and the few lines it says: this is the list.
+
+use std::fmt::Display;
+use std::sync::atomic::{AtomicI64, Ordering};
+
+use prometheus_client::encoding::text::encode;
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::metrics::histogram::Histogram;
+use prometheus_client::registry::Registry;
+
+type Labels = Vec<(&'static str, String)>;
+
+/// The numbers.
+pub(crate) struct Metrics {
+    registry: Registry,
+    requests: Family<Labels, Counter>,
+    events: Family<Labels, Counter>,
+    request_ids: Family<Labels, Counter>,
+    skew: Histogram,
+    seconds: Histogram,
+    appends: Counter,
+    appended: Counter,
+    append_failures: Counter,
+    rows_served: Family<Labels, Counter>,
+    rows_unlogged: Counter,
+    /// Connections that are open.
+    pub(crate) connections: Gauge,
+    /// Subscribers of row streams.
+    pub(crate) streams: Gauge,
+    /// When a failure was last said, so that a log that is away fills no disk.
+    said_ms: AtomicI64,
+}
+
+impl Default for Metrics {
+    fn default() -> Self {
+        let mut registry = Registry::with_prefix("uptake");
+        let skew =
+            Histogram::new([-86_400., -3_600., -60., -5., -1., 0., 0.1, 0.5, 1., 5., 60., 3_600., 86_400.]);
+        let seconds = Histogram::new([0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.5, 1., 5.]);
+        let (requests, events) = (Family::default(), Family::default());
+        let (request_ids, rows_served) = (Family::default(), Family::default());
+        let (appends, appended, append_failures) =
+            (Counter::default(), Counter::default(), Counter::default());
+        let (rows_unlogged, connections, streams) = (Counter::default(), Gauge::default(), Gauge::default());
+        registry.register(
+            "http_requests",
+            "Requests answered, by route and status",
+            Family::clone(&requests),
+        );
+        registry.register("http_seconds", "How long requests took", seconds.clone());
+        registry.register("http_connections", "Connections that are open", Gauge::clone(&connections));
+        registry.register("collector_events", "Events by verdict", Family::clone(&events));
+        registry.register(
+            "collector_request_ids",
+            "Request ids that were not signed, forged or expired",
+            Family::clone(&request_ids),
+        );
+        registry.register(
+            "collector_clock_skew_seconds",
+            "How far clients' clocks are behind ours, with the way here",
+            skew.clone(),
+        );
+        registry.register("log_appends", "Appends to the log", Counter::clone(&appends));
+        registry.register("log_records", "Records that were appended", Counter::clone(&appended));
+        registry.register("log_append_failures", "Appends that failed", Counter::clone(&append_failures));
+        registry.register("rows_served", "Rows that were served", Family::clone(&rows_served));
+        registry.register(
+            "rows_unlogged",
+            "Served rows that could not be written to served-rows",
+            Counter::clone(&rows_unlogged),
+        );
+        registry.register("streams", "Subscribers of row streams", Gauge::clone(&streams));
+        Self {
+            registry,
+            requests,
+            events,
+            request_ids,
+            skew,
+            seconds,
+            appends,
+            appended,
+            append_failures,
+            rows_served,
+            rows_unlogged,
+            connections,
+            streams,
+            said_ms: AtomicI64::new(0),
+        }
+    }
+}
+
+fn one(name: &'static str, value: &str) -> Labels {
+    vec![(name, value.to_owned())]
+}
+
+impl Metrics {
+    /// As Prometheus reads them.
+    pub(crate) fn text(&self) -> String {
+        let mut text = String::new();
+        // Writing into a text does not fail.
+        let _ = encode(&mut text, &self.registry);
+        text
+    }
+
+    /// A request was answered.
+    pub(crate) fn request(&self, route: &str, status: u16, seconds: f64) {
+        let labels = vec![("route", route.to_owned()), ("status", status.to_string())];
+        self.requests.get_or_create(&labels).inc();
+        self.seconds.observe(seconds);
+    }
+
+    /// Events got this verdict.
+    pub(crate) fn events(&self, verdict: &'static str, count: u64) {
+        self.events.get_or_create(&one("verdict", verdict)).inc_by(count);
+    }
+
+    /// A request id was not as it should be.
+    pub(crate) fn request_ids(&self, what: &'static str) {
+        self.request_ids.get_or_create(&one("what", what)).inc();
+    }
+
+    /// A client's clock differs from ours.
+    pub(crate) fn skew(&self, ms: i64) {
+        self.skew.observe(ms as f64 / 1e3);
+    }
+
+    /// Records were appended together, or not.
+    pub(crate) fn append(&self, records: usize, is_done: bool) {
+        if is_done {
+            self.appends.inc();
+            self.appended.inc_by(records as u64);
+        } else {
+            self.append_failures.inc();
+        }
+    }
+
+    /// A row was served.
+    pub(crate) fn row(&self, name: &str, is_logged: bool) {
+        self.rows_served.get_or_create(&one("row", name)).inc();
+        if !is_logged {
+            self.rows_unlogged.inc();
+        }
+    }
+
+    /// Says that the log refuses, once in ten seconds.
+    pub(crate) fn say_not_appended(&self, topic: &str, partition: u32, error: &dyn Display) {
+        self.say(&format!("cannot append to {topic}/{partition}: {error}; clients are told to try again"));
+    }
+
+    /// Says what went wrong, once in ten seconds.
+    pub(crate) fn say(&self, text: &str) {
+        let now = crate::clock::now_ms();
+        let last = self.said_ms.load(Ordering::Relaxed);
+        if now.saturating_sub(last) > 10_000 {
+            self.said_ms.store(now, Ordering::Relaxed);
+            eprintln!("uptake: {text}");
+        }
+    }
+}

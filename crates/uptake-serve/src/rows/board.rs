@@ -1,0 +1,119 @@
+//! The rows that somebody asks for, kept ready in memory and looked at again in the background.
+
+use std::collections::HashMap;
+use std::collections::hash_map::DefaultHasher;
+use std::hash::{Hash, Hasher};
+use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use tokio::sync::watch;
+use uptake_model::Epoch;
+
+use super::{Ranked, RowName, Rows};
+use crate::clock::now_ms;
+use crate::tables::{Tables, TablesError};
+
+/// How many items of a row are kept ready.
+pub(crate) const ITEMS_MAX: usize = 500;
+/// The most rows that are kept ready; one more pushes out the one that nobody asked for longest.
+const KEPT_MAX: usize = 1_000;
+/// A row that nobody asks for is not looked at any more.
+const FORGOTTEN_MS: i64 = 300_000;
+
+/// A row as it was when it was last looked at.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Ready {
+    pub(crate) ranked: Ranked,
+    /// Says whether two are the same, in every process.
+    pub(crate) version: u64,
+}
+
+impl Ready {
+    fn of(ranked: Ranked, scorer: &str) -> Self {
+        let mut hasher = DefaultHasher::new();
+        scorer.hash(&mut hasher);
+        ranked.epoch.map(|Epoch(epoch)| epoch).hash(&mut hasher);
+        for item in &ranked.items {
+            (&item.video_id, item.plays, item.impressions, item.score.to_bits()).hash(&mut hasher);
+        }
+        Self { ranked, version: hasher.finish() }
+    }
+}
+
+struct Kept {
+    asked_ms: AtomicI64,
+    sender: watch::Sender<Arc<Ready>>,
+}
+
+/// The rows.
+pub(crate) struct Board {
+    rows: Arc<dyn Rows>,
+    kept: Mutex<HashMap<(RowName, String), Arc<Kept>>>,
+}
+
+impl Board {
+    pub(crate) fn new(rows: Arc<dyn Rows>) -> Self {
+        Self { rows, kept: Mutex::default() }
+    }
+
+    pub(crate) fn rows(&self) -> &dyn Rows {
+        &*self.rows
+    }
+
+    /// A row that is ready, if it is.
+    pub(crate) fn ready(&self, row: RowName, segment: &str) -> Option<watch::Receiver<Arc<Ready>>> {
+        let kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
+        let kept = kept.get(&(row, segment.to_owned()))?;
+        kept.asked_ms.store(now_ms(), Ordering::Relaxed);
+        Some(kept.sender.subscribe())
+    }
+
+    /// Looks at a row for the first time. Reads the table.
+    pub(crate) fn make_ready(
+        &self,
+        tables: &Tables,
+        row: RowName,
+        segment: &str,
+    ) -> Result<watch::Receiver<Arc<Ready>>, TablesError> {
+        let ranked = tables.with(|table| self.rows.rank(table, row, segment, ITEMS_MAX))?.unwrap_or_default();
+        let ready = Arc::new(Ready::of(ranked, self.rows.scorer()));
+        let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
+        if kept.len() >= KEPT_MAX {
+            let oldest = kept.iter().filter(|(_, kept)| kept.sender.receiver_count() == 0);
+            let oldest = oldest.min_by_key(|(_, kept)| kept.asked_ms.load(Ordering::Relaxed));
+            match oldest.map(|(key, _)| key.clone()) {
+                Some(key) => drop(kept.remove(&key)),
+                // Everybody is subscribed to another one: this one is served and not kept.
+                None => return Ok(watch::Sender::new(ready).subscribe()),
+            }
+        }
+        let one = kept.entry((row, segment.to_owned())).or_insert_with(|| {
+            Arc::new(Kept { asked_ms: AtomicI64::new(now_ms()), sender: watch::Sender::new(ready) })
+        });
+        Ok(one.sender.subscribe())
+    }
+
+    /// Looks at all rows again; who is subscribed to one that changed is told.
+    pub(crate) fn refresh(&self, tables: &Tables) -> Result<(), TablesError> {
+        let all: Vec<((RowName, String), Arc<Kept>)> = {
+            let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
+            let now = now_ms();
+            kept.retain(|_, one| {
+                one.sender.receiver_count() > 0 || now - one.asked_ms.load(Ordering::Relaxed) < FORGOTTEN_MS
+            });
+            kept.iter().map(|(key, one)| (key.clone(), Arc::clone(one))).collect()
+        };
+        for ((row, segment), one) in all {
+            let ranked = tables.with(|table| self.rows.rank(table, row, &segment, ITEMS_MAX))?;
+            let ready = Ready::of(ranked.unwrap_or_default(), self.rows.scorer());
+            one.sender.send_if_modified(|now| {
+                let is_new = now.version != ready.version;
+                if is_new {
+                    *now = Arc::new(ready);
+                }
+                is_new
+            });
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,98 @@
+//! Rows: what is ranked, how it is kept ready, and how it is served.
+//!
+//! [`Rows`] ranks; a [`board::Board`] asks it again and again in the background, so that a request
+//! reads memory. People's rules are applied last, when a row is served, and hold at once.
+
+pub(crate) mod board;
+pub(crate) mod serve;
+pub(crate) mod stream;
+mod table;
+
+use std::sync::Arc;
+
+use serde::Serialize;
+pub use table::TableRows;
+use uptake_connectors::TableError;
+use uptake_connectors::table::Table;
+use uptake_model::Epoch;
+
+/// The three rows.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
+pub enum RowName {
+    /// The most plays.
+    Popular,
+    /// The largest part of those who saw it played it.
+    Loved,
+    /// More plays than were to be expected.
+    Trending,
+}
+
+impl RowName {
+    /// All of them.
+    pub const ALL: [Self; 3] = [Self::Popular, Self::Loved, Self::Trending];
+
+    /// Its name in addresses and logs.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Popular => "popular",
+            Self::Loved => "loved",
+            Self::Trending => "trending",
+        }
+    }
+
+    /// The row of that name.
+    pub fn of(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|row| row.name() == name)
+    }
+}
+
+/// A video in a row.
+#[derive(Clone, PartialEq, Debug, Serialize, utoipa::ToSchema)]
+pub struct Item {
+    /// The video.
+    #[schema(value_type = String)]
+    pub video_id: Arc<str>,
+    /// By what it is ranked; comparable within this row only.
+    pub score: f64,
+    /// Requests that played it, in the row's epoch.
+    pub plays: u64,
+    /// Requests that were shown it.
+    pub impressions: u64,
+    /// With what probability it was put here; 1 where nothing was drawn.
+    pub propensity: f64,
+    /// Whether a rule put it here.
+    pub pinned: bool,
+}
+
+/// A ranked row, best first.
+#[derive(Clone, PartialEq, Debug, Default)]
+pub struct Ranked {
+    /// The epoch it is of; none where there are no tallies.
+    pub epoch: Option<Epoch>,
+    /// The items.
+    pub items: Vec<Item>,
+}
+
+/// What ranks videos.
+pub trait Rows: Send + Sync {
+    /// The name and version of the way it ranks, which is logged with every served row.
+    fn scorer(&self) -> &str;
+
+    /// The `limit` best of a row, for a segment as the table names it.
+    ///
+    /// # Errors
+    /// The table cannot be read.
+    fn rank(
+        &self,
+        table: &dyn Table,
+        row: RowName,
+        segment: &str,
+        limit: usize,
+    ) -> Result<Ranked, TableError>;
+
+    /// Why a video stands where it does, or what it lacks: numbers by name.
+    ///
+    /// # Errors
+    /// The table cannot be read.
+    fn why(&self, table: &dyn Table, segment: &str, video: &str) -> Result<serde_json::Value, TableError>;
+}

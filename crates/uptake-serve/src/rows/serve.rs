@@ -1,0 +1,232 @@
+//! Serving a row: rules applied, a request id minted and signed, what was served written down.
+
+use std::collections::hash_map::DefaultHasher;
+use std::hash::{Hash, Hasher};
+use std::sync::Arc;
+
+use axum::Json;
+use axum::extract::rejection::QueryRejection;
+use axum::extract::{Path, Query, State};
+use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use serde::{Deserialize, Serialize};
+use serde_json::json;
+use tokio::sync::watch;
+use uptake_connectors::log::Record;
+use uptake_model::segment;
+
+use super::board::{ITEMS_MAX, Ready};
+use super::{Item, RowName};
+use crate::app::{App, SERVED_ROWS};
+use crate::clock::now_ms;
+use crate::collect::Batch;
+use crate::ids::new_request;
+use crate::problem::{Answer, Problem};
+
+/// What a row is asked for with.
+#[derive(Clone, Deserialize, Default, utoipa::IntoParams)]
+#[into_params(parameter_in = Query)]
+pub(crate) struct Asked {
+    /// The segment, as `country=BR,device=tv`; everyone where there is none.
+    #[serde(default)]
+    pub(crate) segment: String,
+    /// How many items, at most 100; 20 where it is not said.
+    pub(crate) limit: Option<usize>,
+    /// Ids of videos to leave out, with commas between them.
+    #[serde(default)]
+    pub(crate) exclude: String,
+}
+
+/// A row as it is served.
+#[derive(Serialize, utoipa::ToSchema)]
+pub(crate) struct Served {
+    /// The signed request id, which comes back with every impression and play of this row.
+    request_id: String,
+    row: &'static str,
+    segment: String,
+    /// The epoch that the numbers are of; null where nothing was counted yet.
+    epoch: Option<i64>,
+    epoch_start: Option<String>,
+    /// When it was served, in milliseconds since 1970 UTC.
+    served_at: i64,
+    scorer: String,
+    items: Vec<Item>,
+}
+
+/// The most ids that are left out.
+const EXCLUDED_MAX: usize = 500;
+
+/// The row that a name in an address means.
+pub(crate) fn named(name: &str) -> Answer<RowName> {
+    RowName::of(name).ok_or_else(|| {
+        Problem::new(
+            404,
+            "no-such-row",
+            format!("there is no row {name:?}; there are popular, loved, trending"),
+        )
+    })
+}
+
+impl Asked {
+    pub(crate) fn checked(query: Result<Query<Self>, QueryRejection>) -> Answer<Self> {
+        let Query(asked) = query.map_err(|error| Problem::new(400, "bad-query", error.body_text()))?;
+        if asked.limit.is_some_and(|limit| !(1..=100).contains(&limit)) {
+            return Err(Problem::new(400, "bad-query", "limit is a number from 1 to 100"));
+        }
+        if asked.segment.len() > 1_024 || asked.excluded().count() > EXCLUDED_MAX {
+            let detail =
+                format!("a segment has at most 1024 bytes, and at most {EXCLUDED_MAX} videos are left out");
+            return Err(Problem::new(400, "bad-query", detail));
+        }
+        Ok(asked)
+    }
+
+    fn excluded(&self) -> impl Iterator<Item = &str> {
+        self.exclude.split(',').map(str::trim).filter(|id| !id.is_empty())
+    }
+}
+
+/// A row: what is ranked now, with a request id for what comes of it.
+#[utoipa::path(
+    get, path = "/v1/rows/{name}", tag = "rows",
+    params(("name" = String, Path, description = "popular, loved or trending"), Asked),
+    responses(
+        (status = 200, description = "The row", body = Served),
+        (status = 304, description = "The items are those of the given ETag: the earlier request id stays in use"),
+        (status = 400, description = "A segment that is not kept, or a limit that is none"),
+    )
+)]
+pub(crate) async fn row(
+    State(app): State<Arc<App>>,
+    Path(name): Path<String>,
+    query: Result<Query<Asked>, QueryRejection>,
+    headers: HeaderMap,
+) -> Answer<Response> {
+    let name = named(&name)?;
+    let asked = Asked::checked(query)?;
+    let (segment, ready) = follow(&app, name, &asked).await?;
+    let ready = ready.borrow().clone();
+    let items = chosen(&app, name, &segment, &asked, &ready, now_ms());
+    let tag = tag(&app, &ready, &items);
+    let is_known = headers.get_all(header::IF_NONE_MATCH).iter().any(|value| {
+        let list = value.to_str().unwrap_or_default();
+        list.split(',').map(|one| one.trim().trim_start_matches("W/")).any(|one| one == tag || one == "*")
+    });
+    let mut response = if is_known {
+        StatusCode::NOT_MODIFIED.into_response()
+    } else {
+        Json(serve(&app, name, segment, &ready, items).await?).into_response()
+    };
+    let out = response.headers_mut();
+    if let Ok(tag) = HeaderValue::from_str(&tag) {
+        out.insert(header::ETAG, tag);
+    }
+    // Each has a request id of its own: nobody in between may keep it for others.
+    out.insert(header::CACHE_CONTROL, HeaderValue::from_static("private, no-cache"));
+    Ok(response)
+}
+
+/// The segment as the table names it, and the row, now and as it changes.
+pub(crate) async fn follow(
+    app: &Arc<App>,
+    name: RowName,
+    asked: &Asked,
+) -> Answer<(String, watch::Receiver<Arc<Ready>>)> {
+    if let Some(ready) = app.board.ready(name, &asked.segment) {
+        return Ok((asked.segment.clone(), ready));
+    }
+    let (for_it, asked) = (Arc::clone(app), asked.segment.clone());
+    app.blocking(move || {
+        let segment = stored_segment(&for_it, &asked)?;
+        if let Some(ready) = for_it.board.ready(name, &segment) {
+            return Ok((segment, ready));
+        }
+        let ready =
+            for_it.board.make_ready(&for_it.tables, name, &segment).map_err(|e| for_it.table_away(&e))?;
+        Ok((segment, ready))
+    })
+    .await
+}
+
+/// The segment as the table names it.
+pub(crate) fn stored_segment(app: &App, asked: &str) -> Answer<String> {
+    if asked.trim().is_empty() {
+        return Ok(String::new());
+    }
+    let stored = app.tables.with(|table| table.segments()).map_err(|error| app.table_away(&error))?;
+    let stored = stored.unwrap_or_default();
+    let found = segment::find(asked, stored.iter().map(|(name, _)| &**name));
+    found.map_err(|what| Problem::new(400, "no-such-segment", format!("segment {asked}: {what}")))
+}
+
+/// The items that are served: without those that are left out, by the rules as they are now.
+pub(crate) fn chosen(
+    app: &App,
+    name: RowName,
+    segment: &str,
+    asked: &Asked,
+    ready: &Ready,
+    now: i64,
+) -> Vec<Item> {
+    let excluded: std::collections::HashSet<&str> = asked.excluded().collect();
+    let mut items = app.rules.applied(&ready.ranked.items, name, segment, now);
+    items.retain(|item| !excluded.contains(&*item.video_id));
+    items.truncate(asked.limit.unwrap_or(20).min(ITEMS_MAX));
+    items
+}
+
+/// Says whether two rows show the same; in quotation marks, as an ETag is.
+pub(crate) fn tag(app: &App, ready: &Ready, items: &[Item]) -> String {
+    let mut hasher = DefaultHasher::new();
+    app.board.rows().scorer().hash(&mut hasher);
+    ready.ranked.epoch.map(|epoch| epoch.0).hash(&mut hasher);
+    for item in items {
+        (&item.video_id, item.plays, item.impressions, item.score.to_bits(), item.pinned).hash(&mut hasher);
+    }
+    format!("\"{:016x}\"", hasher.finish())
+}
+
+/// Mints the request id and writes down what is served under it.
+pub(crate) async fn serve(
+    app: &App,
+    name: RowName,
+    segment: String,
+    ready: &Ready,
+    items: Vec<Item>,
+) -> Answer<Served> {
+    let request =
+        new_request().ok_or_else(|| Problem::new(500, "no-random", "the system gives no random bytes"))?;
+    let served_at = now_ms();
+    let list: Vec<_> = (1..)
+        .zip(&items)
+        .map(|(position, item)| {
+            json!({
+                "video_id": item.video_id, "position": position, "score": item.score,
+                "propensity": item.propensity, "pinned": item.pinned,
+            })
+        })
+        .collect();
+    let epoch = ready.ranked.epoch;
+    let record = json!({
+        "request_id": request.to_string(), "served_at": served_at, "row": name.name(), "segment": segment,
+        "scorer": app.board.rows().scorer(), "epoch": epoch.map(|epoch| epoch.0), "items": list,
+    });
+    let batch = Batch {
+        topic: SERVED_ROWS.into(),
+        partition: request.partition(app.served_partitions),
+        records: vec![Record::new(request.to_string(), record.to_string())],
+    };
+    // A row is served also while the log is away; that it was not written down is counted.
+    let is_logged = app.writer.append(vec![batch]).await.is_ok();
+    app.metrics.row(name.name(), is_logged);
+    Ok(Served {
+        request_id: app.signer.sign(request, served_at),
+        row: name.name(),
+        segment,
+        epoch: epoch.map(|epoch| epoch.0),
+        epoch_start: epoch.map(|epoch| app.epochs(epoch)),
+        served_at,
+        scorer: app.board.rows().scorer().to_owned(),
+        items,
+    })
+}

@@ -1,0 +1,28 @@
+import "./tracker";
+export interface RowItem {
+    video_id: string;
+    plays: number;
+    impressions: number;
+}
+export interface Description {
+    title: string;
+    image?: string;
+    href?: string;
+}
+export declare class TrendingRow extends HTMLElement {
+    /** What a video looks like. */
+    describe: (item: RowItem) => Description;
+    private list;
+    private pause;
+    private heading;
+    private source?;
+    private poll;
+    private waiting?;
+    private isBusy;
+    private isBuilt;
+    connectedCallback(): void;
+    disconnectedCallback(): void;
+    private build;
+    private take;
+    private settle;
+}

@@ -1,0 +1,271 @@
+// The tracker: tells the collector which videos were seen, and which were played.
+//
+//   <script src="https://uptake.example/tracker.js" defer></script>
+//   <div data-uptake-request="TOKEN"> <a data-uptake-video="v1" href="…">…</a> … </div>
+//
+// A video is seen when half of it was in the viewport for a second while the page was visible.
+// Every event is made once and keeps its time and ids through every retry, so what arrives twice
+// counts once. What cannot be sent waits in localStorage, within bounds.
+
+export interface UptakeEvent {
+  kind: "impression" | "play";
+  request_id: string;
+  video_id: string;
+  timestamp: number;
+  /** Milliseconds since the row arrived, by a clock that nobody sets. */
+  since_row_ms: number;
+  member_id?: string;
+  row?: string;
+  position?: number;
+  dimensions?: Record<string, string>;
+}
+
+export interface Uptake {
+  /** Watches the videos below a node, also those that are added later. */
+  observe(root: ParentNode): void;
+  /** A video of a row was played by other means than a click on it. */
+  play(video: Element): void;
+  /** Grants or withdraws consent; withdrawn, everything that waits is deleted. */
+  consent(granted: boolean): void;
+  /** Sends what waits now. */
+  flush(): Promise<void>;
+}
+
+declare global {
+  interface Window {
+    uptake?: Uptake;
+  }
+}
+
+const VISIBLE = 0.5;
+const VISIBLE_MS = 1000;
+const FLUSH_MS = 2000;
+/** Below the 64 KiB that browsers let a closing page send. */
+const BATCH_BYTES = 60_000;
+const BATCH_EVENTS = 100;
+const QUEUE_EVENTS = 1000;
+const STORE = "uptake-queue-";
+
+const script = document.currentScript as HTMLScriptElement | null;
+
+export function start(): Uptake {
+  const options = script?.dataset ?? {};
+  const url = (options.endpoint ?? new URL(script?.src || location.href, location.href).origin) + "/v1/events";
+  const own = STORE + Math.random().toString(36).slice(2);
+  const done = new Set<string>();
+  const arrived = new Map<string, number>();
+  const timers = new Map<Element, number>();
+  const visible = new Set<Element>();
+  let granted = options.consent !== "required";
+  let queue: UptakeEvent[] = [];
+  let sending = false;
+  let failures = 0;
+  let timer = 0;
+
+  // ---- What happened
+
+  const rowOf = (video: Element) => video.closest<HTMLElement>("[data-uptake-request]");
+  const record = (kind: UptakeEvent["kind"], video: Element) => {
+    const row = rowOf(video);
+    const request = row?.dataset.uptakeRequest;
+    const { uptakeVideo: id, uptakePosition: position } = (video as HTMLElement).dataset;
+    if (!granted || !row || !request || !id) return;
+    const name = kind + " " + request + " " + id;
+    if (done.has(name)) return;
+    done.add(name);
+    const event: UptakeEvent = {
+      kind,
+      request_id: request,
+      video_id: id,
+      timestamp: Date.now(),
+      since_row_ms: Math.round(performance.now() - (arrived.get(request) ?? 0)),
+    };
+    if (row.dataset.uptakeRow) event.row = row.dataset.uptakeRow;
+    if (position) event.position = +position;
+    if (options.member) event.member_id = options.member;
+    if (options.dimensions) event.dimensions = JSON.parse(options.dimensions) as Record<string, string>;
+    queue.push(event);
+    // The oldest are the least of use.
+    if (queue.length > QUEUE_EVENTS) queue.splice(0, queue.length - QUEUE_EVENTS);
+    later(kind === "play" ? 0 : FLUSH_MS);
+  };
+
+  // ---- What is seen
+
+  const cancel = (video: Element) => {
+    clearTimeout(timers.get(video));
+    timers.delete(video);
+  };
+  const wait = (video: Element) => {
+    if (timers.has(video) || document.hidden) return;
+    timers.set(video, window.setTimeout(() => {
+      timers.delete(video);
+      // A row that was filled anew shows another video in the same place.
+      if (video.isConnected) record("impression", video);
+    }, VISIBLE_MS));
+  };
+  const seen = new IntersectionObserver((entries) => {
+    for (const { target, intersectionRatio } of entries) {
+      if (intersectionRatio >= VISIBLE) {
+        visible.add(target);
+        wait(target);
+      } else {
+        visible.delete(target);
+        cancel(target);
+      }
+    }
+  }, { threshold: [0, VISIBLE] });
+  const look = (root: ParentNode) => {
+    const rows = [...root.querySelectorAll<HTMLElement>("[data-uptake-request]")];
+    if (root instanceof HTMLElement && root.dataset.uptakeRequest) rows.push(root);
+    for (const { dataset } of rows) {
+      const request = dataset.uptakeRequest;
+      if (request && !arrived.has(request)) arrived.set(request, performance.now());
+    }
+    const videos = [...root.querySelectorAll("[data-uptake-video]")];
+    if (root instanceof HTMLElement && root.dataset.uptakeVideo) videos.push(root);
+    // To be told where it is also where it did not move.
+    for (const video of videos) {
+      cancel(video);
+      seen.unobserve(video);
+      seen.observe(video);
+    }
+  };
+  const changed = new MutationObserver((changes) => {
+    for (const { addedNodes, removedNodes, type, target } of changes) {
+      if (type === "attributes") look(target as HTMLElement);
+      addedNodes.forEach((node) => node instanceof HTMLElement && look(node));
+      removedNodes.forEach((node) => {
+        if (!(node instanceof HTMLElement)) return;
+        for (const video of [node, ...node.querySelectorAll("[data-uptake-video]")]) {
+          seen.unobserve(video);
+          visible.delete(video);
+          cancel(video);
+        }
+      });
+    }
+  });
+  const observe = (root: ParentNode) => {
+    look(root);
+    changed.observe(root, {
+      subtree: true, childList: true, attributes: true, attributeFilter: ["data-uptake-request", "data-uptake-video"],
+    });
+    root.addEventListener("click", (event) => {
+      const video = event.target instanceof Element && event.target.closest("[data-uptake-video]");
+      if (video && (video as HTMLElement).dataset.uptakePlay !== "manual") record("play", video);
+    }, true);
+  };
+
+  // ---- Sending
+
+  const later = (ms: number) => {
+    clearTimeout(timer);
+    timer = window.setTimeout(flush, failures ? Math.max(ms, Math.min(60_000, 500 * 2 ** failures)) : ms);
+  };
+  const body = (events: UptakeEvent[]) => JSON.stringify({ key: options.key, sent: Date.now(), events });
+  const batch = () => {
+    let count = Math.min(queue.length, BATCH_EVENTS);
+    while (count > 1 && new Blob([body(queue.slice(0, count))]).size > BATCH_BYTES) count >>= 1;
+    return queue.splice(0, count);
+  };
+  const store = (key: string, events?: UptakeEvent[]) => {
+    try {
+      if (events?.length) localStorage.setItem(key, JSON.stringify(events));
+      else localStorage.removeItem(key);
+    } catch {
+      // Private windows and full disks: what waits is in memory only.
+    }
+  };
+  /** Takes over what earlier pages, or closed ones, could not send. */
+  const adopt = () => {
+    try {
+      for (const key of Object.keys(localStorage).filter((name) => name.startsWith(STORE) && name !== own)) {
+        const events = JSON.parse(localStorage.getItem(key) ?? "[]") as UptakeEvent[];
+        localStorage.removeItem(key);
+        queue = [...events, ...queue].slice(-QUEUE_EVENTS);
+      }
+    } catch {
+      // As above.
+    }
+  };
+  const flush = async (): Promise<void> => {
+    clearTimeout(timer);
+    if (sending || !queue.length || !granted) return;
+    sending = true;
+    const events = batch();
+    // A page that dies meanwhile leaves them to the next one.
+    store(own, [...events, ...queue]);
+    try {
+      // As text, so that no question has to be asked before.
+      const answer = await fetch(url, {
+        method: "POST", body: body(events), keepalive: true, credentials: "omit",
+        headers: { "content-type": "text/plain" },
+      });
+      if (answer.status === 429 || answer.status >= 500) throw new Error();
+      failures = 0;
+    } catch {
+      failures++;
+      if (granted) queue = [...events, ...queue].slice(-QUEUE_EVENTS);
+    }
+    sending = false;
+    store(own, queue);
+    if (queue.length) later(0);
+  };
+  /** The page may not come back: what waits goes now, in one breath. */
+  const leave = () => {
+    clearTimeout(timer);
+    if (!granted) return;
+    // Nobody says whether this arrives. Where the last time nothing did, it is kept as well: what
+    // arrives twice counts once.
+    const kept = failures ? [...queue] : [];
+    while (queue.length) {
+      const events = batch();
+      if (!navigator.onLine || !navigator.sendBeacon(url, new Blob([body(events)], { type: "text/plain" }))) {
+        queue = [...events, ...queue];
+        break;
+      }
+    }
+    if (kept.length) queue = kept;
+    if (!sending) store(own, queue);
+  };
+
+  document.addEventListener("visibilitychange", () => {
+    if (document.hidden) {
+      [...timers.keys()].forEach(cancel);
+      leave();
+    } else {
+      visible.forEach(wait);
+    }
+  });
+  addEventListener("pagehide", leave);
+  addEventListener("online", () => {
+    failures = 0;
+    later(0);
+  });
+  addEventListener("pageshow", (event) => {
+    // Back from the cache: nothing is new, but what could not be sent may go now.
+    if (event.persisted && queue.length) later(0);
+  });
+  observe(document);
+  if (granted) adopt();
+  if (queue.length) later(0);
+
+  return {
+    observe,
+    play: (video) => record("play", video),
+    consent: (now) => {
+      granted = now;
+      if (!now) {
+        queue = [];
+        store(own);
+        return;
+      }
+      adopt();
+      look(document);
+      later(0);
+    },
+    flush,
+  };
+}
+
+if (!window.uptake) window.uptake = start();

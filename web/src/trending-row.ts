@@ -1,0 +1,168 @@
+// <trending-row>: a row of videos that follows what trends, without moving under anybody's pointer.
+//
+//   <script src="https://uptake.example/trending-row.js" defer></script>
+//   <trending-row name="trending" label="Trending now" limit="8"></trending-row>
+//
+// Attributes: name (popular, loved, trending), segment, limit, label, endpoint. A page says what a
+// video looks like with `element.describe = (item) => ({ title, image, href })`, and hears of
+// plays as the event `uptake-play`.
+
+import "./tracker";
+
+export interface RowItem {
+  video_id: string;
+  plays: number;
+  impressions: number;
+}
+
+export interface Description {
+  title: string;
+  image?: string;
+  href?: string;
+}
+
+interface Row {
+  request_id: string;
+  row: string;
+  items: RowItem[];
+}
+
+const origin = new URL((document.currentScript as HTMLScriptElement | null)?.src || location.href, location.href).origin;
+
+const STYLE = `
+:host { display: block; font: inherit; color: inherit; }
+header { display: flex; align-items: baseline; gap: .75rem; }
+h2 { font-size: 1.1em; margin: 0 0 .5rem; }
+ol { display: grid; grid-auto-flow: column; grid-auto-columns: var(--trending-row-tile, 10rem); gap: .75rem;
+  overflow-x: auto; list-style: none; margin: 0; padding: .25rem; min-height: var(--trending-row-height, 7.5rem);
+  overflow-anchor: none; }
+li { display: flex; min-width: 0; }
+li > * { flex: 1; min-width: 0; font: inherit; color: inherit; text-align: left; text-decoration: none; padding: .5rem;
+  border: 1px solid color-mix(in srgb, currentColor 25%, transparent); border-radius: .5rem; background: transparent;
+  overflow: hidden; cursor: pointer; }
+img { display: block; width: 100%; aspect-ratio: 16 / 9; object-fit: cover; border-radius: .25rem; }
+b { display: block; font-weight: 600; overflow: hidden; text-overflow: ellipsis; white-space: nowrap; }
+:focus-visible { outline: 2px solid currentColor; outline-offset: 2px; }
+header button { font: inherit; font-size: .85em; color: inherit; background: none; border: 1px solid; border-radius: 1em; padding: .1em .8em; }
+`;
+
+export class TrendingRow extends HTMLElement {
+  /** What a video looks like. */
+  describe: (item: RowItem) => Description = (item) => ({ title: item.video_id });
+  private list = document.createElement("ol");
+  private pause = document.createElement("button");
+  private heading = document.createElement("h2");
+  private source?: EventSource;
+  private poll = 0;
+  private waiting?: Row;
+  private isBusy = false;
+  private isBuilt = false;
+
+  connectedCallback(): void {
+    if (!this.isBuilt) this.build();
+    const endpoint = this.getAttribute("endpoint") ?? origin;
+    const query = new URLSearchParams({ limit: this.getAttribute("limit") ?? "8" });
+    const segment = this.getAttribute("segment");
+    if (segment) query.set("segment", segment);
+    const url = `${endpoint}/v1/rows/${this.getAttribute("name") ?? "trending"}`;
+    this.source = new EventSource(`${url}/stream?${query}`);
+    this.source.addEventListener("row", (event) => this.take(JSON.parse(event.data as string) as Row));
+    this.source.onerror = () => {
+      // Where no more streams are to be had, asking now and then does.
+      if (this.source?.readyState !== EventSource.CLOSED || this.poll) return;
+      const ask = () => fetch(`${url}?${query}`).then((a) => (a.ok ? a.json() : undefined))
+        .then((row: Row | undefined) => row && this.take(row)).catch(() => undefined);
+      void ask();
+      this.poll = window.setInterval(ask, 30_000);
+    };
+  }
+
+  disconnectedCallback(): void {
+    this.source?.close();
+    clearInterval(this.poll);
+    this.poll = 0;
+  }
+
+  private build(): void {
+    this.isBuilt = true;
+    const label = this.getAttribute("label") ?? "Trending";
+    const root = this.attachShadow({ mode: "open" });
+    const style = document.createElement("style");
+    style.textContent = STYLE;
+    const region = document.createElement("section");
+    region.setAttribute("aria-label", label);
+    this.heading.textContent = label;
+    this.pause.type = "button";
+    this.pause.textContent = "Pause";
+    this.pause.setAttribute("aria-pressed", "false");
+    this.pause.setAttribute("aria-label", `Pause changes of ${label}`);
+    this.pause.onclick = () => {
+      const paused = this.pause.getAttribute("aria-pressed") !== "true";
+      this.pause.setAttribute("aria-pressed", String(paused));
+      this.settle();
+    };
+    const header = document.createElement("header");
+    header.append(this.heading, this.pause);
+    region.append(header, this.list);
+    root.append(style, region);
+    // While somebody points at a tile, or is on it with the keyboard, no tile moves.
+    for (const [name, busy] of [["pointerenter", true], ["pointerleave", false], ["focusin", true], ["focusout", false]] as const) {
+      this.list.addEventListener(name, () => {
+        this.isBusy = busy || this.list.matches(":hover") || this.list.matches(":focus-within");
+        // Focus has not arrived yet when it leaves.
+        setTimeout(() => this.settle());
+      });
+    }
+    this.list.addEventListener("keydown", (event) => {
+      const step = { ArrowRight: 1, ArrowLeft: -1 }[event.key];
+      if (!step) return;
+      const tiles = [...this.list.querySelectorAll<HTMLElement>("[data-uptake-video]")];
+      const next = tiles[tiles.indexOf(root.activeElement as HTMLElement) + step];
+      next?.focus();
+      if (next) event.preventDefault();
+    });
+    window.uptake?.observe(this.list);
+  }
+
+  private take(row: Row): void {
+    this.waiting = row;
+    this.settle();
+  }
+
+  private settle(): void {
+    const held = this.isBusy && (this.list.matches(":hover") || this.list.matches(":focus-within"));
+    const row = this.waiting;
+    if (!row || held || (this.pause.getAttribute("aria-pressed") === "true" && this.list.childElementCount)) return;
+    this.waiting = undefined;
+    this.isBusy = false;
+    const tiles = row.items.map((item, n) => {
+      const { title, image, href } = this.describe(item);
+      const tile = document.createElement(href ? "a" : "button");
+      if (tile instanceof HTMLAnchorElement && href) tile.href = href;
+      else (tile as HTMLButtonElement).type = "button";
+      tile.dataset.uptakeVideo = item.video_id;
+      tile.dataset.uptakePosition = String(n + 1);
+      if (image) {
+        const picture = document.createElement("img");
+        picture.src = image;
+        picture.alt = "";
+        picture.loading = "lazy";
+        tile.append(picture);
+      }
+      const name = document.createElement("b");
+      name.textContent = title;
+      tile.append(name);
+      tile.addEventListener("click", () => {
+        this.dispatchEvent(new CustomEvent("uptake-play", { detail: item, bubbles: true, composed: true }));
+      });
+      const entry = document.createElement("li");
+      entry.append(tile);
+      return entry;
+    });
+    this.list.dataset.uptakeRow = row.row;
+    this.list.dataset.uptakeRequest = row.request_id;
+    this.list.replaceChildren(...tiles);
+  }
+}
+
+if (!customElements.get("trending-row")) customElements.define("trending-row", TrendingRow);
