@@ -88,7 +88,7 @@ impl Rule {
             return Err("video_id has 1 to 1024 bytes".to_owned());
         }
         if let Some(row) = &self.row
-            && RowName::of(row).is_none()
+            && crate::rows::of_name(row).is_none()
         {
             return Err(format!("there is no row {row:?}; there are popular, loved, trending"));
         }
@@ -107,7 +107,7 @@ impl Rule {
     }
 
     fn holds(&self, row: RowName, segment: &str, now: i64) -> bool {
-        self.row.as_ref().is_none_or(|of| of == row.name())
+        self.row.as_ref().is_none_or(|of| of == row.as_str())
             && self.segment.as_ref().is_none_or(|of| of == segment)
             && self.expires_at.is_none_or(|end| now < end)
     }

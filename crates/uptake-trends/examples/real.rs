@@ -81,8 +81,8 @@ fn wiki(folder: &Path) -> Result<()> {
     };
     let mut trends = Trends::new(options);
     let mut seen: BTreeMap<Arc<str>, i64> = BTreeMap::new();
-    let (mut flagged, mut suspicious): (BTreeMap<Arc<str>, Vec<i64>>, BTreeMap<Arc<str>, i64>) =
-        Default::default();
+    let mut flagged: BTreeMap<Arc<str>, Vec<i64>> = BTreeMap::new();
+    let mut suspicious: BTreeMap<Arc<str>, i64> = BTreeMap::new();
     let first = *hours.keys().next().ok_or("no hours")?;
     let began = Instant::now();
     for (epoch, pages) in &hours {

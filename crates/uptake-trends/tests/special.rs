@@ -1,5 +1,7 @@
 //! The special functions against SciPy; `tests/fixtures/special.py` makes the values.
 
+#![allow(clippy::unwrap_used, reason = "helpers of tests, which may panic")]
+
 use serde_json::Value;
 use uptake_trends::lift::ln_mixture;
 use uptake_trends::special::{gamma_p, gamma_q, gamma_quantile, neg_binomial_ln, normal_quantile};

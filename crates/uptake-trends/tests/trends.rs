@@ -1,5 +1,7 @@
 //! What must hold of the trends whatever comes: order, repeats, unfinished epochs, people's rules.
 
+#![allow(clippy::unwrap_used, reason = "helpers of tests, which may panic")]
+
 use std::sync::Arc;
 
 use proptest::prelude::*;

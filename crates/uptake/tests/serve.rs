@@ -335,8 +335,8 @@ fn only_requests_that_we_signed_count_where_that_is_required() {
 /// Sends what makes v1 the most played of three videos, and counts it.
 fn counted(place: &Place, api: &Api) {
     let mut events = Vec::new();
-    for (video, plays) in [("v1", 3), ("v2", 2), ("v3", 1)] {
-        for n in 0..4 {
+    for (video, plays) in [("v1", 12), ("v2", 9), ("v3", 6)] {
+        for n in 0..16 {
             let request = format!("{video}-{n}");
             events.push(event("impression", &request, video));
             if n < plays {
@@ -370,13 +370,13 @@ fn rows_show_what_counted_by_peoples_rules_in_every_process() {
     assert_eq!((again.status, again.body.as_str()), (304, ""));
     assert_eq!(second.get("/v1/rows/popular").headers["etag"], tag, "the same in every process");
     assert_ne!(api.get("/v1/rows/popular").ok()["request_id"], first.json()["request_id"]);
-    assert_eq!(api.get("/v1/videos/v1").ok()["epochs"][0]["plays"], 3);
+    assert_eq!(api.get("/v1/videos/v1").ok()["epochs"][0]["plays"], 12);
     assert_eq!(api.get("/v1/videos/v2/why").ok()["why"]["rank"]["popular"], 2);
     assert_eq!(api.get("/v1/videos/other/why").ok()["why"]["known"], false);
     let pipeline = api.get("/v1/pipeline").ok();
     assert_eq!(
         (pipeline["lag"].as_u64(), pipeline["newest_checkpoint"]["counted"].as_u64()),
-        (Some(0), Some(18))
+        (Some(0), Some(2 * (12 + 9 + 6)))
     );
     assert_eq!(pipeline["newest_checkpoint"]["balances"], true);
 

@@ -6,45 +6,17 @@
 pub(crate) mod board;
 pub(crate) mod serve;
 pub(crate) mod stream;
-mod table;
+mod trends;
 
 use std::sync::Arc;
 
 use serde::Serialize;
-pub use table::TableRows;
 use uptake_connectors::TableError;
 use uptake_connectors::table::Table;
 use uptake_model::Epoch;
+pub use uptake_trends::RowName;
 
-/// The three rows.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
-pub enum RowName {
-    /// The most plays.
-    Popular,
-    /// The largest part of those who saw it played it.
-    Loved,
-    /// More plays than were to be expected.
-    Trending,
-}
-
-impl RowName {
-    /// All of them.
-    pub const ALL: [Self; 3] = [Self::Popular, Self::Loved, Self::Trending];
-
-    /// Its name in addresses and logs.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Popular => "popular",
-            Self::Loved => "loved",
-            Self::Trending => "trending",
-        }
-    }
-
-    /// The row of that name.
-    pub fn of(name: &str) -> Option<Self> {
-        Self::ALL.into_iter().find(|row| row.name() == name)
-    }
-}
+pub use self::trends::TrendsRows;
 
 /// A video in a row.
 #[derive(Clone, PartialEq, Debug, Serialize, utoipa::ToSchema)]
@@ -95,4 +67,9 @@ pub trait Rows: Send + Sync {
     /// # Errors
     /// The table cannot be read.
     fn why(&self, table: &dyn Table, segment: &str, video: &str) -> Result<serde_json::Value, TableError>;
+}
+
+/// The row of a name in an address.
+pub(crate) fn of_name(name: &str) -> Option<RowName> {
+    RowName::ALL.into_iter().find(|row| row.as_str() == name)
 }

@@ -58,7 +58,7 @@ const EXCLUDED_MAX: usize = 500;
 
 /// The row that a name in an address means.
 pub(crate) fn named(name: &str) -> Answer<RowName> {
-    RowName::of(name).ok_or_else(|| {
+    crate::rows::of_name(name).ok_or_else(|| {
         Problem::new(
             404,
             "no-such-row",
@@ -208,7 +208,7 @@ pub(crate) async fn serve(
         .collect();
     let epoch = ready.ranked.epoch;
     let record = json!({
-        "request_id": request.to_string(), "served_at": served_at, "row": name.name(), "segment": segment,
+        "request_id": request.to_string(), "served_at": served_at, "row": name.as_str(), "segment": segment,
         "scorer": app.board.rows().scorer(), "epoch": epoch.map(|epoch| epoch.0), "items": list,
     });
     let batch = Batch {
@@ -218,10 +218,10 @@ pub(crate) async fn serve(
     };
     // A row is served also while the log is away; that it was not written down is counted.
     let is_logged = app.writer.append(vec![batch]).await.is_ok();
-    app.metrics.row(name.name(), is_logged);
+    app.metrics.row(name.as_str(), is_logged);
     Ok(Served {
         request_id: app.signer.sign(request, served_at),
-        row: name.name(),
+        row: name.as_str(),
         segment,
         epoch: epoch.map(|epoch| epoch.0),
         epoch_start: epoch.map(|epoch| app.epochs(epoch)),

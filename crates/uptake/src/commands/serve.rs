@@ -11,7 +11,7 @@ use uptake_connectors::log::{Durability, Log, LogOptions};
 use uptake_connectors::objects::{self, Objects};
 use uptake_connectors::table::{self, Table};
 use uptake_connectors::{Backend, TableError, log};
-use uptake_serve::rows::TableRows;
+use uptake_serve::rows::TrendsRows;
 use uptake_serve::settings::{Secrets, Settings};
 use uptake_serve::{Books, Parts, ReadUpTo, Server};
 
@@ -125,7 +125,7 @@ fn parts(data: &Path, config: &Config, settings: &Settings) -> Result<Parts, Com
     Ok(Parts {
         log: Arc::<dyn Log>::from(log),
         open_table: Box::new(open_table),
-        rows: Arc::new(TableRows),
+        rows: Arc::new(TrendsRows::new(config.epoch)),
         books: Arc::new(Checkpoints { objects, config: config.clone() }),
         decode: Arc::clone(&config.decode),
         input_topics: config.input_topics.clone(),

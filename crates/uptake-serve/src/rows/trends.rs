@@ -1,0 +1,224 @@
+//! Rows by the trends' own scorer, kept up with the table.
+//!
+//! What is known of a segment is built from the table's rows when somebody first asks for it; from
+//! then on only the epochs that may still grow are read again. Nothing is kept that the table does
+//! not have, so any number of processes, started whenever, rank alike but for who stands where by
+//! hysteresis.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use serde_json::{Value, json};
+use uptake_connectors::TableError;
+use uptake_connectors::table::Table;
+use uptake_model::{Epoch, EpochLength, EventTime, TallyRow};
+use uptake_trends::rows::{Choice, candidates};
+use uptake_trends::{Catalogue, Exposure, Options, RowName, RowOptions, Rules, Shelf, Trends, tree, why};
+
+use super::{Item, Ranked, Rows};
+use crate::clock::now_ms;
+
+/// Several rows of a segment that are looked at together read the table once.
+const FRESH: Duration = Duration::from_millis(100);
+/// The most segments that are kept; one more pushes out the one that nobody asked for longest.
+const SEGMENTS_MAX: usize = 64;
+/// The most videos of an epoch that are read.
+const VIDEOS_MAX: usize = 10_000_000;
+
+/// Ranks by rate and lift as [`uptake_trends`] estimates them.
+///
+/// ```
+/// use uptake_connectors::table::{MemoryTable, Table};
+/// use uptake_model::{Epoch, EpochLength, TallyRow, tally::Counts};
+/// use uptake_serve::rows::{RowName, Rows, TrendsRows};
+/// let row = |video: &str, epoch, plays, impressions| TallyRow {
+///     video_id: video.into(), segment: "".into(), epoch: Epoch(epoch),
+///     counts: Counts { plays, impressions, exact: true }, sealed: false, sets: None,
+/// };
+/// let mut table = MemoryTable::new();
+/// table.write(&[row("old", 7, 90, 9_000), row("new", 7, 10, 1_000)])?;
+/// let rows = TrendsRows::new(EpochLength::default());
+/// assert_eq!(&*rows.rank(&table, RowName::Popular, "", 10)?.items[0].video_id, "old");
+/// assert!(rows.rank(&table, RowName::Trending, "", 10)?.items.is_empty(), "nothing has risen");
+/// # Ok::<(), uptake_connectors::TableError>(())
+/// ```
+pub struct TrendsRows {
+    length: EpochLength,
+    known: Mutex<HashMap<String, Known>>,
+}
+
+/// What is known of a segment.
+struct Known {
+    trends: Trends,
+    shelves: BTreeMap<RowName, Shelf>,
+    /// It and those it leans on.
+    segments: Vec<Arc<str>>,
+    epoch: Epoch,
+    /// Plays and impressions of that epoch.
+    counts: HashMap<Arc<str>, (u64, u64)>,
+    read_at: Instant,
+}
+
+impl TrendsRows {
+    /// Nothing is known yet; the table's epochs are of this length.
+    pub fn new(length: EpochLength) -> Self {
+        Self { length, known: Mutex::default() }
+    }
+
+    /// Does something with what is known of a segment now; `None` where nothing was counted.
+    fn with<T>(
+        &self,
+        table: &dyn Table,
+        segment: &str,
+        ask: impl FnOnce(&Known) -> T,
+    ) -> Result<Option<T>, TableError> {
+        let mut all = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(known) = all.get_mut(segment) {
+            if known.read_at.elapsed() >= FRESH {
+                known.catch_up(table, self.length)?;
+            }
+            return Ok(Some(ask(known)));
+        }
+        let Some(known) = Known::load(table, segment, self.length)? else { return Ok(None) };
+        if all.len() >= SEGMENTS_MAX {
+            let oldest = all.iter().min_by_key(|(_, known)| known.read_at).map(|(name, _)| name.clone());
+            oldest.and_then(|name| all.remove(&name));
+        }
+        let answer = ask(&known);
+        all.insert(segment.to_owned(), known);
+        Ok(Some(answer))
+    }
+}
+
+impl Known {
+    fn load(table: &dyn Table, segment: &str, length: EpochLength) -> Result<Option<Self>, TableError> {
+        let stored = table.segments()?;
+        let Some((name, _)) = stored.iter().find(|(name, _)| **name == *segment) else { return Ok(None) };
+        let mut segments = vec![Arc::clone(name)];
+        while let Some(parent) =
+            tree::parent(&segments[segments.len() - 1], stored.iter().map(|(name, _)| &**name))
+        {
+            segments.push(parent.into());
+        }
+        let mut epochs: BTreeMap<Epoch, Vec<TallyRow>> = BTreeMap::new();
+        for segment in &segments {
+            table.scan(segment, &mut |row| {
+                epochs.entry(row.epoch).or_default().push(row);
+                Ok(())
+            })?;
+        }
+        let shown = epochs.values().flatten().any(|row| row.counts.impressions > 0);
+        let exposure = if shown { Exposure::Impressions } else { Exposure::Epochs };
+        let Some(epoch) = epochs.keys().next_back().copied() else { return Ok(None) };
+        let mut known = Self {
+            trends: Trends::new(Options { epoch_length: length, exposure, ..Options::default() }),
+            shelves: RowName::ALL.into_iter().map(|row| (row, Shelf::default())).collect(),
+            segments,
+            epoch,
+            counts: HashMap::new(),
+            read_at: Instant::now(),
+        };
+        for (epoch, rows) in &epochs {
+            rows.iter().for_each(|row| known.trends.ingest(row));
+            known.trends.refresh(as_of(*epoch, length));
+        }
+        known.look(epochs.get(&epoch).into_iter().flatten(), length);
+        Ok(Some(known))
+    }
+
+    /// Takes in what has changed of the epochs that may still grow.
+    fn catch_up(&mut self, table: &dyn Table, length: EpochLength) -> Result<(), TableError> {
+        let first = self.epoch.0 - self.trends.options().open_epochs;
+        let newest = table.top(&self.segments[0], None, 1)?.first().map_or(self.epoch, |row| row.epoch);
+        let mut latest = Vec::new();
+        for epoch in (first..=newest.0).map(Epoch) {
+            for segment in &self.segments {
+                let rows = table.top(segment, Some(epoch), VIDEOS_MAX)?;
+                rows.iter().for_each(|row| self.trends.ingest(row));
+                if epoch == newest && *segment == self.segments[0] {
+                    latest = rows;
+                }
+            }
+        }
+        self.epoch = newest.max(self.epoch);
+        self.trends.refresh(as_of(self.epoch, length));
+        self.look(latest.iter(), length);
+        self.read_at = Instant::now();
+        Ok(())
+    }
+
+    fn look<'a>(&mut self, latest: impl Iterator<Item = &'a TallyRow>, length: EpochLength) {
+        let of_it = latest.filter(|row| row.segment == self.segments[0] && row.epoch == self.epoch);
+        self.counts = of_it
+            .map(|row| (Arc::clone(&row.video_id), (row.counts.plays, row.counts.impressions)))
+            .collect();
+        // People's rules are applied when a row is served: they hold at once.
+        let (rules, catalogue, options) = (Rules::default(), Catalogue::default(), RowOptions::default());
+        let now = as_of(self.epoch, length);
+        let choice = Choice { options: &options, rules: &rules, catalogue: &catalogue, now };
+        for (row, shelf) in &mut self.shelves {
+            shelf.update(*row, &self.segments[0], candidates(&self.trends, *row, &self.segments[0]), &choice);
+        }
+    }
+
+    /// Who stands in the row, and behind them who would come next.
+    fn ranked(&self, row: RowName, limit: usize) -> Ranked {
+        let placed = self.shelves[&row].placed().iter().map(|placed| (placed.score, &placed.video));
+        let all = candidates(&self.trends, row, &self.segments[0]);
+        let is_placed: std::collections::HashSet<&Arc<str>> =
+            placed.clone().map(|(_, video)| video).collect();
+        let next = all.iter().map(|(score, video)| (*score, video));
+        let items = placed.chain(next.filter(|(_, video)| !is_placed.contains(video))).take(limit);
+        let items = items.map(|(score, video)| {
+            let (plays, impressions) = self.counts.get(video).copied().unwrap_or_default();
+            let video_id = Arc::clone(video);
+            Item { video_id, score, plays, impressions, propensity: 1.0, pinned: false }
+        });
+        Ranked { epoch: Some(self.epoch), items: items.collect() }
+    }
+}
+
+/// How far the stream is: now, if the epoch is going on, or its end.
+fn as_of(epoch: Epoch, length: EpochLength) -> EventTime {
+    let (start, end) = (length.start(epoch), length.end(epoch));
+    let now = EventTime(now_ms());
+    if now > start && now < end { now } else { end }
+}
+
+impl Rows for TrendsRows {
+    fn scorer(&self) -> &str {
+        "trends/1"
+    }
+
+    fn rank(
+        &self,
+        table: &dyn Table,
+        row: RowName,
+        segment: &str,
+        limit: usize,
+    ) -> Result<Ranked, TableError> {
+        Ok(self.with(table, segment, |known| known.ranked(row, limit))?.unwrap_or_default())
+    }
+
+    fn why(&self, table: &dyn Table, segment: &str, video: &str) -> Result<Value, TableError> {
+        let answer = self.with(table, segment, |known| {
+            let all: Option<Vec<_>> = known
+                .shelves
+                .iter()
+                .map(|(row, shelf)| why::why(&known.trends, shelf, *row, segment, video))
+                .collect();
+            let Some(all) = all else {
+                return json!({ "known": false, "lacks": "nothing was counted of it in this segment" });
+            };
+            let words: BTreeMap<&str, String> =
+                all.iter().map(|why| (why.row.as_str(), why.to_string())).collect();
+            let rank: BTreeMap<&str, Option<usize>> =
+                all.iter().map(|why| (why.row.as_str(), why.place)).collect();
+            let rows: BTreeMap<&str, &why::Why> = all.iter().map(|why| (why.row.as_str(), why)).collect();
+            json!({ "known": true, "epoch": known.epoch, "rank": rank, "words": words, "rows": rows })
+        })?;
+        Ok(answer
+            .unwrap_or_else(|| json!({ "known": false, "lacks": "there are no tallies in this segment" })))
+    }
+}
