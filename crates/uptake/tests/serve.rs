@@ -308,7 +308,7 @@ fn only_requests_that_we_signed_count_where_that_is_required() {
     let api = Api::start(&place, &["--set", "serve.request_ids=require"]);
     let token = api.get("/v1/rows/trending").ok()["request_id"].as_str().unwrap().to_owned();
     let event = |token: &str| {
-        json!({"kind": "play", "request_id": token, "video_id": "v1", "timestamp": 5, "since_row_ms": 1})
+        json!({"kind": "play", "request_id": token, "video_id": "v1", "timestamp": 5, "since_row_ms": 0})
             .to_string()
     };
     assert_eq!(api.send(&event(&token)).json()["accepted"], 1);
