@@ -1,4 +1,9 @@
 //! A data directory: the log, the table and the archive of one deployment, in one place.
+//!
+//! Each of them may also be elsewhere, as the configuration's URLs say; the directory then holds
+//! what is left, and the locks of the processes of this machine. No lock spans machines, and none
+//! is needed: a run claims its number with put-if-absent, the newest run's checkpoints count, and
+//! rows are absolute. Two runs under one name on two machines cost work, not truth.
 
 use std::fs::{File, TryLockError};
 use std::path::{Path, PathBuf};
@@ -41,13 +46,12 @@ pub enum DataDirError {
     },
     /// Its tallies mean something else.
     #[error(
-        "{} holds tallies of another meaning ({stored}); this run would write {asked}. \
-         Use another --data directory, or the same configuration",
-        path.display()
+        "{place} holds tallies of another meaning ({stored}); this run would write {asked}. \
+         Use another --data directory or table.url, or the same configuration"
     )]
     OtherMeaning {
-        /// Which.
-        path: PathBuf,
+        /// Which directory or URL.
+        place: String,
         /// What the table holds.
         stored: String,
         /// What the configuration says.
@@ -98,7 +102,10 @@ impl DataDir {
     pub fn open(path: &Path, config: &Config) -> Result<Self, DataDirError> {
         std::fs::create_dir_all(path)
             .map_err(|source| DataDirError::Create { path: path.to_owned(), source })?;
-        Self::open_backend(&Backend::File(path.to_owned()), path, config)
+        let places = &config.places;
+        let [log, table, archive, checkpoints] =
+            [&places.log, &places.table, &places.archive, &places.checkpoints].map(|p| p.backend(path));
+        Self::open_backends(&log, &table, &archive, &checkpoints, config)
     }
 
     /// A data directory in memory, for tests.
@@ -106,21 +113,32 @@ impl DataDir {
     /// # Errors
     /// None of its own.
     pub fn memory(config: &Config) -> Result<Self, DataDirError> {
-        Self::open_backend(&Backend::Memory, Path::new("memory:"), config)
+        let memory = Backend::Memory;
+        Self::open_backends(&memory, &memory, &memory, &memory, config)
     }
 
-    fn open_backend(backend: &Backend, path: &Path, config: &Config) -> Result<Self, DataDirError> {
-        let (log, notices) = log_with_topics(backend, config)?;
-        let mut table = table::open(backend)?;
+    fn open_backends(
+        log: &Backend,
+        table_at: &Backend,
+        archive: &Backend,
+        checkpoints: &Backend,
+        config: &Config,
+    ) -> Result<Self, DataDirError> {
+        let (log, notices) = log_with_topics(log, config)?;
+        let mut table = table::open(table_at)?;
         let asked = meaning(config);
         match table.meta_get(MEANING)? {
             None => table.meta_put(MEANING, &asked)?,
             Some(stored) if stored == asked => {}
             Some(stored) => {
-                return Err(DataDirError::OtherMeaning { path: path.to_owned(), stored, asked });
+                let place = match table_at {
+                    Backend::File(path) => path.display().to_string(),
+                    other => other.to_string(),
+                };
+                return Err(DataDirError::OtherMeaning { place, stored, asked });
             }
         }
-        let (archive, objects) = (archive::open(backend)?, objects::open(backend)?.into());
+        let (archive, objects) = (archive::open(archive)?, objects::open(checkpoints)?.into());
         Ok(Self { log, table, archive, objects, notices })
     }
 }
@@ -132,7 +150,7 @@ impl DataDir {
 /// If it cannot be made or opened.
 pub fn open_log(path: &Path, config: &Config) -> Result<(Arc<dyn Log>, Vec<String>), DataDirError> {
     std::fs::create_dir_all(path).map_err(|source| DataDirError::Create { path: path.to_owned(), source })?;
-    log_with_topics(&Backend::File(path.to_owned()), config)
+    log_with_topics(&config.places.log.backend(path), config)
 }
 
 fn log_with_topics(backend: &Backend, config: &Config) -> Result<(Arc<dyn Log>, Vec<String>), DataDirError> {

@@ -7,6 +7,7 @@ mod demo;
 mod explain;
 mod late;
 mod ledger;
+mod migrate;
 mod replay;
 mod run;
 mod supervise;
@@ -23,7 +24,7 @@ use uptake_connectors::input::{EventFiles, InputOptions};
 use uptake_connectors::log::{self, Log, LogOptions};
 use uptake_model::ledger::Ledger;
 
-use crate::config::{Config, ConfigError, reference};
+use crate::config::{Config, ConfigError, Place, reference};
 use crate::data_dir;
 use crate::engine::EngineError;
 use crate::outputs::notice;
@@ -66,6 +67,8 @@ enum Command {
     Explain(explain::Explain),
     /// Count a generated (or given) stream of events before your eyes
     Demo(demo::Demo),
+    /// Make the topics and tables that are missing where the URLs point, and say what is there
+    Migrate(migrate::Migrate),
     /// Print the configuration reference: every key with its default
     Config,
 }
@@ -87,10 +90,10 @@ impl Configured {
     }
 }
 
-/// A data directory that must be there; a command that only looks makes none.
-fn existing(data: &Path) -> Result<(), CommandError> {
-    match data.is_dir() {
-        true => Ok(()),
+/// Where something must be there: a command that only looks makes no data directory.
+fn existing(data: &Path, place: &Place) -> Result<Backend, CommandError> {
+    match data.is_dir() || !place.is_data() {
+        true => Ok(place.backend(data)),
         false => Err(CommandError::Usage(format!("{}: there is no such directory", data.display()))),
     }
 }
@@ -114,13 +117,13 @@ fn balanced(ledger: &Ledger) -> Result<(), CommandError> {
     Err(CommandError::Other(message.into()))
 }
 
-/// Opens the log of a data directory that is there.
-fn existing_log(data: &Path) -> Result<Box<dyn Log>, CommandError> {
-    existing(data)?;
-    if !data.join("log").is_dir() {
+/// Opens the log of a data directory that is there, or the log elsewhere.
+fn existing_log(data: &Path, config: &Config) -> Result<Box<dyn Log>, CommandError> {
+    let backend = existing(data, &config.places.log)?;
+    if config.places.log.is_data() && !data.join("log").is_dir() {
         return Err(CommandError::Usage(format!("{} holds no log: it is no data directory", data.display())));
     }
-    let (log, recovered) = log::open(&Backend::File(data.to_owned()), LogOptions::default())?;
+    let (log, recovered) = log::open(&backend, LogOptions::default())?;
     data_dir::repaired(&recovered).for_each(|line| notice(&line));
     Ok(log)
 }
@@ -198,6 +201,7 @@ impl Cli {
             Command::Top(top) => top.run(),
             Command::Explain(explain) => explain.run(),
             Command::Demo(demo) => demo.run(),
+            Command::Migrate(migrate) => migrate.run(),
             Command::Config => {
                 Ok(std::io::Write::write_all(&mut std::io::stdout().lock(), reference().as_bytes())?)
             }

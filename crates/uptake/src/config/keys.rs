@@ -90,9 +90,24 @@ pub const KEYS: &[Key] = &[
     key("batch.tick", r#""500ms""#, "How often a batch begins when there is nothing more to read."),
     key("batch.in_flight", "4", "How many batches may be under way at once (1 to 64)."),
     key(
+        "log.url",
+        r#""file:""#,
+        "Where the log is. \"file:\": in the --data directory; file:PATH: in another one;\nkafka://HOST:PORT,HOST:PORT: in Kafka.",
+    ),
+    key(
+        "table.url",
+        r#""file:""#,
+        "Where the table is. \"file:\": in the --data directory; file:PATH; cassandra://HOST:PORT/KEYSPACE.",
+    ),
+    key(
         "table.write_interval",
         r#""1s""#,
         "How often changed tallies are written to the table; a replay writes every 10 s at most.",
+    ),
+    key(
+        "archive.url",
+        r#""file:""#,
+        "Where the archive is. \"file:\": in the --data directory; file:PATH; s3://BUCKET/PREFIX.",
     ),
     key("archive.shards", "1", "Objects per epoch in the archive (1 to 256)."),
     key(
@@ -111,6 +126,7 @@ pub const KEYS: &[Key] = &[
         r#""declare""#,
         "When the log dropped records before they were read: \"declare\" them in the ledger and go\non, or \"stop\".",
     ),
+    key("checkpoint.url", r#""""#, "Where checkpoints are, as archive.url. Empty: beside the archive."),
     key("checkpoint.interval", r#""10s""#, "How often a checkpoint is taken."),
     key("checkpoint.keep", "3", "How many checkpoints are kept (1 to 1000)."),
     key(

@@ -1,0 +1,176 @@
+//! Where log, table, archive and checkpoints are, and what their drivers are told.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::path::Path;
+
+use toml::Value;
+use uptake_connectors::Backend;
+
+use super::read::Reader;
+
+/// Sections whose keys are handed to a driver as they are.
+const DRIVERS: [&str; 3] = ["kafka.", "cassandra.", "s3."];
+
+/// Names the environment variable that holds the value, as `env:KAFKA_PASSWORD`.
+const FROM_ENVIRONMENT: &str = "env:";
+
+/// A value that is never printed: it may be a password.
+///
+/// ```
+/// use uptake::config::Hidden;
+/// assert_eq!(format!("{:?}", Hidden::from("hunter2")), "***");
+/// ```
+#[derive(Clone, PartialEq, Eq, Default)]
+pub struct Hidden(String);
+
+impl Hidden {
+    /// The value itself, for a driver.
+    pub fn reveal(&self) -> &str {
+        &self.0
+    }
+}
+
+impl From<&str> for Hidden {
+    fn from(text: &str) -> Self {
+        Self(text.to_owned())
+    }
+}
+
+impl fmt::Debug for Hidden {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("***")
+    }
+}
+
+/// What a driver is told, by its own names.
+pub type DriverOptions = BTreeMap<String, Hidden>;
+
+/// Where one of the four is.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub enum Place {
+    /// In the `--data` directory.
+    #[default]
+    Data,
+    /// Where a URL says.
+    Url(Backend),
+}
+
+impl Place {
+    /// The backend, if the data directory is `data`.
+    pub fn backend(&self, data: &Path) -> Backend {
+        match self {
+            Self::Data => Backend::File(data.to_owned()),
+            Self::Url(backend) => backend.clone(),
+        }
+    }
+
+    /// Whether it is in the data directory.
+    pub fn is_data(&self) -> bool {
+        *self == Self::Data
+    }
+}
+
+/// Where all four are.
+#[derive(Clone, Debug, Default)]
+pub struct Places {
+    /// The log.
+    pub log: Place,
+    /// The table.
+    pub table: Place,
+    /// The archive.
+    pub archive: Place,
+    /// The checkpoints.
+    pub checkpoints: Place,
+    /// `kafka.*`, without that prefix.
+    pub kafka: DriverOptions,
+    /// `cassandra.*`.
+    pub cassandra: DriverOptions,
+    /// `s3.*`.
+    pub s3: DriverOptions,
+}
+
+/// Whether a key is handed to a driver.
+pub(super) fn is_driver_key(key: &str) -> bool {
+    DRIVERS.iter().any(|prefix| key.len() > prefix.len() && key.starts_with(prefix))
+}
+
+/// What the values say about places; takes the keys of drivers out of them.
+pub(super) fn places(r: &mut Reader<'_>) -> Places {
+    let [kafka, cassandra, s3] = DRIVERS.map(|prefix| driver(r, prefix));
+    let mut places = Places { kafka, cassandra, s3, ..Places::default() };
+    places.log = place(r, "log.url", &places);
+    places.table = place(r, "table.url", &places);
+    places.archive = place(r, "archive.url", &places);
+    places.checkpoints = match r.is_empty("checkpoint.url") {
+        true => places.archive.clone(),
+        false => place(r, "checkpoint.url", &places),
+    };
+    places
+}
+
+fn place(r: &mut Reader<'_>, key: &str, _places: &Places) -> Place {
+    let url = r.text(key);
+    if url == "file:" {
+        return Place::Data;
+    }
+    // A message with the URL would print the password.
+    if url.split_once("://").is_some_and(|(_, rest)| rest.split('/').next().unwrap_or("").contains('@')) {
+        r.mistake(
+            key,
+            "a URL here takes no user and password; they have keys of their own (`uptake config`)",
+        );
+        return Place::Data;
+    }
+    match url.parse() {
+        Ok(backend) => Place::Url(backend),
+        Err(error) => {
+            r.mistake(key, error);
+            Place::Data
+        }
+    }
+}
+
+/// The keys of one driver, without the prefix; what is empty is not said to it.
+fn driver(r: &mut Reader<'_>, prefix: &str) -> DriverOptions {
+    let keys: Vec<String> = r.keys().filter(|key| key.starts_with(prefix)).map(str::to_owned).collect();
+    let mut options = DriverOptions::new();
+    for key in keys {
+        let text = match r.value(&key) {
+            Value::String(text) => text,
+            Value::Integer(n) => n.to_string(),
+            Value::Float(n) => n.to_string(),
+            Value::Boolean(b) => b.to_string(),
+            // The value may be a password, so it is not repeated.
+            _ => {
+                r.mistake(&key, "is not a text, a number, true or false");
+                continue;
+            }
+        };
+        let text = match text.strip_prefix(FROM_ENVIRONMENT) {
+            None => text,
+            Some(name) => match std::env::var(name) {
+                Ok(value) => value,
+                Err(_) => {
+                    r.mistake(&key, format_args!("the environment has no variable {name}"));
+                    continue;
+                }
+            },
+        };
+        if !text.is_empty() {
+            options.insert(key[prefix.len()..].to_owned(), Hidden(text));
+        }
+    }
+    options
+}
+
+/// Drops lines of a TOML error that show the file: they may show a password.
+pub(super) fn without_lines(error: &toml::de::Error) -> String {
+    let text = error.to_string();
+    let secret = ["password", "secret", "token", "key"];
+    if secret.iter().any(|word| text.to_lowercase().contains(word)) {
+        let place = text.lines().next().unwrap_or_default();
+        return format!("{place}: {}", error.message());
+    }
+    text
+}
