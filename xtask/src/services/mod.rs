@@ -9,6 +9,7 @@ mod ready;
 mod server;
 
 use std::fs;
+use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
@@ -74,16 +75,16 @@ impl Services {
             Action::Up { only } => {
                 let kinds = if only.is_empty() { Kind::ALL.to_vec() } else { only };
                 let variables = up(&workspace, &folder, &kinds)?;
-                println!();
+                say("");
                 for (name, value) in variables {
-                    println!("export {name}={value}");
+                    say(&format!("export {name}={value}"));
                 }
                 Ok(())
             }
             Action::Down => {
                 let stopped = down(&folder)?;
                 if stopped == 0 {
-                    println!("nothing runs from {}", folder.display());
+                    say(&format!("nothing runs from {}", folder.display()));
                 }
                 Ok(())
             }
@@ -91,16 +92,21 @@ impl Services {
                 for kind in Kind::ALL {
                     let server = Server::of(&folder, kind);
                     let state = server.pid().map_or("stopped".to_owned(), |pid| format!("runs, pid {pid}"));
-                    println!("{:<10} {state}, {}", kind.name(), server.folder().display());
+                    say(&format!("{:<10} {state}, {}", kind.name(), server.folder().display()));
                 }
                 let file = folder.join("env");
                 if let Ok(variables) = fs::read_to_string(&file) {
-                    print!("{variables}");
+                    say(variables.trim_end());
                 }
                 Ok(())
             }
         }
     }
+}
+
+/// Prints a line; it is no failure that nobody reads it.
+fn say(line: &str) {
+    drop(writeln!(std::io::stdout().lock(), "{line}"));
 }
 
 /// Variables of the environment, by name.
@@ -125,8 +131,32 @@ pub(crate) fn up(workspace: &Workspace, folder: &Path, kinds: &[Kind]) -> Result
     let lines: String = variables.iter().map(|(name, value)| format!("{name}={value}\n")).collect();
     let file = folder.join("env");
     fs::write(&file, lines).map_err(Error::io("write", &file))?;
-    println!("all answer after {:.1} s", began.elapsed().as_secs_f64());
+    say(&format!("all answer after {:.1} s", began.elapsed().as_secs_f64()));
     Ok(variables)
+}
+
+/// Servers that are stopped when this is dropped, or when this process is gone.
+pub(crate) struct Running {
+    folder: PathBuf,
+    /// The variables that say where they are.
+    pub(crate) variables: Variables,
+}
+
+impl Running {
+    /// All servers, as [`up`].
+    pub(crate) fn up(workspace: &Workspace, folder: PathBuf) -> Result<Self> {
+        let variables = up(workspace, &folder, &Kind::ALL)?;
+        let running = Self { folder, variables };
+        server::stop_with_us(&running.folder)?;
+        Ok(running)
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        // Nobody is left to be told; the next `up` stops what still runs.
+        drop(down(&self.folder));
+    }
 }
 
 /// Installs and starts at once what is to be had: a server that is there starts while another one
@@ -146,11 +176,11 @@ fn start_all(workspace: &Workspace, folder: &Path, kinds: &[Kind]) -> Result<Var
                     server.start()?;
                     ready::wait(&server, *kind, ports[0])?;
                     let all = began.elapsed().as_secs_f64();
-                    println!(
+                    say(&format!(
                         "{} answers on port {} after {all:.1} s ({installing:.1} s of it to install)",
                         kind.name(),
                         ports[0]
-                    );
+                    ));
                     Ok(variables)
                 })
             })
@@ -177,7 +207,7 @@ pub(crate) fn down(folder: &Path) -> Result<usize> {
     let mut stopped = 0;
     for kind in Kind::ALL {
         if let Some(pid) = Server::of(folder, kind).stop()? {
-            println!("stopped {}, pid {pid}", kind.name());
+            say(&format!("stopped {}, pid {pid}", kind.name()));
             stopped += 1;
         }
     }

@@ -19,8 +19,11 @@ const S3_SECRET: &str = "uptake-secret";
 /// A bucket that is there.
 const S3_BUCKET: &str = "uptake";
 
-/// Ends a start script: `run` is started in the background, and its pid and start are written down.
+/// A start script, but for the command; pid and start of the process are written down.
 const START: &str = include_str!("../../services/start.sh");
+
+/// Kills the servers of a folder when a process is gone.
+const WATCH: &str = include_str!("../../services/watch.sh");
 
 /// Any one will do; a fixed one saves a start of Java.
 const CLUSTER_ID: &str = "MkU3OEVBNTcwNTJENDM2Qg";
@@ -159,6 +162,14 @@ impl Server {
         let lines: Vec<&str> = text.lines().collect();
         lines[lines.len().saturating_sub(15)..].join("\n")
     }
+}
+
+/// Has the servers of a folder killed when this process is gone, however it ended.
+pub(super) fn stop_with_us(folder: &Path) -> Result<()> {
+    let mut watch = process::command("sh");
+    watch.args(["-c", WATCH, "watch", &std::process::id().to_string()]).current_dir(folder);
+    watch.stdout(std::process::Stdio::null()).stderr(std::process::Stdio::null());
+    watch.spawn().map_err(Error::start(&watch, "")).map(drop)
 }
 
 /// When a process was started, in the words that the start script uses too; none if it is gone.

@@ -97,7 +97,7 @@ pub const KEYS: &[Key] = &[
     key(
         "table.url",
         r#""file:""#,
-        "Where the table is. \"file:\": in the --data directory; file:PATH; cassandra://HOST:PORT/KEYSPACE.",
+        "Where the table is. \"file:\": in the --data directory; file:PATH;\ncassandra://HOST:PORT,HOST:PORT/KEYSPACE.",
     ),
     key(
         "table.write_interval",
@@ -154,6 +154,22 @@ pub const KEYS: &[Key] = &[
         r#""1min""#,
         "How long a batch may take before another process is taken for hanging or cut off.",
     ),
+    key(
+        "kafka.group",
+        r#""uptake""#,
+        "The consumer group under which positions are reported, for tools that show lag. A value\nof this section as env:NAME is read from the environment; none is ever printed.",
+    ),
+    key("kafka.topic_prefix", r#""""#, "Put in front of the name of every topic."),
+    key("kafka.replication", r#""""#, "Copies of a topic that is made. Empty: as the brokers are set."),
+    key(
+        "kafka.security.protocol",
+        r#""""#,
+        "\"SSL\", \"SASL_SSL\", \"SASL_PLAINTEXT\"; empty for none. This and every other key below\n[kafka] is the driver's (librdkafka), which also refuses what it does not know.",
+    ),
+    key("kafka.sasl.mechanism", r#""""#, "\"PLAIN\", \"SCRAM-SHA-256\", \"SCRAM-SHA-512\"."),
+    key("kafka.sasl.username", r#""""#, ""),
+    key("kafka.sasl.password", r#""""#, "Better not here: \"env:KAFKA_PASSWORD\"."),
+    key("kafka.ssl.ca.location", r#""""#, "A file of certificates that are trusted. Empty: the system's."),
 ];
 
 /// The reference: a configuration file that holds every key with its default, commented.

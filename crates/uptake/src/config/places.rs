@@ -1,12 +1,13 @@
 //! Where log, table, archive and checkpoints are, and what their drivers are told.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::path::Path;
 
 use toml::Value;
 use uptake_connectors::Backend;
 
+use super::KEYS;
 use super::read::Reader;
 
 /// Sections whose keys are handed to a driver as they are.
@@ -115,7 +116,7 @@ fn place(r: &mut Reader<'_>, key: &str, _places: &Places) -> Place {
         return Place::Data;
     }
     // A message with the URL would print the password.
-    if url.split_once("://").is_some_and(|(_, rest)| rest.split('/').next().unwrap_or("").contains('@')) {
+    if !url.starts_with("file:") && url.contains('@') {
         r.mistake(
             key,
             "a URL here takes no user and password; they have keys of their own (`uptake config`)",
@@ -133,7 +134,9 @@ fn place(r: &mut Reader<'_>, key: &str, _places: &Places) -> Place {
 
 /// The keys of one driver, without the prefix; what is empty is not said to it.
 fn driver(r: &mut Reader<'_>, prefix: &str) -> DriverOptions {
-    let keys: Vec<String> = r.keys().filter(|key| key.starts_with(prefix)).map(str::to_owned).collect();
+    let documented = KEYS.iter().map(|key| key.name);
+    let keys: BTreeSet<String> =
+        documented.chain(r.keys()).filter(|key| key.starts_with(prefix)).map(str::to_owned).collect();
     let mut options = DriverOptions::new();
     for key in keys {
         let text = match r.value(&key) {
