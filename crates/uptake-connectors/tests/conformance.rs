@@ -41,7 +41,7 @@ fn embedded_log() -> Made<dyn Log> {
 
 /// Segments so small that nearly every append begins one.
 fn embedded_log_of_tiny_segments() -> Made<dyn Log> {
-    let options = LogOptions { durability: Durability::Power, segment_bytes: 100 };
+    let options = LogOptions { durability: Durability::Power, segment_bytes: 100, ..LogOptions::default() };
     on_disk::<dyn Log>(|path| Box::new(EmbeddedLog::open(path, options).unwrap().0))
 }
 

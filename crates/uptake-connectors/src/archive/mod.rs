@@ -121,6 +121,7 @@ pub fn open(backend: &Backend) -> Result<Box<dyn Archive>> {
     Ok(match backend {
         Backend::Memory => Box::new(MemoryArchive::new()),
         Backend::File(directory) => Box::new(DirectoryArchive::open(directory)?),
+        Backend::Kafka { .. } => return Err(ArchiveError::Elsewhere { url: backend.to_string() }),
     })
 }
 

@@ -87,6 +87,7 @@ pub fn open(backend: &Backend) -> Result<Box<dyn Objects>> {
     Ok(match backend {
         Backend::Memory => Box::new(MemoryObjects::new()),
         Backend::File(directory) => Box::new(DirectoryObjects::open(directory)?),
+        Backend::Kafka { .. } => return Err(ObjectsError::Elsewhere { url: backend.to_string() }),
     })
 }
 

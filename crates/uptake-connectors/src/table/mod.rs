@@ -139,6 +139,7 @@ pub fn open(backend: &Backend) -> Result<Box<dyn Table>> {
     Ok(match backend {
         Backend::Memory => Box::new(MemoryTable::new()),
         Backend::File(directory) => Box::new(SqliteTable::open(directory)?),
+        Backend::Kafka { .. } => return Err(TableError::Elsewhere { url: backend.to_string() }),
     })
 }
 
@@ -150,6 +151,7 @@ pub fn open_read_only(backend: &Backend) -> Result<Box<dyn Table>> {
     Ok(match backend {
         Backend::Memory => Box::new(MemoryTable::new()),
         Backend::File(directory) => Box::new(SqliteTable::open_read_only(directory)?),
+        Backend::Kafka { .. } => return Err(TableError::Elsewhere { url: backend.to_string() }),
     })
 }
 
