@@ -11,7 +11,7 @@ use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use uptake_connectors::archive::Archive;
-use uptake_connectors::log::{Log, LogOptions, Recovered};
+use uptake_connectors::log::{Log, Recovered};
 use uptake_connectors::objects::Objects;
 use uptake_connectors::table::Table;
 use uptake_connectors::{Backend, archive, log, objects, table};
@@ -154,7 +154,7 @@ pub fn open_log(path: &Path, config: &Config) -> Result<(Arc<dyn Log>, Vec<Strin
 }
 
 fn log_with_topics(backend: &Backend, config: &Config) -> Result<(Arc<dyn Log>, Vec<String>), DataDirError> {
-    let (log, recovered) = log::open(backend, LogOptions::default())?;
+    let (log, recovered) = log::open(backend, config.places.log_options())?;
     log.create_topic(DEAD_LETTERS, 1)?;
     log.create_topic(LATE, 1)?;
     for topic in &config.input_topics {

@@ -21,7 +21,7 @@ use std::process::ExitCode;
 use clap::{Args, Parser, Subcommand};
 use uptake_connectors::Backend;
 use uptake_connectors::input::{EventFiles, InputOptions};
-use uptake_connectors::log::{self, Log, LogOptions};
+use uptake_connectors::log::{self, Log};
 use uptake_model::ledger::Ledger;
 
 use crate::config::{Config, ConfigError, Place, reference};
@@ -123,7 +123,7 @@ fn existing_log(data: &Path, config: &Config) -> Result<Box<dyn Log>, CommandErr
     if config.places.log.is_data() && !data.join("log").is_dir() {
         return Err(CommandError::Usage(format!("{} holds no log: it is no data directory", data.display())));
     }
-    let (log, recovered) = log::open(&backend, LogOptions::default())?;
+    let (log, recovered) = log::open(&backend, config.places.log_options())?;
     data_dir::repaired(&recovered).for_each(|line| notice(&line));
     Ok(log)
 }

@@ -6,9 +6,11 @@ use std::path::Path;
 
 use toml::Value;
 use uptake_connectors::Backend;
+use uptake_connectors::log::{KafkaOptions, LogOptions, Notices};
 
 use super::KEYS;
 use super::read::Reader;
+use crate::outputs::notice;
 
 /// Sections whose keys are handed to a driver as they are.
 const DRIVERS: [&str; 3] = ["kafka.", "cassandra.", "s3."];
@@ -83,12 +85,19 @@ pub struct Places {
     pub archive: Place,
     /// The checkpoints.
     pub checkpoints: Place,
-    /// `kafka.*`, without that prefix.
-    pub kafka: DriverOptions,
+    /// How Kafka is used.
+    pub kafka: KafkaOptions,
     /// `cassandra.*`.
     pub cassandra: DriverOptions,
     /// `s3.*`.
     pub s3: DriverOptions,
+}
+
+impl Places {
+    /// How the log is opened.
+    pub(crate) fn log_options(&self) -> LogOptions {
+        LogOptions { kafka: self.kafka.clone(), ..LogOptions::default() }
+    }
 }
 
 /// Whether a key is handed to a driver.
@@ -99,18 +108,36 @@ pub(super) fn is_driver_key(key: &str) -> bool {
 /// What the values say about places; takes the keys of drivers out of them.
 pub(super) fn places(r: &mut Reader<'_>) -> Places {
     let [kafka, cassandra, s3] = DRIVERS.map(|prefix| driver(r, prefix));
-    let mut places = Places { kafka, cassandra, s3, ..Places::default() };
-    places.log = place(r, "log.url", &places);
-    places.table = place(r, "table.url", &places);
-    places.archive = place(r, "archive.url", &places);
-    places.checkpoints = match r.is_empty("checkpoint.url") {
-        true => places.archive.clone(),
-        false => place(r, "checkpoint.url", &places),
+    let kafka = kafka_options(r, kafka);
+    let [log, table, archive] = ["log.url", "table.url", "archive.url"].map(|key| place(r, key));
+    let checkpoints = match r.is_empty("checkpoint.url") {
+        true => archive.clone(),
+        false => place(r, "checkpoint.url"),
     };
-    places
+    Places { log, table, archive, checkpoints, kafka, cassandra, s3 }
 }
 
-fn place(r: &mut Reader<'_>, key: &str, _places: &Places) -> Place {
+/// What is ours of the keys of Kafka, and the rest for its driver.
+fn kafka_options(r: &mut Reader<'_>, given: DriverOptions) -> KafkaOptions {
+    let mut options = KafkaOptions { notices: Notices::new(notice), ..KafkaOptions::default() };
+    for (key, Hidden(value)) in given {
+        match &*key {
+            "group" => options.group = value,
+            "topic_prefix" => options.topic_prefix = value,
+            "replication" => match value.parse() {
+                Ok(copies) if copies > 0 => options.replication = Some(copies),
+                _ => r.mistake("kafka.replication", "is not a whole number from 1 on"),
+            },
+            _ => match key.strip_prefix("topic.") {
+                Some(of_topic) => drop(options.topic.insert(of_topic.to_owned(), value)),
+                None => drop(options.client.insert(key, value)),
+            },
+        }
+    }
+    options
+}
+
+fn place(r: &mut Reader<'_>, key: &str) -> Place {
     let url = r.text(key);
     if url == "file:" {
         return Place::Data;

@@ -26,8 +26,8 @@ use std::time::{Duration, Instant};
 use rdkafka::Offset;
 use rdkafka::consumer::{BaseConsumer, Consumer};
 
-pub use options::{KafkaOptions, Notices};
 pub(crate) use options::is_secret;
+pub use options::{KafkaOptions, Notices};
 
 use self::ask::Asker;
 use self::events::{Events, Shared};
@@ -199,8 +199,10 @@ impl Log for KafkaLog {
             Vec::new()
         });
         let own = names.iter().filter_map(|name| name.strip_prefix(prefix.as_str()));
-        let mut topics: Vec<String> =
-            own.filter(|topic| check_topic_name(topic).is_ok() && !topic.starts_with("__")).map(str::to_owned).collect();
+        let mut topics: Vec<String> = own
+            .filter(|topic| check_topic_name(topic).is_ok() && !topic.starts_with("__"))
+            .map(str::to_owned)
+            .collect();
         topics.sort_unstable();
         topics
     }
@@ -254,7 +256,8 @@ impl Log for KafkaLog {
                 return Ok(next);
             }
             let error = self.out_of_range(topic, partition, from)?;
-            if !matches!(&error, LogError::OffsetOutOfRange { start, end, .. } if (start..=end).contains(&&from)) {
+            if !matches!(&error, LogError::OffsetOutOfRange { start, end, .. } if (start..=end).contains(&&from))
+            {
                 return Err(error);
             }
         }
@@ -344,7 +347,10 @@ impl Pump {
                 for client in clients {
                     while let Some(said) = client.poll(Duration::ZERO) {
                         if let Err(error) = said {
-                            shared.options.notices.tell(&format!("kafka: {}", shared.options.redact(&error.to_string())));
+                            shared
+                                .options
+                                .notices
+                                .tell(&format!("kafka: {}", shared.options.redact(&error.to_string())));
                         }
                     }
                 }

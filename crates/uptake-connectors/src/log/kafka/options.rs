@@ -149,9 +149,8 @@ const BOTH: [(&str, &str); 3] =
 impl KafkaOptions {
     /// Refuses what contradicts the way a log works, or itself.
     pub(super) fn check(&self) -> Result<()> {
-        let wrong = |key: &str, what: &str| {
-            Err(LogError::Option { key: key.to_owned(), what: what.to_owned() })
-        };
+        let wrong =
+            |key: &str, what: &str| Err(LogError::Option { key: key.to_owned(), what: what.to_owned() });
         for (key, instead) in OURS {
             if self.client.contains_key(key) {
                 return wrong(key, &format!("cannot be set here: {instead}"));

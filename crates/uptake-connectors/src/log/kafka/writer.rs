@@ -90,13 +90,7 @@ impl Writer {
     }
 
     /// Appends to `topic`, which is there and has the partition; returns the first offset.
-    pub(super) fn append(
-        &self,
-        topic: &str,
-        partition: u32,
-        records: &[Record],
-        now_ms: i64,
-    ) -> Result<u64> {
+    pub(super) fn append(&self, topic: &str, partition: u32, records: &[Record], now_ms: i64) -> Result<u64> {
         let producer = self.producer()?;
         let appending = Appending::new();
         let allowed = self.shared.options.append_timeout;
@@ -123,7 +117,9 @@ impl Writer {
     fn refused(&self, topic: &str, records: &[Record], appending: &Appending) -> LogError {
         let error = appending.error.lock().unwrap_or_else(PoisonError::into_inner).take();
         let operation = format!("append to topic {topic} of");
-        let Some(error) = error else { return self.shared.late(operation, self.shared.options.append_timeout) };
+        let Some(error) = error else {
+            return self.shared.late(operation, self.shared.options.append_timeout);
+        };
         if error.rdkafka_error_code() == Some(RDKafkaErrorCode::MessageSizeTooLarge) {
             let bytes = records.iter().map(|r| r.key.len() + r.value.len()).max().unwrap_or(0);
             return LogError::RecordTooLarge { topic: topic.to_owned(), bytes };
