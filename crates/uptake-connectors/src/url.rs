@@ -91,7 +91,9 @@ fn kafka(url: &str, rest: &str) -> Result<Backend, UrlError> {
             return Err(wrong("behind the question mark stand options, as in ?compression.type=zstd".into()));
         };
         if is_secret(key) {
-            return Err(wrong(format!("{key} does not belong in a URL, which ends up in logs; configure it")));
+            return Err(wrong(format!(
+                "{key} does not belong in a URL, which ends up in logs; configure it"
+            )));
         }
         if options.insert(key.to_owned(), value.to_owned()).is_some() {
             return Err(wrong(format!("{key} is given twice")));
@@ -145,7 +147,9 @@ mod tests {
 
     #[test]
     fn a_backend_prints_as_its_url() {
-        for url in ["memory:", "file:data", "file:/var/lib/uptake", "kafka://a:1,[::1]:9092?acks=all&linger.ms=5"] {
+        for url in
+            ["memory:", "file:data", "file:/var/lib/uptake", "kafka://a:1,[::1]:9092?acks=all&linger.ms=5"]
+        {
             assert_eq!(url.parse::<Backend>().unwrap().to_string(), url);
         }
     }

@@ -202,19 +202,17 @@ impl Asker {
             let added = list.add_partition_offset(name, number(*partition), at);
             added.map_err(|error| self.shared.failed(operation.as_str(), &error))?;
         }
-        self.consumer.commit(&list, CommitMode::Sync).map_err(|error| {
-            match error.rdkafka_error_code() {
-                Some(RDKafkaErrorCode::UnknownMemberId | RDKafkaErrorCode::IllegalGeneration) => {
-                    LogError::Remote {
-                        operation,
-                        url: self.shared.url.clone(),
-                        reason: "other consumers are members of that group".to_owned(),
-                        advice: "give Uptake a group of its own",
-                        kind: FailureKind::Permanent,
-                    }
+        self.consumer.commit(&list, CommitMode::Sync).map_err(|error| match error.rdkafka_error_code() {
+            Some(RDKafkaErrorCode::UnknownMemberId | RDKafkaErrorCode::IllegalGeneration) => {
+                LogError::Remote {
+                    operation,
+                    url: self.shared.url.clone(),
+                    reason: "other consumers are members of that group".to_owned(),
+                    advice: "give Uptake a group of its own",
+                    kind: FailureKind::Permanent,
                 }
-                _ => self.shared.failed(operation, &error),
             }
+            _ => self.shared.failed(operation, &error),
         })
     }
 }
