@@ -157,9 +157,16 @@ impl ClientContext for Events {
     }
 
     fn error(&self, error: KafkaError, reason: &str) {
+        use RDKafkaErrorCode as C;
+        // Answers to a read, which tells them itself.
+        if matches!(error, KafkaError::PartitionEOF(_))
+            || matches!(error.rdkafka_error_code(), Some(C::PartitionEOF | C::AutoOffsetReset))
+        {
+            return;
+        }
         let reason = self.0.options.redact(reason);
         self.0.options.notices.tell(&format!("kafka: {reason}"));
-        if error.rdkafka_error_code() != Some(RDKafkaErrorCode::AllBrokersDown) {
+        if error.rdkafka_error_code() != Some(C::AllBrokersDown) {
             *self.0.last.lock().unwrap_or_else(PoisonError::into_inner) = Some(reason);
         }
     }

@@ -24,7 +24,7 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use rdkafka::Offset;
-use rdkafka::consumer::{BaseConsumer, Consumer};
+use rdkafka::consumer::BaseConsumer;
 
 pub(crate) use options::is_secret;
 pub use options::{KafkaOptions, Notices};
@@ -53,9 +53,12 @@ pub struct KafkaLog {
     /// Made with the first read.
     reading: OnceLock<Arc<BaseConsumer<Events>>>,
     /// Those that were asked for.
-    topics: RwLock<BTreeMap<String, Arc<[Partition]>>>,
+    topics: RwLock<BTreeMap<String, Partitions>>,
     pump: Pump,
 }
+
+/// Of a topic. When there are more, the first ones stay as they are, with their readers.
+type Partitions = Arc<[Arc<Partition>]>;
 
 #[derive(Default)]
 struct Partition {
@@ -80,10 +83,9 @@ impl KafkaLog {
         options.check()?;
         let servers = servers.join(",");
         let shared = Shared::new(format!("kafka://{servers}"), options);
-        // Unknown options come to light here, also those of the producer.
         let writer = Writer::new(Arc::clone(&shared), servers.clone());
         let consumer = consumer(&shared, &servers)?;
-        let pump = Pump::start(&shared);
+        let pump = Pump::start();
         let asker = Asker::new(Arc::clone(&shared), servers.clone(), consumer);
         asker.reach()?;
         pump.add(&asker.consumer);
@@ -106,12 +108,12 @@ impl KafkaLog {
         Ok(used)
     }
 
-    fn known(&self, topic: &str) -> Option<Arc<[Partition]>> {
+    fn known(&self, topic: &str) -> Option<Partitions> {
         self.topics.read().unwrap_or_else(PoisonError::into_inner).get(topic).cloned()
     }
 
     /// The topic's partitions: as known, where that is enough for `partition`.
-    fn topic(&self, topic: &str, partition: u32) -> Result<Arc<[Partition]>> {
+    fn topic(&self, topic: &str, partition: u32) -> Result<Partitions> {
         if let Some(known) = self.known(topic)
             && (partition as usize) < known.len()
         {
@@ -124,13 +126,15 @@ impl KafkaLog {
         self.known(topic).ok_or_else(|| LogError::UnknownTopic { topic: topic.to_owned() })
     }
 
-    /// Keeps what is known of a topic when partitions come to it: their readers begin anew.
+    /// Keeps how many partitions a topic has.
     fn learn(&self, topic: &str, partitions: u32) {
         if self.known(topic).is_some_and(|known| known.len() == partitions as usize) {
             return;
         }
         let mut topics = self.topics.write().unwrap_or_else(PoisonError::into_inner);
-        let made = (0..partitions).map(|_| Partition::default()).collect();
+        let before = topics.get(topic).map(|known| known.to_vec()).unwrap_or_default();
+        let made = (0..partitions as usize).map(|n| before.get(n).cloned().unwrap_or_default());
+        let made = made.collect();
         topics.insert(topic.to_owned(), made);
     }
 
@@ -329,29 +333,27 @@ impl Log for KafkaLog {
     }
 }
 
+type Clients = Arc<Mutex<Vec<Arc<BaseConsumer<Events>>>>>;
+
 /// Serves what the clients have to say beside records: log lines, errors, refreshed logins.
 struct Pump {
-    clients: Arc<Mutex<Vec<Arc<BaseConsumer<Events>>>>>,
+    clients: Clients,
     stop: Arc<AtomicBool>,
     thread: Option<JoinHandle<()>>,
 }
 
 impl Pump {
-    fn start(shared: &Arc<Shared>) -> Self {
-        let clients: Arc<Mutex<Vec<Arc<BaseConsumer<Events>>>>> = Arc::default();
+    fn start() -> Self {
+        let clients = Clients::default();
         let stop = Arc::new(AtomicBool::new(false));
-        let (of, stopped, shared) = (Arc::clone(&clients), Arc::clone(&stop), Arc::clone(shared));
+        let (of, stopped) = (Arc::clone(&clients), Arc::clone(&stop));
         let serve = move || {
             while !stopped.load(Ordering::Acquire) {
                 let clients = of.lock().unwrap_or_else(PoisonError::into_inner).clone();
                 for client in clients {
                     while let Some(said) = client.poll(Duration::ZERO) {
-                        if let Err(error) = said {
-                            shared
-                                .options
-                                .notices
-                                .tell(&format!("kafka: {}", shared.options.redact(&error.to_string())));
-                        }
+                        // In words it came to the events already.
+                        drop(said);
                     }
                 }
                 std::thread::park_timeout(Duration::from_millis(250));

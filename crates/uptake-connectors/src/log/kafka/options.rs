@@ -12,7 +12,9 @@ use crate::error::LogError;
 
 /// Who is told what the driver has to say, a line each; nobody by default.
 #[derive(Clone, Default)]
-pub struct Notices(Option<Arc<dyn Fn(&str) + Send + Sync>>);
+pub struct Notices(Option<Listener>);
+
+type Listener = Arc<dyn Fn(&str) + Send + Sync>;
 
 impl Notices {
     /// Tells `listener`, which must return soon.
@@ -116,13 +118,15 @@ const OURS: [(&str, &str); 13] = [
     ("log.queue", "the driver's lines are told as notices"),
 ];
 
-const READING: [(&str, &str); 12] = [
+const READING: [(&str, &str); 13] = [
     ("enable.auto.commit", "false"),
     ("enable.auto.offset.store", "false"),
     ("auto.offset.reset", "error"),
     ("enable.partition.eof", "true"),
     ("allow.auto.create.topics", "false"),
     ("isolation.level", "read_committed"),
+    // How long a report of positions waits for brokers that are away.
+    ("session.timeout.ms", "10000"),
     // Bounded buffers of each partition, so that memory does not grow with what is waiting.
     ("queued.min.messages", "100000"),
     ("queued.max.messages.kbytes", "16384"),

@@ -97,34 +97,27 @@ impl Writer {
         let until = Instant::now() + allowed;
         for record in records {
             if let Err(error) = send(&producer, &appending, topic, partition, record, now_ms, until) {
-                appending.failed(error);
                 // What was handed over before is waited for, so that a repeat comes behind it.
+                appending.close();
                 let _ = appending.wait(until + GRACE);
-                return Err(self.refused(topic, records, &appending));
+                return Err(self.refused(topic, records, &error));
             }
         }
         appending.close();
         match appending.wait(until + GRACE) {
             Some(Ok(first)) => Ok(first),
-            Some(Err(error)) => {
-                appending.error.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(error);
-                Err(self.refused(topic, records, &appending))
-            }
+            Some(Err(error)) => Err(self.refused(topic, records, &error)),
             None => Err(self.shared.late(format!("append to topic {topic} of"), allowed)),
         }
     }
 
-    fn refused(&self, topic: &str, records: &[Record], appending: &Appending) -> LogError {
-        let error = appending.error.lock().unwrap_or_else(PoisonError::into_inner).take();
+    fn refused(&self, topic: &str, records: &[Record], error: &KafkaError) -> LogError {
         let operation = format!("append to topic {topic} of");
-        let Some(error) = error else {
-            return self.shared.late(operation, self.shared.options.append_timeout);
-        };
         if error.rdkafka_error_code() == Some(RDKafkaErrorCode::MessageSizeTooLarge) {
             let bytes = records.iter().map(|r| r.key.len() + r.value.len()).max().unwrap_or(0);
             return LogError::RecordTooLarge { topic: topic.to_owned(), bytes };
         }
-        self.shared.failed(operation, &error)
+        self.shared.failed(operation, error)
     }
 }
 
@@ -144,7 +137,8 @@ fn send(
     let mut message = BaseRecord::with_opaque_to(topic, Arc::clone(appending))
         .partition(i32::try_from(partition).unwrap_or(i32::MAX))
         .payload(record.value.as_slice())
-        .timestamp(now_ms);
+        // Zero would mean now to the driver.
+        .timestamp(now_ms.max(1));
     if !record.key.is_empty() {
         message = message.key(record.key.as_slice());
     }
@@ -155,6 +149,18 @@ fn send(
                 if Instant::now() < until =>
             {
                 std::thread::sleep(Duration::from_millis(2));
+                message = back;
+            }
+            // A partition that came after the producer asked for them last.
+            Err((
+                KafkaError::MessageProduction(
+                    RDKafkaErrorCode::UnknownPartition | RDKafkaErrorCode::UnknownTopic,
+                ),
+                back,
+            )) if Instant::now() < until => {
+                // An answer is looked for in the next round, and asked for again without one.
+                let _ = producer.client().fetch_metadata(Some(topic), Duration::from_secs(1));
+                std::thread::sleep(Duration::from_millis(20));
                 message = back;
             }
             Err((error, _)) => {
