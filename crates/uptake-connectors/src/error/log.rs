@@ -96,6 +96,9 @@ pub enum LogError {
         /// What the system said.
         source: io::Error,
     },
+    /// The URL names something else.
+    #[error(transparent)]
+    Url(#[from] super::UrlError),
 }
 
 impl LogError {

@@ -25,4 +25,28 @@ pub enum UrlError {
         /// As it was given.
         url: String,
     },
+    /// A URL of Cassandra that names no host or keyspace.
+    #[error("\"{url}\": write cassandra://HOST[:PORT][,HOST]/KEYSPACE; user and password are options")]
+    Cassandra {
+        /// As it was given, without what may be a password.
+        url: String,
+    },
+    /// A URL of a store of objects that names no bucket.
+    #[error("\"{url}\": write {scheme}://BUCKET or {scheme}://BUCKET/PREFIX; keys are options")]
+    Bucket {
+        /// As it was given, without what may be a password.
+        url: String,
+        /// The part before the colon.
+        scheme: &'static str,
+    },
+    /// A backend that has other things than this.
+    #[error("{url} cannot hold {what}; use {instead}")]
+    OtherThing {
+        /// The backend.
+        url: String,
+        /// What was asked for.
+        what: &'static str,
+        /// What can hold it.
+        instead: &'static str,
+    },
 }

@@ -190,6 +190,10 @@ pub fn open(backend: &Backend, options: LogOptions) -> Result<(Box<dyn Log>, Vec
             let (log, recovered) = EmbeddedLog::open(directory, options)?;
             Ok((Box::new(log), recovered))
         }
+        _ => {
+            let instead = "memory: or file:PATH";
+            Err(crate::error::UrlError::OtherThing { url: backend.to_string(), what: "a log", instead }.into())
+        }
     }
 }
 
