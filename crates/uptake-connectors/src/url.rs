@@ -1,4 +1,5 @@
-//! A URL picks the backend: `memory:`, `file:PATH`, `kafka://HOST:PORT`.
+//! A URL picks the backend: `memory:`, `file:PATH`, `kafka://HOST:PORT`,
+//! `cassandra://HOST/KEYSPACE`, `s3://BUCKET/PREFIX`.
 //!
 //! One directory serves all families: `file:data` keeps the log in `data/log/`, the table in
 //! `data/table.sqlite`, the archive in `data/tallies/` and checkpoints in `data/checkpoints/`.
@@ -36,6 +37,43 @@ pub enum Backend {
         /// Options of the driver; never a secret.
         options: BTreeMap<String, String>,
     },
+    /// A table in Cassandra or ScyllaDB.
+    Cassandra {
+        /// Where to ask first, each `host:port`.
+        hosts: Vec<String>,
+        /// The keyspace.
+        keyspace: String,
+    },
+    /// An archive or objects in S3, or a store like it.
+    S3 {
+        /// Whose store it is.
+        service: Service,
+        /// The bucket, or container.
+        bucket: String,
+        /// What all names begin with; may be empty.
+        prefix: String,
+    },
+}
+
+/// Whose store of objects.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum Service {
+    /// Amazon's, and all that speak as it does.
+    S3,
+    /// Azure's blobs.
+    Azure,
+    /// Google's cloud storage.
+    Google,
+}
+
+impl Service {
+    fn scheme(self) -> &'static str {
+        match self {
+            Self::S3 => "s3",
+            Self::Azure => "az",
+            Self::Google => "gs",
+        }
+    }
 }
 
 impl FromStr for Backend {
@@ -54,9 +92,10 @@ impl FromStr for Backend {
                 Ok(Self::File(path.into()))
             }
             "kafka" => kafka(url, rest),
-            "cassandra" | "s3" => {
-                Err(UrlError::NotBuiltIn { url: url.to_owned(), scheme: scheme.to_owned() })
-            }
+            "cassandra" => cassandra(url, rest),
+            "s3" => bucket(url, Service::S3, rest),
+            "az" => bucket(url, Service::Azure, rest),
+            "gs" => bucket(url, Service::Google, rest),
             _ => Err(unknown()),
         }
     }
@@ -102,6 +141,44 @@ fn kafka(url: &str, rest: &str) -> Result<Backend, UrlError> {
     Ok(Backend::Kafka { servers, options })
 }
 
+/// `//host[:port][,host2]/keyspace`
+fn cassandra(url: &str, rest: &str) -> Result<Backend, UrlError> {
+    let wrong = || UrlError::Cassandra { url: shown(url) };
+    let (hosts, keyspace) = rest.strip_prefix("//").and_then(|rest| rest.split_once('/')).ok_or_else(wrong)?;
+    let with_port = |host: &str| if host.contains(':') { host.to_owned() } else { format!("{host}:9042") };
+    let is_host = |host: &str| {
+        let (name, port) = host.split_once(':').unwrap_or((host, "9042"));
+        !name.is_empty() && !name.contains('@') && port.parse::<u16>().is_ok()
+    };
+    let letters = |name: &str| name.chars().all(|c| c.is_ascii_alphanumeric() || c == '_');
+    if !hosts.split(',').all(is_host) || !letters(keyspace) || !(1..=48).contains(&keyspace.len()) {
+        return Err(wrong());
+    }
+    Ok(Backend::Cassandra { hosts: hosts.split(',').map(with_port).collect(), keyspace: keyspace.to_owned() })
+}
+
+/// `//bucket[/prefix]`
+fn bucket(url: &str, service: Service, rest: &str) -> Result<Backend, UrlError> {
+    let wrong = || UrlError::Bucket { url: shown(url), scheme: service.scheme() };
+    let rest = rest.strip_prefix("//").ok_or_else(wrong)?.trim_end_matches('/');
+    let (bucket, prefix) = rest.split_once('/').unwrap_or((rest, ""));
+    let step = |step: &str| !step.is_empty() && !step.starts_with('.');
+    let allowed = |c: char| c.is_ascii_alphanumeric() || "._-=/".contains(c);
+    let good = prefix.is_empty() || prefix.split('/').all(step) && prefix.chars().all(allowed);
+    if bucket.is_empty() || bucket.contains('@') || !good {
+        return Err(wrong());
+    }
+    Ok(Backend::S3 { service, bucket: bucket.to_owned(), prefix: prefix.to_owned() })
+}
+
+/// The URL without what stands before an `@`: it may be a password.
+fn shown(url: &str) -> String {
+    match (url.split_once("//"), url.rsplit_once('@')) {
+        (Some((scheme, _)), Some((_, rest))) => format!("{scheme}//…@{rest}"),
+        _ => url.to_owned(),
+    }
+}
+
 impl fmt::Display for Backend {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -114,6 +191,11 @@ impl fmt::Display for Backend {
                 }
                 Ok(())
             }
+            Self::Cassandra { hosts, keyspace } => write!(f, "cassandra://{}/{keyspace}", hosts.join(",")),
+            Self::S3 { service, bucket, prefix } if prefix.is_empty() => {
+                write!(f, "{}://{bucket}", service.scheme())
+            }
+            Self::S3 { service, bucket, prefix } => write!(f, "{}://{bucket}/{prefix}", service.scheme()),
         }
     }
 }
@@ -138,7 +220,12 @@ mod tests {
             ("kafka://a?acks", "stand options"),
             ("kafka://a?sasl.password=pw", "sasl.password does not belong in a URL"),
             ("kafka://a?acks=1&acks=all", "acks is given twice"),
-            ("s3://bucket/prefix", "s3 is not built into this program"),
+            ("cassandra://host", "write cassandra://HOST[:PORT][,HOST]/KEYSPACE"),
+            ("cassandra://host:x/ks", "write cassandra://"),
+            ("cassandra://host/k-s", "write cassandra://"),
+            ("cassandra://u:hunter2@host/ks", "cassandra://…@host/ks"),
+            ("s3://", "write s3://BUCKET"),
+            ("az://b//p", "write az://BUCKET"),
         ] {
             let error = url.parse::<Backend>().unwrap_err().to_string();
             assert!(error.contains(says), "{url}: {error}");
@@ -147,9 +234,8 @@ mod tests {
 
     #[test]
     fn a_backend_prints_as_its_url() {
-        for url in
-            ["memory:", "file:data", "file:/var/lib/uptake", "kafka://a:1,[::1]:9092?acks=all&linger.ms=5"]
-        {
+        let (kafka, cassandra) = ("kafka://a:1,[::1]:9092?acks=all&linger.ms=5", "cassandra://a:9042,b:9043/uptake");
+        for url in ["memory:", "file:data", "file:/var/lib/uptake", kafka, cassandra, "s3://b", "az://b/p", "gs://b/p/q"] {
             assert_eq!(url.parse::<Backend>().unwrap().to_string(), url);
         }
     }

@@ -129,6 +129,9 @@ pub enum LogError {
         /// What the system said.
         source: io::Error,
     },
+    /// The URL names something else.
+    #[error(transparent)]
+    Url(#[from] super::UrlError),
 }
 
 impl LogError {
