@@ -22,6 +22,8 @@ mod store;
 pub mod table;
 pub mod url;
 
-pub use error::{ArchiveError, FailureKind, InputError, LogError, ObjectsError, TableError, RemoteError, UrlError};
+pub use error::{
+    ArchiveError, FailureKind, InputError, LogError, ObjectsError, RemoteError, TableError, UrlError,
+};
 pub use options::Options;
 pub use url::Backend;

@@ -45,7 +45,9 @@ impl Options {
     pub(crate) fn parsed<T: FromStr>(&self, key: &str, default: T) -> Result<T, OptionError> {
         match self.get(key) {
             None => Ok(default),
-            Some(value) => value.parse().map_err(|_| error(key, "has a value that makes no sense".to_owned())),
+            Some(value) => {
+                value.parse().map_err(|_| error(key, "has a value that makes no sense".to_owned()))
+            }
         }
     }
 
@@ -92,9 +94,17 @@ mod tests {
     #[test]
     fn durations_are_read_and_refused() {
         let of = |value: &str| {
-            [("t", value)].into_iter().collect::<Options>().duration("t", Duration::ZERO).ok().map(|d| d.as_millis())
+            [("t", value)]
+                .into_iter()
+                .collect::<Options>()
+                .duration("t", Duration::ZERO)
+                .ok()
+                .map(|d| d.as_millis())
         };
-        assert_eq!(["500ms", "15s", "2m", "1h", "90d"].map(of), [500, 15_000, 120_000, 3_600_000, 7_776_000_000].map(Some));
+        assert_eq!(
+            ["500ms", "15s", "2m", "1h", "90d"].map(of),
+            [500, 15_000, 120_000, 3_600_000, 7_776_000_000].map(Some)
+        );
         assert_eq!(["", "s", "5", "-1s", "1w", "99999999999999999999s"].map(of), [None; 6]);
     }
 }

@@ -18,6 +18,7 @@ pub(crate) fn block_on<T>(future: impl Future<Output = T>) -> io::Result<T> {
 
 fn runtime() -> io::Result<&'static Runtime> {
     static RUNTIME: OnceLock<io::Result<Runtime>> = OnceLock::new();
-    let build = || Builder::new_multi_thread().worker_threads(THREADS).thread_name("uptake-io").enable_all().build();
+    let build =
+        || Builder::new_multi_thread().worker_threads(THREADS).thread_name("uptake-io").enable_all().build();
     RUNTIME.get_or_init(build).as_ref().map_err(|e| io::Error::new(e.kind(), e.to_string()))
 }

@@ -12,8 +12,8 @@ use object_store::azure::{AzureConfigKey, MicrosoftAzureBuilder};
 use object_store::gcp::{GoogleCloudStorageBuilder, GoogleConfigKey};
 use object_store::path::Path;
 use object_store::{
-    ClientOptions, Error, GetOptions, GetRange, ObjectMeta, ObjectStore, ObjectStoreExt, PutMode, PutOptions, PutPayload,
-    RetryConfig, UpdateVersion,
+    ClientOptions, Error, GetOptions, GetRange, ObjectMeta, ObjectStore, ObjectStoreExt, PutMode, PutOptions,
+    PutPayload, RetryConfig, UpdateVersion,
 };
 
 use crate::error::{FailureKind, OptionError, RemoteError};
@@ -131,7 +131,12 @@ impl Store {
 
     fn wait<T>(&self, operation: &'static str, future: impl Future<Output = T>) -> Result<T> {
         let refused = |e: io::Error| {
-            self.error(operation, "the system refuses threads".into(), FailureKind::Transient, Some(Box::new(e)))
+            self.error(
+                operation,
+                "the system refuses threads".into(),
+                FailureKind::Transient,
+                Some(Box::new(e)),
+            )
         };
         block_on(future).map_err(refused)
     }
@@ -149,19 +154,28 @@ impl Store {
     fn refused(&self, operation: &'static str, error: Error) -> StoreError {
         let said = error.to_string();
         let (advice, kind) = match &error {
-            Error::Unauthenticated { .. } | Error::PermissionDenied { .. } => {
-                ("it refuses the keys; check access_key_id, secret_access_key and what they may do", FailureKind::Permanent)
+            Error::Unauthenticated { .. } | Error::PermissionDenied { .. } => (
+                "it refuses the keys; check access_key_id, secret_access_key and what they may do",
+                FailureKind::Permanent,
+            ),
+            Error::NotFound { .. } => {
+                ("there is no such bucket; make it, or check its name", FailureKind::Permanent)
             }
-            Error::NotFound { .. } => ("there is no such bucket; make it, or check its name", FailureKind::Permanent),
-            Error::InvalidPath { .. } | Error::NotSupported { .. } | Error::NotImplemented { .. } | Error::UnknownConfigurationKey { .. } => {
-                ("it cannot do this", FailureKind::Permanent)
-            }
+            Error::InvalidPath { .. }
+            | Error::NotSupported { .. }
+            | Error::NotImplemented { .. }
+            | Error::UnknownConfigurationKey { .. } => ("it cannot do this", FailureKind::Permanent),
             // Stores that do not say so by the status code.
             _ if said.contains("InvalidAccessKeyId") || said.contains("SignatureDoesNotMatch") => {
                 ("it refuses the keys; check access_key_id and secret_access_key", FailureKind::Permanent)
             }
-            _ if said.contains("NoSuchBucket") => ("there is no such bucket; make it, or check its name", FailureKind::Permanent),
-            _ => ("it does not answer; check the option endpoint, and that the server runs", FailureKind::Transient),
+            _ if said.contains("NoSuchBucket") => {
+                ("there is no such bucket; make it, or check its name", FailureKind::Permanent)
+            }
+            _ => (
+                "it does not answer; check the option endpoint, and that the server runs",
+                FailureKind::Transient,
+            ),
         };
         self.error(operation, advice.to_owned(), kind, Some(Box::new(error)))
     }
@@ -193,7 +207,8 @@ impl Store {
             .step_by(PART_BYTES)
             .map(|at| upload.put_part(PutPayload::from(bytes.slice(at..bytes.len().min(at + PART_BYTES)))))
             .collect();
-        let sent: object_store::Result<()> = stream::iter(parts).buffer_unordered(AT_ONCE).try_collect().await;
+        let sent: object_store::Result<()> =
+            stream::iter(parts).buffer_unordered(AT_ONCE).try_collect().await;
         if let Err(e) = sent {
             // What cannot be taken back now is for the bucket's own rule on unfinished uploads.
             let _ = upload.abort().await;
@@ -280,10 +295,12 @@ impl Store {
             "" => Path::parse(&self.prefix).map_err(|e| self.refused("list", e.into()))?,
             folder => self.path("list", folder)?,
         };
-        let all: object_store::Result<Vec<ObjectMeta>> = self.wait("list", self.store.list(Some(&path)).try_collect())?;
+        let all: object_store::Result<Vec<ObjectMeta>> =
+            self.wait("list", self.store.list(Some(&path)).try_collect())?;
         let skip = self.prefix.len() + 1;
         let name = |meta: ObjectMeta| Some((meta.location.as_ref().get(skip..)?.to_owned(), meta.size));
-        let mut all: Vec<_> = all.map_err(|e| self.refused("list", e))?.into_iter().filter_map(name).collect();
+        let mut all: Vec<_> =
+            all.map_err(|e| self.refused("list", e))?.into_iter().filter_map(name).collect();
         all.sort_unstable();
         Ok(all)
     }
@@ -310,7 +327,12 @@ struct Clients {
 }
 
 /// The client of a service: its own variables of the environment, then the options.
-fn build(service: Service, bucket: &str, options: &Options, clients: Clients) -> Result<Arc<dyn ObjectStore>> {
+fn build(
+    service: Service,
+    bucket: &str,
+    options: &Options,
+    clients: Clients,
+) -> Result<Arc<dyn ObjectStore>> {
     let mut client = ClientOptions::new().with_connect_timeout(clients.connect).with_timeout(clients.request);
     if options.get("allow_http") == Some("true") {
         client = client.with_allow_http(true);
@@ -327,7 +349,8 @@ fn build(service: Service, bucket: &str, options: &Options, clients: Clients) ->
                 .with_conditional_put(S3ConditionalPut::ETagMatch)
                 .with_copy_if_not_exists(S3CopyIfNotExists::Multipart);
             for (key, value) in given() {
-                builder = builder.with_config(key.parse::<AmazonS3ConfigKey>().map_err(|_| unknown(key))?, value);
+                builder =
+                    builder.with_config(key.parse::<AmazonS3ConfigKey>().map_err(|_| unknown(key))?, value);
             }
             Arc::new(builder.build().map_err(failed)?)
         }
@@ -337,7 +360,8 @@ fn build(service: Service, bucket: &str, options: &Options, clients: Clients) ->
                 .with_client_options(client)
                 .with_retry(clients.retry);
             for (key, value) in given() {
-                builder = builder.with_config(key.parse::<AzureConfigKey>().map_err(|_| unknown(key))?, value);
+                builder =
+                    builder.with_config(key.parse::<AzureConfigKey>().map_err(|_| unknown(key))?, value);
             }
             Arc::new(builder.build().map_err(failed)?)
         }
@@ -347,7 +371,8 @@ fn build(service: Service, bucket: &str, options: &Options, clients: Clients) ->
                 .with_client_options(client)
                 .with_retry(clients.retry);
             for (key, value) in given() {
-                builder = builder.with_config(key.parse::<GoogleConfigKey>().map_err(|_| unknown(key))?, value);
+                builder =
+                    builder.with_config(key.parse::<GoogleConfigKey>().map_err(|_| unknown(key))?, value);
             }
             Arc::new(builder.build().map_err(failed)?)
         }

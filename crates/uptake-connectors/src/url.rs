@@ -144,7 +144,8 @@ fn kafka(url: &str, rest: &str) -> Result<Backend, UrlError> {
 /// `//host[:port][,host2]/keyspace`
 fn cassandra(url: &str, rest: &str) -> Result<Backend, UrlError> {
     let wrong = || UrlError::Cassandra { url: shown(url) };
-    let (hosts, keyspace) = rest.strip_prefix("//").and_then(|rest| rest.split_once('/')).ok_or_else(wrong)?;
+    let (hosts, keyspace) =
+        rest.strip_prefix("//").and_then(|rest| rest.split_once('/')).ok_or_else(wrong)?;
     let with_port = |host: &str| if host.contains(':') { host.to_owned() } else { format!("{host}:9042") };
     let is_host = |host: &str| {
         let (name, port) = host.split_once(':').unwrap_or((host, "9042"));
@@ -234,8 +235,18 @@ mod tests {
 
     #[test]
     fn a_backend_prints_as_its_url() {
-        let (kafka, cassandra) = ("kafka://a:1,[::1]:9092?acks=all&linger.ms=5", "cassandra://a:9042,b:9043/uptake");
-        for url in ["memory:", "file:data", "file:/var/lib/uptake", kafka, cassandra, "s3://b", "az://b/p", "gs://b/p/q"] {
+        let (kafka, cassandra) =
+            ("kafka://a:1,[::1]:9092?acks=all&linger.ms=5", "cassandra://a:9042,b:9043/uptake");
+        for url in [
+            "memory:",
+            "file:data",
+            "file:/var/lib/uptake",
+            kafka,
+            cassandra,
+            "s3://b",
+            "az://b/p",
+            "gs://b/p/q",
+        ] {
             assert_eq!(url.parse::<Backend>().unwrap().to_string(), url);
         }
     }

@@ -125,7 +125,7 @@ impl DataDir {
         config: &Config,
     ) -> Result<Self, DataDirError> {
         let (log, notices) = log_with_topics(log, config)?;
-        let mut table = table::open(table_at)?;
+        let mut table = table::open_with(table_at, &config.places.cassandra)?;
         let asked = meaning(config);
         match table.meta_get(MEANING)? {
             None => table.meta_put(MEANING, &asked)?,
@@ -138,7 +138,10 @@ impl DataDir {
                 return Err(DataDirError::OtherMeaning { place, stored, asked });
             }
         }
-        let (archive, objects) = (archive::open(archive)?, objects::open(checkpoints)?.into());
+        let (archive, objects) = (
+            archive::open_with(archive, &config.places.s3)?,
+            objects::open_with(checkpoints, &config.places.s3)?.into(),
+        );
         Ok(Self { log, table, archive, objects, notices })
     }
 }

@@ -5,8 +5,8 @@
 
 mod directory;
 mod memory;
-mod store;
 mod parquet;
+mod store;
 
 use std::sync::{Arc, Mutex, PoisonError};
 

@@ -93,7 +93,8 @@ impl Archive for StoreArchive {
             }
             // One that was deleted since it was listed is none.
             if let Some(bytes) = self.read(&name)? {
-                parts.push(parquet::read_info(Path::new(&self.store.url(&format!("tallies/{name}"))), bytes)?);
+                parts
+                    .push(parquet::read_info(Path::new(&self.store.url(&format!("tallies/{name}"))), bytes)?);
             }
         }
         parts.sort_by_key(|info| part_order(&info.part));

@@ -114,7 +114,9 @@ pub enum TableError {
         url: String,
     },
     /// A row of more requests than the order of writes has room for.
-    #[error("video {video_id} in epoch {epoch} has more than 2^28 plays and impressions, which {url} cannot hold")]
+    #[error(
+        "video {video_id} in epoch {epoch} has more than 2^28 plays and impressions, which {url} cannot hold"
+    )]
     TooLarge {
         /// The video.
         video_id: String,

@@ -6,7 +6,9 @@ use thiserror::Error;
 #[derive(Debug, Error, PartialEq, Eq)]
 pub enum UrlError {
     /// No scheme, or one nobody knows.
-    #[error("\"{url}\" names no backend: write memory:, file:PATH, kafka://HOST:PORT, cassandra://HOST/KEYSPACE or s3://BUCKET/PREFIX")]
+    #[error(
+        "\"{url}\" names no backend: write memory:, file:PATH, kafka://HOST:PORT, cassandra://HOST/KEYSPACE or s3://BUCKET/PREFIX"
+    )]
     Unknown {
         /// As it was given.
         url: String,

@@ -262,7 +262,8 @@ pub fn open(backend: &Backend, options: LogOptions) -> Result<(Box<dyn Log>, Vec
         }
         _ => {
             let instead = "memory:, file:PATH or kafka://HOST:PORT";
-            Err(crate::error::UrlError::OtherThing { url: backend.to_string(), what: "a log", instead }.into())
+            Err(crate::error::UrlError::OtherThing { url: backend.to_string(), what: "a log", instead }
+                .into())
         }
     }
 }

@@ -39,7 +39,8 @@ impl LedgerOf {
     pub(super) fn run(self) -> Result<(), CommandError> {
         let config = self.configured.load()?;
         let backend = super::existing(&self.data, &config.places.checkpoints)?;
-        let objects = objects::open(&backend).map_err(crate::data_dir::DataDirError::from)?;
+        let objects =
+            objects::open_with(&backend, &config.places.s3).map_err(crate::data_dir::DataDirError::from)?;
         let objects: Arc<dyn Objects> = Arc::from(objects);
         let clusters = match &self.cluster {
             Some(cluster) => vec![cluster.as_str()],

@@ -24,6 +24,8 @@ pub(super) struct Migrate {
 impl Migrate {
     pub(super) fn run(self) -> Result<(), CommandError> {
         let config = self.configured.load()?;
+        let table = config.places.table.backend(&self.data);
+        uptake_connectors::table::migrate(&table, &config.places.cassandra)?;
         let data = DataDir::open(&self.data, &config)?;
         data.notices.iter().for_each(|line| crate::outputs::notice(line));
         let places = &config.places;

@@ -40,7 +40,8 @@ enum Format {
 /// Opens a data directory's table to read, or the one elsewhere.
 pub(super) fn open(data: &Path, configured: &Configured) -> Result<Box<dyn Table>, CommandError> {
     let config = configured.load()?;
-    Ok(table::open_read_only(&config.places.table.backend(data))?)
+    let places = &config.places;
+    Ok(table::open_read_only_with(&places.table.backend(data), &places.cassandra)?)
 }
 
 /// The stored name of the segment that was asked for.

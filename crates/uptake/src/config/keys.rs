@@ -170,6 +170,30 @@ pub const KEYS: &[Key] = &[
     key("kafka.sasl.username", r#""""#, ""),
     key("kafka.sasl.password", r#""""#, "Better not here: \"env:KAFKA_PASSWORD\"."),
     key("kafka.ssl.ca.location", r#""""#, "A file of certificates that are trusted. Empty: the system's."),
+    key("cassandra.user", r#""""#, ""),
+    key("cassandra.password", r#""""#, "Better not here: \"env:CASSANDRA_PASSWORD\"."),
+    key("cassandra.consistency", r#""""#, "Of reads and writes. Empty: LOCAL_QUORUM."),
+    key("cassandra.replication", r#""""#, "Of a keyspace that is made: the copies, as 3."),
+    key(
+        "cassandra.create_schema",
+        r#""""#,
+        "\"true\": a run makes tables that are missing, as `uptake migrate` does.",
+    ),
+    key(
+        "cassandra.ttl",
+        r#""""#,
+        "How long rows are kept, as 30d; 0s for ever. Empty: 90d. Takes effect by `uptake migrate`.",
+    ),
+    key("cassandra.tls_ca", r#""""#, "A file of certificates that are trusted, for TLS."),
+    key(
+        "s3.endpoint",
+        r#""""#,
+        "Of a server that is not Amazon's. Every other key below [s3] is the driver's\n(object_store) too; what AWS_... variables of the environment say holds as well.",
+    ),
+    key("s3.region", r#""""#, ""),
+    key("s3.allow_http", r#""""#, "\"true\" for an endpoint without TLS."),
+    key("s3.access_key_id", r#""""#, ""),
+    key("s3.secret_access_key", r#""""#, "Better not here: \"env:S3_SECRET\"."),
 ];
 
 /// The reference: a configuration file that holds every key with its default, commented.

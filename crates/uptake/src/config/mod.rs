@@ -19,7 +19,7 @@ use uptake_model::tally::TallyLimits;
 use uptake_model::{Epoch, EpochLength, EventTime};
 
 pub use keys::{KEYS, Key, reference};
-pub use places::{DriverOptions, Hidden, Place, Places};
+pub use places::{Place, Places};
 
 use crate::memory::Budget;
 

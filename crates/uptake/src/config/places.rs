@@ -1,12 +1,11 @@
 //! Where log, table, archive and checkpoints are, and what their drivers are told.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fmt;
 use std::path::Path;
 
 use toml::Value;
-use uptake_connectors::Backend;
 use uptake_connectors::log::{KafkaOptions, LogOptions, Notices};
+use uptake_connectors::{Backend, Options};
 
 use super::KEYS;
 use super::read::Reader;
@@ -18,36 +17,8 @@ const DRIVERS: [&str; 3] = ["kafka.", "cassandra.", "s3."];
 /// Names the environment variable that holds the value, as `env:KAFKA_PASSWORD`.
 const FROM_ENVIRONMENT: &str = "env:";
 
-/// A value that is never printed: it may be a password.
-///
-/// ```
-/// use uptake::config::Hidden;
-/// assert_eq!(format!("{:?}", Hidden::from("hunter2")), "***");
-/// ```
-#[derive(Clone, PartialEq, Eq, Default)]
-pub struct Hidden(String);
-
-impl Hidden {
-    /// The value itself, for a driver.
-    pub fn reveal(&self) -> &str {
-        &self.0
-    }
-}
-
-impl From<&str> for Hidden {
-    fn from(text: &str) -> Self {
-        Self(text.to_owned())
-    }
-}
-
-impl fmt::Debug for Hidden {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("***")
-    }
-}
-
 /// What a driver is told, by its own names.
-pub type DriverOptions = BTreeMap<String, Hidden>;
+type DriverOptions = BTreeMap<String, String>;
 
 /// Where one of the four is.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
@@ -87,10 +58,10 @@ pub struct Places {
     pub checkpoints: Place,
     /// How Kafka is used.
     pub kafka: KafkaOptions,
-    /// `cassandra.*`.
-    pub cassandra: DriverOptions,
-    /// `s3.*`.
-    pub s3: DriverOptions,
+    /// `cassandra.*`, without that prefix.
+    pub cassandra: Options,
+    /// `s3.*`, without that prefix.
+    pub s3: Options,
 }
 
 impl Places {
@@ -109,6 +80,7 @@ pub(super) fn is_driver_key(key: &str) -> bool {
 pub(super) fn places(r: &mut Reader<'_>) -> Places {
     let [kafka, cassandra, s3] = DRIVERS.map(|prefix| driver(r, prefix));
     let kafka = kafka_options(r, kafka);
+    let [cassandra, s3] = [cassandra, s3].map(|given| given.into_iter().collect());
     let [log, table, archive] = ["log.url", "table.url", "archive.url"].map(|key| place(r, key));
     let checkpoints = match r.is_empty("checkpoint.url") {
         true => archive.clone(),
@@ -120,7 +92,7 @@ pub(super) fn places(r: &mut Reader<'_>) -> Places {
 /// What is ours of the keys of Kafka, and the rest for its driver.
 fn kafka_options(r: &mut Reader<'_>, given: DriverOptions) -> KafkaOptions {
     let mut options = KafkaOptions { notices: Notices::new(notice), ..KafkaOptions::default() };
-    for (key, Hidden(value)) in given {
+    for (key, value) in given {
         match &*key {
             "group" => options.group = value,
             "topic_prefix" => options.topic_prefix = value,
@@ -188,7 +160,7 @@ fn driver(r: &mut Reader<'_>, prefix: &str) -> DriverOptions {
             },
         };
         if !text.is_empty() {
-            options.insert(key[prefix.len()..].to_owned(), Hidden(text));
+            options.insert(key[prefix.len()..].to_owned(), text);
         }
     }
     options

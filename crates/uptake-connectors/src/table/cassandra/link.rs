@@ -9,8 +9,8 @@ use scylla::client::session::Session;
 use scylla::client::session_builder::SessionBuilder;
 use scylla::deserialize::row::DeserializeRow;
 use scylla::errors::{
-    DbError, ExecutionError, NextPageError, NextRowError, PagerExecutionError, PrepareError, RequestAttemptError,
-    RequestError,
+    DbError, ExecutionError, NextPageError, NextRowError, PagerExecutionError, PrepareError,
+    RequestAttemptError, RequestError,
 };
 use scylla::policies::load_balancing::DefaultPolicy;
 use scylla::policies::retry::DefaultRetryPolicy;
@@ -30,7 +30,11 @@ pub(super) struct Link {
 }
 
 impl Link {
-    pub(super) async fn connect(hosts: &[String], keyspace: &str, options: &CassandraOptions) -> Result<Self> {
+    pub(super) async fn connect(
+        hosts: &[String],
+        keyspace: &str,
+        options: &CassandraOptions,
+    ) -> Result<Self> {
         let url = format!("cassandra://{}/{keyspace}", hosts.join(","));
         // What one node could not do another may, at once; longer pauses are the caller's.
         let mut balancing = DefaultPolicy::builder().token_aware(true);
@@ -52,21 +56,41 @@ impl Link {
         if let Some((user, password)) = &options.login {
             builder = builder.user(user, password);
         }
-        let failed = |advice: String, kind, source| RemoteError { operation: "reach", url: url.clone(), advice, kind, source };
+        let failed = |advice: String, kind, source| RemoteError {
+            operation: "reach",
+            url: url.clone(),
+            advice,
+            kind,
+            source,
+        };
         match tokio::time::timeout(options.connect_timeout, builder.build()).await {
-            Ok(Ok(session)) => Ok(Self { session, url, keyspace: keyspace.to_owned(), page_rows: options.page_rows }),
+            Ok(Ok(session)) => {
+                Ok(Self { session, url, keyspace: keyspace.to_owned(), page_rows: options.page_rows })
+            }
             Ok(Err(e)) => {
                 // The driver has no other way to tell than its text.
                 let said = e.to_string().to_lowercase();
-                let (advice, kind) = if said.contains("authenti") || said.contains("credentials") || said.contains("password") {
-                    ("it refuses the user or the password; check the options user and password", FailureKind::Permanent)
+                let (advice, kind) = if said.contains("authenti")
+                    || said.contains("credentials")
+                    || said.contains("password")
+                {
+                    (
+                        "it refuses the user or the password; check the options user and password",
+                        FailureKind::Permanent,
+                    )
                 } else {
-                    ("it does not answer; check that the server runs, its address and port, and TLS on both sides", FailureKind::Transient)
+                    (
+                        "it does not answer; check that the server runs, its address and port, and TLS on both sides",
+                        FailureKind::Transient,
+                    )
                 };
                 Err(failed(advice.to_owned(), kind, Some(Box::new(e))).into())
             }
             Err(_) => {
-                let advice = format!("it did not answer within {:?}; check its address, and whether it is overloaded", options.connect_timeout);
+                let advice = format!(
+                    "it did not answer within {:?}; check its address, and whether it is overloaded",
+                    options.connect_timeout
+                );
                 Err(failed(advice, FailureKind::Transient, None).into())
             }
         }
@@ -100,14 +124,20 @@ impl Link {
     }
 
     pub(super) async fn prepare(&self, cql: &str) -> Result<PreparedStatement> {
-        let mut statement = self.session.prepare(cql).await.map_err(|e| self.refused("prepare statements of", e))?;
+        let mut statement =
+            self.session.prepare(cql).await.map_err(|e| self.refused("prepare statements of", e))?;
         // Whatever we write, writing it again changes nothing.
         statement.set_is_idempotent(true);
         statement.set_page_size(self.page_rows);
         Ok(statement)
     }
 
-    pub(super) async fn rows_or_nothing(&self, operation: &'static str, cql: &str, values: impl SerializeRow) -> Result<()> {
+    pub(super) async fn rows_or_nothing(
+        &self,
+        operation: &'static str,
+        cql: &str,
+        values: impl SerializeRow,
+    ) -> Result<()> {
         let statement = self.prepare(cql).await?;
         let done = self.session.execute_unpaged(&statement, values).await;
         done.map_err(|e| self.refused(operation, e))?;
@@ -115,7 +145,12 @@ impl Link {
     }
 
     /// All rows of a small answer to a statement that is not prepared yet.
-    pub(super) async fn rows<T>(&self, operation: &'static str, cql: &str, values: impl SerializeRow) -> Result<Vec<T>>
+    pub(super) async fn rows<T>(
+        &self,
+        operation: &'static str,
+        cql: &str,
+        values: impl SerializeRow,
+    ) -> Result<Vec<T>>
     where
         T: for<'f, 'm> DeserializeRow<'f, 'm> + 'static,
     {
@@ -142,7 +177,14 @@ impl Link {
     {
         let pager = self.session.execute_iter(statement.clone(), values).await;
         let pager = pager.map_err(|e| self.refused(operation, e))?;
-        let foreign = |e| self.error(operation, "its tables are not those of uptake".into(), FailureKind::Permanent, Some(Box::new(e)));
+        let foreign = |e| {
+            self.error(
+                operation,
+                "its tables are not those of uptake".into(),
+                FailureKind::Permanent,
+                Some(Box::new(e)),
+            )
+        };
         let mut stream = pager.rows_stream::<T>().map_err(foreign)?;
         while let Some(row) = stream.try_next().await.map_err(|e| self.refused(operation, e))? {
             each(row)?;
@@ -181,7 +223,9 @@ impl From<ExecutionError> for Refused {
         let kind = match &error {
             ExecutionError::BadQuery(_) => FailureKind::Permanent,
             ExecutionError::LastAttemptError(error) => attempt(error),
-            ExecutionError::PrepareError(PrepareError::AllAttemptsFailed { first_attempt }) => attempt(first_attempt),
+            ExecutionError::PrepareError(PrepareError::AllAttemptsFailed { first_attempt }) => {
+                attempt(first_attempt)
+            }
             _ => FailureKind::Transient,
         };
         Self { kind, source: Box::new(error) }

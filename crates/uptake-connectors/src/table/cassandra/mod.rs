@@ -78,7 +78,17 @@ impl Statements {
 type Bare = (String, String, i64, Option<i64>, Option<i64>, Option<bool>, Option<bool>);
 
 /// A row with them.
-type Full = (String, String, i64, Option<i64>, Option<i64>, Option<bool>, Option<bool>, Option<Vec<u8>>, Option<Vec<u8>>);
+type Full = (
+    String,
+    String,
+    i64,
+    Option<i64>,
+    Option<i64>,
+    Option<bool>,
+    Option<bool>,
+    Option<Vec<u8>>,
+    Option<Vec<u8>>,
+);
 
 /// Runs a future on the shared runtime.
 fn wait<T>(url: &str, future: impl Future<Output = Result<T>>) -> Result<T> {
@@ -133,9 +143,12 @@ impl CassandraTable {
     fn bare(&self, row: Bare) -> Result<TallyRow> {
         let (video, segment, epoch, plays, impressions, exact, sealed) = row;
         let count = |value: Option<i64>| value.and_then(|value| u64::try_from(value).ok());
-        let (Some(plays), Some(impressions), Some(exact), Some(sealed)) = (count(plays), count(impressions), exact, sealed)
+        let (Some(plays), Some(impressions), Some(exact), Some(sealed)) =
+            (count(plays), count(impressions), exact, sealed)
         else {
-            return Err(self.damaged(format!("the counts of video {video} in epoch {epoch}, segment \"{segment}\"")));
+            return Err(
+                self.damaged(format!("the counts of video {video} in epoch {epoch}, segment \"{segment}\""))
+            );
         };
         Ok(TallyRow {
             video_id: video.into(),
@@ -222,7 +235,8 @@ impl Table for CassandraTable {
                     Ok(())
                 })
                 .await?;
-            let Some((video, segment, epoch, plays, impressions, exact, sealed, played, shown)) = found else {
+            let Some((video, segment, epoch, plays, impressions, exact, sealed, played, shown)) = found
+            else {
                 return Ok(None);
             };
             let row = self.bare((video, segment, epoch, plays, impressions, exact, sealed))?;
@@ -278,22 +292,28 @@ impl Table for CassandraTable {
         self.wait(async {
             let mut all = Vec::new();
             self.link
-                .each("read", &self.statements.all_sets, (), |(video, segment, epoch, played, shown): Sets| {
-                    let (played, shown) = (played.unwrap_or_default(), shown.unwrap_or_default());
-                    if played.is_empty() && shown.is_empty() {
-                        return Ok(());
-                    }
-                    let contains = |bytes: &[u8]| {
-                        stored_contains(bytes, request)
-                            .ok_or_else(|| self.damaged(format!("the sets of video {video} in epoch {epoch}")))
-                    };
-                    let (played, shown) = (contains(&played)?, contains(&shown)?);
-                    if played != Some(false) || shown != Some(false) {
-                        let (video_id, segment) = (video.into(), segment.into());
-                        all.push(Found { video_id, segment, epoch: Epoch(epoch), played, shown });
-                    }
-                    Ok(())
-                })
+                .each(
+                    "read",
+                    &self.statements.all_sets,
+                    (),
+                    |(video, segment, epoch, played, shown): Sets| {
+                        let (played, shown) = (played.unwrap_or_default(), shown.unwrap_or_default());
+                        if played.is_empty() && shown.is_empty() {
+                            return Ok(());
+                        }
+                        let contains = |bytes: &[u8]| {
+                            stored_contains(bytes, request).ok_or_else(|| {
+                                self.damaged(format!("the sets of video {video} in epoch {epoch}"))
+                            })
+                        };
+                        let (played, shown) = (contains(&played)?, contains(&shown)?);
+                        if played != Some(false) || shown != Some(false) {
+                            let (video_id, segment) = (video.into(), segment.into());
+                            all.push(Found { video_id, segment, epoch: Epoch(epoch), played, shown });
+                        }
+                        Ok(())
+                    },
+                )
                 .await?;
             all.sort_by(|a, b| (&a.video_id, &a.segment, a.epoch).cmp(&(&b.video_id, &b.segment, b.epoch)));
             Ok(all)

@@ -100,7 +100,10 @@ impl CassandraOptions {
             return Err(error("ttl", "is more than 20 years"));
         }
         if options.concurrency == 0 || options.page_rows < 1 {
-            return Err(error(if options.concurrency == 0 { "concurrency" } else { "page_rows" }, "must be at least 1"));
+            return Err(error(
+                if options.concurrency == 0 { "concurrency" } else { "page_rows" },
+                "must be at least 1",
+            ));
         }
         if options.tls_own.is_some() && options.tls_ca.is_none() {
             return Err(error("tls_ca", "is missing beside tls_cert"));
@@ -120,7 +123,9 @@ impl CassandraOptions {
         for part in given.split(',') {
             let (datacenter, factor) = part.split_once(':').ok_or_else(wrong)?;
             let factor: u8 = factor.parse().map_err(|_| wrong())?;
-            if datacenter.is_empty() || datacenter.contains(|c: char| !c.is_ascii_alphanumeric() && !"-_.".contains(c)) {
+            if datacenter.is_empty()
+                || datacenter.contains(|c: char| !c.is_ascii_alphanumeric() && !"-_.".contains(c))
+            {
                 return Err(wrong());
             }
             cql += &format!(", '{datacenter}': {factor}");
@@ -137,7 +142,9 @@ impl CassandraOptions {
         };
         let mut roots = rustls::RootCertStore::empty();
         for certificate in certificates("tls_ca", ca)? {
-            roots.add(certificate).map_err(|e| error("tls_ca", format!("holds what is no certificate: {e}")))?;
+            roots
+                .add(certificate)
+                .map_err(|e| error("tls_ca", format!("holds what is no certificate: {e}")))?;
         }
         let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
         let builder = rustls::ClientConfig::builder_with_provider(provider)

@@ -56,7 +56,8 @@ pub(super) async fn migrate(link: &Link, options: &CassandraOptions) -> Result<(
             );
             return Err(link.error("make the tables of", advice, FailureKind::Permanent, None).into());
         };
-        link.plain(&format!("CREATE KEYSPACE IF NOT EXISTS {keyspace} WITH replication = {replication}")).await?;
+        link.plain(&format!("CREATE KEYSPACE IF NOT EXISTS {keyspace} WITH replication = {replication}"))
+            .await?;
     } else if let Some(found) = version(link).await?.filter(|found| *found > VERSION) {
         return Err(TableError::Newer { path: link.url.clone().into(), found, known: VERSION });
     }
@@ -64,7 +65,8 @@ pub(super) async fn migrate(link: &Link, options: &CassandraOptions) -> Result<(
         link.plain(&format!("CREATE TABLE IF NOT EXISTS {keyspace}.{name} ({columns}")).await?;
         if name != "meta" && ttl(link, name).await? != options.ttl {
             let seconds = options.ttl.as_secs();
-            link.plain(&format!("ALTER TABLE {keyspace}.{name} WITH default_time_to_live = {seconds}")).await?;
+            link.plain(&format!("ALTER TABLE {keyspace}.{name} WITH default_time_to_live = {seconds}"))
+                .await?;
         }
     }
     let insert = format!("INSERT INTO {keyspace}.meta (key, value) VALUES (?, ?)");
@@ -72,7 +74,8 @@ pub(super) async fn migrate(link: &Link, options: &CassandraOptions) -> Result<(
 }
 
 async fn ttl(link: &Link, table: &str) -> Result<Duration> {
-    let cql = "SELECT default_time_to_live FROM system_schema.tables WHERE keyspace_name = ? AND table_name = ?";
+    let cql =
+        "SELECT default_time_to_live FROM system_schema.tables WHERE keyspace_name = ? AND table_name = ?";
     let found = link.rows::<(i32,)>("read", cql, (&link.keyspace, table)).await?;
     Ok(Duration::from_secs(found.first().map_or(0, |(seconds,)| u64::try_from(*seconds).unwrap_or(0))))
 }

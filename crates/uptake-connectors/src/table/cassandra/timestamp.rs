@@ -64,9 +64,12 @@ mod tests {
     fn timestamps_are_in_the_order_of_rows() {
         let large = SIZE_MAX - 1;
         let mut all = Vec::new();
-        for (plays, impressions) in [(0, 0), (0, 1), (1, 0), (1, 1), (2, 0), (large, 0), (0, large), (large / 2, large / 2)] {
+        for (plays, impressions) in
+            [(0, 0), (0, 1), (1, 0), (1, 1), (2, 0), (large, 0), (0, large), (large / 2, large / 2)]
+        {
             for exact in [false, true] {
-                for (sealed, sets) in [(false, None), (true, None), (false, Some(5)), (true, Some(u32::MAX))] {
+                for (sealed, sets) in [(false, None), (true, None), (false, Some(5)), (true, Some(u32::MAX))]
+                {
                     let row = row(plays, impressions, exact, sealed);
                     let at = timestamps(&row, sets).unwrap();
                     assert!(at.row < 0 && at.sets < 0 && at.row >= FIRST && at.sets >= at.row);

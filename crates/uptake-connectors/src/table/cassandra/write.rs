@@ -58,18 +58,22 @@ pub(super) fn bucket(video: &str) -> i32 {
 
 impl CassandraTable {
     pub(super) async fn write_rows(&self, rows: &[TallyRow]) -> Result<()> {
-        let mut written = rows.iter().map(|row| Written::of(row, &self.link.url)).collect::<Result<Vec<_>>>()?;
+        let mut written =
+            rows.iter().map(|row| Written::of(row, &self.link.url)).collect::<Result<Vec<_>>>()?;
         let (link, statements, concurrency) = (&self.link, &self.statements, self.concurrency);
         // The lists first: a row that is there is then always found.
         let mut epochs: Vec<_> = rows.iter().map(|row| (&*row.segment, row.epoch.0)).collect();
         epochs.sort_unstable();
         epochs.dedup();
-        let jobs = epochs.iter().map(|(segment, epoch)| put(link, &statements.put_epoch, vec![(*segment, *epoch, FIRST)]));
+        let jobs = epochs
+            .iter()
+            .map(|(segment, epoch)| put(link, &statements.put_epoch, vec![(*segment, *epoch, FIRST)]));
         stream::iter(jobs).buffer_unordered(concurrency).try_collect::<()>().await?;
 
         written.sort_unstable_by_key(|w| (&w.row.segment, w.row.epoch, bucket(&w.row.video_id)));
         let same = |a: &Written<'_>, b: &Written<'_>| {
-            (&a.row.segment, a.row.epoch, bucket(&a.row.video_id)) == (&b.row.segment, b.row.epoch, bucket(&b.row.video_id))
+            (&a.row.segment, a.row.epoch, bucket(&a.row.video_id))
+                == (&b.row.segment, b.row.epoch, bucket(&b.row.video_id))
         };
         let jobs = written.chunk_by(same).flat_map(|rows| rows.chunks(BATCH_ROWS)).map(|rows| {
             let values = rows.iter().map(|w| {
@@ -77,7 +81,17 @@ impl CassandraTable {
                 let key = (&*row.segment, row.epoch.0, bucket(&row.video_id), &*row.video_id);
                 // Not the row's own timestamp: that of sets would be a second one for the same cells.
                 let at = w.at.row;
-                (key.0, key.1, key.2, key.3, counts.plays as i64, counts.impressions as i64, counts.exact, row.sealed, at)
+                (
+                    key.0,
+                    key.1,
+                    key.2,
+                    key.3,
+                    counts.plays as i64,
+                    counts.impressions as i64,
+                    counts.exact,
+                    row.sealed,
+                    at,
+                )
             });
             put(link, &statements.put_index, values.collect())
         });
@@ -93,7 +107,18 @@ impl CassandraTable {
                 let none: &[u8] = &[];
                 let (played, shown) = if w.is_apart() { (none, none) } else { (&*w.played, &*w.shown) };
                 let counts = (counts.plays as i64, counts.impressions as i64, counts.exact, row.sealed);
-                (&*row.video_id, &*row.segment, row.epoch.0, counts.0, counts.1, counts.2, counts.3, played, shown, w.at.row)
+                (
+                    &*row.video_id,
+                    &*row.segment,
+                    row.epoch.0,
+                    counts.0,
+                    counts.1,
+                    counts.2,
+                    counts.3,
+                    played,
+                    shown,
+                    w.at.row,
+                )
             });
             put(link, &statements.put_row, values.collect())
         });
