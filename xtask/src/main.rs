@@ -2,13 +2,15 @@
 //! `cargo xtask bench` what it costs, and `cargo xtask simulate` whether it survives everything.
 //!
 //! They run the same programs a person would run by hand, print what they run, and need nothing
-//! but the Rust toolchain, Python 3 and the package registries.
+//! but the Rust toolchain, Python 3 and the package registries; tests with real servers also Java
+//! 17, Maven and Go.
 
 mod bench;
 mod error;
 mod interop;
 mod process;
 mod rules;
+mod services;
 mod simulate;
 mod test;
 mod totals;
@@ -35,6 +37,8 @@ enum Chore {
     Bench(bench::Bench),
     /// Run the pipeline through simulated worlds of crashes and failures, each decided by a seed
     Simulate(simulate::Simulate),
+    /// Start, stop and show a real Kafka, Cassandra and S3 server for tests
+    Services(services::Services),
 }
 
 fn main() -> ExitCode {
@@ -42,6 +46,7 @@ fn main() -> ExitCode {
         Chore::Test(test) => test.run(),
         Chore::Bench(bench) => bench.run(),
         Chore::Simulate(simulate) => simulate.run(),
+        Chore::Services(services) => services.run(),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,

@@ -70,6 +70,19 @@ pub(crate) fn output(command: &mut Command, hint: &'static str) -> Result<Vec<u8
     Err(Error::Failed { command: typed(command), status: output.status, output: String::new() })
 }
 
+/// Runs to the end; what is printed is seen only if it fails.
+pub(crate) fn quietly(command: &mut Command, hint: &'static str) -> Result<()> {
+    let output = command.output().map_err(|source| Error::Start { command: typed(command), hint, source })?;
+    if output.status.success() {
+        return Ok(());
+    }
+    let printed = [output.stdout, output.stderr].concat();
+    let printed = String::from_utf8_lossy(&printed);
+    let lines: Vec<&str> = printed.lines().collect();
+    let end = lines[lines.len().saturating_sub(20)..].join("\n");
+    Err(Error::Failed { command: typed(command), status: output.status, output: format!(":\n{end}") })
+}
+
 /// Runs tests: what they print is seen as it comes, and counted.
 pub(crate) fn count(command: &mut Command, totals: &mut Totals) -> Result<()> {
     flush();

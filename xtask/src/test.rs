@@ -12,11 +12,17 @@ use clap::Args;
 use crate::error::{Error, Result};
 use crate::totals::Totals;
 use crate::workspace::Workspace;
-use crate::{interop, process, rules, web};
+use crate::{interop, process, rules, services, web};
 
 /// Tests that read whole workloads: they run last, and not with `--quick`.
 const SLOW_TESTS: [&str; 9] =
     ["oracle", "reference", "real_data", "simulation", "crash", "cluster", "hosts", "outages", "stop"];
+
+/// How the names of tests begin that need a real Kafka, Cassandra or S3 server.
+const WITH_SERVERS: &str = "real_";
+
+/// Begins like one and reads files only.
+const WITHOUT_SERVERS: &str = "real_data";
 
 /// Check everything that must hold before a change lands, quick checks first
 #[derive(Args, Debug)]
@@ -86,8 +92,9 @@ fn seconds(time: Duration) -> String {
 }
 
 fn steps(workspace: &Workspace, advisories: bool) -> Vec<Step> {
-    let (slow, fast): (Vec<&str>, Vec<&str>) =
-        workspace.tests().into_iter().partition(|name| SLOW_TESTS.contains(name));
+    let (with_servers, others): (Vec<&str>, Vec<&str>) =
+        workspace.tests().into_iter().partition(|name| needs_servers(name));
+    let (slow, fast): (Vec<&str>, Vec<&str>) = others.into_iter().partition(|name| SLOW_TESTS.contains(name));
     let by_name = |names: Vec<&str>| -> Vec<String> {
         names.into_iter().flat_map(|name| ["--test".to_owned(), name.to_owned()]).collect()
     };
@@ -114,6 +121,14 @@ fn steps(workspace: &Workspace, advisories: bool) -> Vec<Step> {
     if !slow.is_empty() {
         steps.push(tests("tests on whole workloads", true, by_name(slow)));
     }
+    if !with_servers.is_empty() {
+        let names: Vec<String> = with_servers.into_iter().map(str::to_owned).collect();
+        steps.push(Step {
+            name: "tests with real servers",
+            slow: true,
+            run: Box::new(move |workspace, totals| real_servers(workspace, &names, totals)),
+        });
+    }
     steps.extend([
         Step { name: "documentation", slow: true, run: Box::new(|_, _| documentation()) },
         Step {
@@ -129,6 +144,24 @@ fn steps(workspace: &Workspace, advisories: bool) -> Vec<Step> {
         Step { name: "dependencies", slow: true, run: Box::new(move |_, _| deny(advisories)) },
     ]);
     steps
+}
+
+fn needs_servers(name: &str) -> bool {
+    name.starts_with(WITH_SERVERS) && name != WITHOUT_SERVERS
+}
+
+/// The tests that need servers, one binary at a time: they kill servers under each other otherwise.
+fn real_servers(workspace: &Workspace, names: &[String], totals: &mut Totals) -> Result<()> {
+    let folder = workspace.target.join("services/test");
+    let servers = services::Running::up(workspace, folder)?;
+    for name in names {
+        let mut command = process::cargo();
+        command.args(["test", "--workspace", "--locked", "--test", name, "--", "--quiet"]);
+        command.envs(servers.variables.iter().map(|(name, value)| (name, value)));
+        println!("{}", process::typed(&command));
+        process::count(&mut command, totals)?;
+    }
+    Ok(())
 }
 
 fn cargo(name: &'static str, slow: bool, args: &'static [&'static str]) -> Step {

@@ -5,7 +5,7 @@
 //! dropped. Every family has a trait, a
 //! complete form in memory, an embedded form on disk, and an error type of its own; one
 //! conformance suite (`tests/conformance.rs`) runs against all of them. A [`url::Backend`]
-//! (`memory:`, `file:PATH`) picks the form.
+//! (`memory:`, `file:PATH`, `cassandra://…`, `s3://…`) picks the form.
 
 pub mod archive;
 pub mod error;
@@ -15,8 +15,15 @@ mod guard;
 pub mod input;
 pub mod log;
 pub mod objects;
+pub mod options;
+mod runtime;
+mod store;
+
 pub mod table;
 pub mod url;
 
-pub use error::{ArchiveError, FailureKind, InputError, LogError, ObjectsError, TableError, UrlError};
+pub use error::{
+    ArchiveError, FailureKind, InputError, LogError, ObjectsError, RemoteError, TableError, UrlError,
+};
+pub use options::Options;
 pub use url::Backend;

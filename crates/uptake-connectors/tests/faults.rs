@@ -21,7 +21,7 @@ const OBJECTS: [&str; 3] = ["run/1/state", "run/2/state", "run/3/state"];
 
 fn options() -> LogOptions {
     // Some segments, so that beginning one and dropping one are among the steps.
-    LogOptions { durability: Durability::Power, segment_bytes: 150 }
+    LogOptions { durability: Durability::Power, segment_bytes: 150, ..LogOptions::default() }
 }
 
 fn record(i: u64) -> Record {

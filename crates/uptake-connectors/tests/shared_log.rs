@@ -409,7 +409,7 @@ proptest! {
         let directory = tempfile::tempdir().unwrap();
         let durability = if power { Durability::Power } else { Durability::Process };
         let open = || {
-            let options = LogOptions { durability, segment_bytes };
+            let options = LogOptions { durability, segment_bytes, ..LogOptions::default() };
             EmbeddedLog::open(directory.path(), options).unwrap().0
         };
         let mut logs = [open(), open(), open()];

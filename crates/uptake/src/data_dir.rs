@@ -1,4 +1,9 @@
 //! A data directory: the log, the table and the archive of one deployment, in one place.
+//!
+//! Each of them may also be elsewhere, as the configuration's URLs say; the directory then holds
+//! what is left, and the locks of the processes of this machine. No lock spans machines, and none
+//! is needed: a run claims its number with put-if-absent, the newest run's checkpoints count, and
+//! rows are absolute. Two runs under one name on two machines cost work, not truth.
 
 use std::fs::{File, TryLockError};
 use std::path::{Path, PathBuf};
@@ -6,7 +11,7 @@ use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use uptake_connectors::archive::Archive;
-use uptake_connectors::log::{Log, LogOptions, Recovered};
+use uptake_connectors::log::{Log, Recovered};
 use uptake_connectors::objects::Objects;
 use uptake_connectors::table::Table;
 use uptake_connectors::{Backend, archive, log, objects, table};
@@ -41,13 +46,12 @@ pub enum DataDirError {
     },
     /// Its tallies mean something else.
     #[error(
-        "{} holds tallies of another meaning ({stored}); this run would write {asked}. \
-         Use another --data directory, or the same configuration",
-        path.display()
+        "{place} holds tallies of another meaning ({stored}); this run would write {asked}. \
+         Use another --data directory or table.url, or the same configuration"
     )]
     OtherMeaning {
-        /// Which.
-        path: PathBuf,
+        /// Which directory or URL.
+        place: String,
         /// What the table holds.
         stored: String,
         /// What the configuration says.
@@ -98,7 +102,10 @@ impl DataDir {
     pub fn open(path: &Path, config: &Config) -> Result<Self, DataDirError> {
         std::fs::create_dir_all(path)
             .map_err(|source| DataDirError::Create { path: path.to_owned(), source })?;
-        Self::open_backend(&Backend::File(path.to_owned()), path, config)
+        let places = &config.places;
+        let [log, table, archive, checkpoints] =
+            [&places.log, &places.table, &places.archive, &places.checkpoints].map(|p| p.backend(path));
+        Self::open_backends(&log, &table, &archive, &checkpoints, config)
     }
 
     /// A data directory in memory, for tests.
@@ -106,21 +113,35 @@ impl DataDir {
     /// # Errors
     /// None of its own.
     pub fn memory(config: &Config) -> Result<Self, DataDirError> {
-        Self::open_backend(&Backend::Memory, Path::new("memory:"), config)
+        let memory = Backend::Memory;
+        Self::open_backends(&memory, &memory, &memory, &memory, config)
     }
 
-    fn open_backend(backend: &Backend, path: &Path, config: &Config) -> Result<Self, DataDirError> {
-        let (log, notices) = log_with_topics(backend, config)?;
-        let mut table = table::open(backend)?;
+    fn open_backends(
+        log: &Backend,
+        table_at: &Backend,
+        archive: &Backend,
+        checkpoints: &Backend,
+        config: &Config,
+    ) -> Result<Self, DataDirError> {
+        let (log, notices) = log_with_topics(log, config)?;
+        let mut table = table::open_with(table_at, &config.places.cassandra)?;
         let asked = meaning(config);
         match table.meta_get(MEANING)? {
             None => table.meta_put(MEANING, &asked)?,
             Some(stored) if stored == asked => {}
             Some(stored) => {
-                return Err(DataDirError::OtherMeaning { path: path.to_owned(), stored, asked });
+                let place = match table_at {
+                    Backend::File(path) => path.display().to_string(),
+                    other => other.to_string(),
+                };
+                return Err(DataDirError::OtherMeaning { place, stored, asked });
             }
         }
-        let (archive, objects) = (archive::open(backend)?, objects::open(backend)?.into());
+        let (archive, objects) = (
+            archive::open_with(archive, &config.places.s3)?,
+            objects::open_with(checkpoints, &config.places.s3)?.into(),
+        );
         Ok(Self { log, table, archive, objects, notices })
     }
 }
@@ -132,11 +153,11 @@ impl DataDir {
 /// If it cannot be made or opened.
 pub fn open_log(path: &Path, config: &Config) -> Result<(Arc<dyn Log>, Vec<String>), DataDirError> {
     std::fs::create_dir_all(path).map_err(|source| DataDirError::Create { path: path.to_owned(), source })?;
-    log_with_topics(&Backend::File(path.to_owned()), config)
+    log_with_topics(&config.places.log.backend(path), config)
 }
 
 fn log_with_topics(backend: &Backend, config: &Config) -> Result<(Arc<dyn Log>, Vec<String>), DataDirError> {
-    let (log, recovered) = log::open(backend, LogOptions::default())?;
+    let (log, recovered) = log::open(backend, config.places.log_options())?;
     log.create_topic(DEAD_LETTERS, 1)?;
     log.create_topic(LATE, 1)?;
     for topic in &config.input_topics {

@@ -138,7 +138,8 @@ pub fn run(setup: Setup, watch: Option<&dyn Fn(&Outlets)>) -> Result<Finished, E
     let (coordinator, restored) = match checkpoints {
         None => (None, None),
         Some(checkpointing) => {
-            let (coordinator, restored) = coordinate(&config, workers, process, checkpointing, &outputs)?;
+            let (coordinator, restored) =
+                coordinate(&config, workers, process, checkpointing, &outputs, &data.log)?;
             (Some(coordinator), restored)
         }
     };
@@ -242,6 +243,7 @@ fn coordinate(
     process: (usize, usize),
     checkpointing: Checkpointing,
     outputs: &Outputs,
+    log: &Arc<dyn Log>,
 ) -> Result<Coordinated, CheckpointError> {
     let Checkpointing { store, restored, start } = checkpointing;
     // Worker 0 numbers the checkpoints; what other processes begin with is never used.
@@ -265,7 +267,7 @@ fn coordinate(
         meaning: state_meaning(config),
         start,
     };
-    let coordinator = Arc::new(Coordinator::new(plan, store, outputs.clone()));
+    let coordinator = Arc::new(Coordinator::new(plan, store, outputs.clone()).reporting_to(Arc::clone(log)));
     Ok((coordinator, restored.map(Arc::new)))
 }
 

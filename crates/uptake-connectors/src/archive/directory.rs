@@ -47,7 +47,7 @@ impl DirectoryArchive {
         let outcome = if same_bytes(temporary, path).map_err(|e| ArchiveError::io("read", path, e))? {
             Put::Identical
         } else {
-            let existing = parquet::read_info(path)?;
+            let existing = parquet::read_info(path, parquet::open(path)?)?;
             if existing.part.length != part.length {
                 return Err(ArchiveError::OtherLength {
                     path: path.to_path_buf(),
@@ -90,7 +90,7 @@ impl Archive for DirectoryArchive {
             for object in files::list(&epoch)? {
                 let name = files::file_name(&object);
                 if name.starts_with("shard-") && name.ends_with(".parquet") {
-                    parts.push(parquet::read_info(&object)?);
+                    parts.push(parquet::read_info(&object, parquet::open(&object)?)?);
                 }
             }
         }
@@ -103,11 +103,11 @@ impl Archive for DirectoryArchive {
         if !path.exists() {
             return Err(ArchiveError::Missing { path });
         }
-        let info = parquet::read_info(&path)?;
+        let info = parquet::read_info(&path, parquet::open(&path)?)?;
         if info.part != *part {
             return Err(ArchiveError::Missing { path });
         }
-        parquet::read(&path, &info)
+        parquet::read(&path, [parquet::open(&path)?, parquet::open(&path)?], &info)
     }
 }
 

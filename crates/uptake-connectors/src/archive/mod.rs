@@ -6,14 +6,17 @@
 mod directory;
 mod memory;
 mod parquet;
+mod store;
 
 use std::sync::{Arc, Mutex, PoisonError};
 
 pub use directory::DirectoryArchive;
 pub use memory::MemoryArchive;
+pub use store::StoreArchive;
 use uptake_model::{Epoch, EpochLength, TallyRow};
 
-use crate::error::ArchiveError;
+use crate::error::{ArchiveError, UrlError};
+use crate::options::Options;
 use crate::url::Backend;
 
 /// The result of an archive's operation.
@@ -116,12 +119,28 @@ pub trait Archive: Send {
 /// Opens the archive that `backend` names.
 ///
 /// # Errors
-/// As [`DirectoryArchive::open`].
+/// As [`open_with`].
 pub fn open(backend: &Backend) -> Result<Box<dyn Archive>> {
+    open_with(backend, &Options::default())
+}
+
+/// The same, with options for a server.
+///
+/// # Errors
+/// As [`DirectoryArchive::open`] and [`StoreArchive::open`]; or the options make no sense.
+pub fn open_with(backend: &Backend, options: &Options) -> Result<Box<dyn Archive>> {
     Ok(match backend {
         Backend::Memory => Box::new(MemoryArchive::new()),
         Backend::File(directory) => Box::new(DirectoryArchive::open(directory)?),
+        Backend::Kafka { .. } => return Err(ArchiveError::Elsewhere { url: backend.to_string() }),
+        Backend::S3 { .. } => Box::new(StoreArchive::open(backend, options)?),
+        Backend::Cassandra { .. } => return Err(other_thing(backend).into()),
     })
+}
+
+fn other_thing(backend: &Backend) -> UrlError {
+    let instead = "memory:, file:PATH or s3://BUCKET/PREFIX";
+    UrlError::OtherThing { url: backend.to_string(), what: "an archive", instead }
 }
 
 /// Sorts the rows and checks that they make a part; returns their size.

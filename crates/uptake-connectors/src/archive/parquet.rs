@@ -19,7 +19,7 @@ use ::parquet::data_type::{BoolType, ByteArray, ByteArrayType, DataType, Int64Ty
 use ::parquet::errors::{ParquetError, Result as ParquetResult};
 use ::parquet::file::metadata::KeyValue;
 use ::parquet::file::properties::{EnabledStatistics, WriterProperties};
-use ::parquet::file::reader::{FileReader, RowGroupReader, SerializedFileReader};
+use ::parquet::file::reader::{ChunkReader, FileReader, RowGroupReader, SerializedFileReader};
 use ::parquet::file::writer::{SerializedFileWriter, SerializedRowGroupWriter};
 use ::parquet::schema::parser::parse_message_type;
 use ::parquet::schema::types::ColumnPath;
@@ -224,16 +224,32 @@ fn next<'a, W: Write + Send>(
     group.next_column()?.ok_or_else(|| ParquetError::General("the schema has too few columns".into()))
 }
 
-/// What a file says of itself, from its last bytes.
-pub(super) fn read_info(path: &Path) -> Result<PartInfo> {
-    info(path, &metadata(&reader(path)?))
+/// The same as bytes, for an archive that is no directory.
+pub(super) fn to_bytes(name: &Path, part: &TallyPart, size: u64, rows: &[TallyRow]) -> Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    encode(&mut bytes, part, size, rows).map_err(|e| ArchiveError::parquet("encode", name, e))?;
+    Ok(bytes)
 }
 
-/// The rows of a file whose metadata is `expected`.
-pub(super) fn read(path: &Path, expected: &PartInfo) -> Result<Vec<TallyRow>> {
-    let reader = reader(path)?;
+/// Opens a file to read.
+pub(super) fn open(path: &Path) -> Result<File> {
+    File::open(path).map_err(|e| ArchiveError::io("open", path, e))
+}
+
+/// What a file says of itself, from its last bytes.
+pub(super) fn read_info<R: ChunkReader + 'static>(path: &Path, source: R) -> Result<PartInfo> {
+    info(path, &metadata(&reader(path, source)?))
+}
+
+/// The rows of the file `source`, once it is opened and once more, whose metadata is `expected`.
+pub(super) fn read<R: ChunkReader + 'static>(
+    path: &Path,
+    [source, again]: [R; 2],
+    expected: &PartInfo,
+) -> Result<Vec<TallyRow>> {
+    let reader = reader(path, source)?;
     let metadata = metadata(&reader);
-    check_sum(path, number(path, &metadata, "data_bytes")?, number(path, &metadata, "data_crc32c")?)?;
+    check_sum(path, &again, number(path, &metadata, "data_bytes")?, number(path, &metadata, "data_crc32c")?)?;
     let mut rows = Vec::new();
     for index in 0..reader.num_row_groups() {
         let decoded = guard(|| decode(&*reader.get_row_group(index)?));
@@ -245,9 +261,8 @@ pub(super) fn read(path: &Path, expected: &PartInfo) -> Result<Vec<TallyRow>> {
     Ok(rows)
 }
 
-fn reader(path: &Path) -> Result<SerializedFileReader<File>> {
-    let file = File::open(path).map_err(|e| ArchiveError::io("open", path, e))?;
-    guard(|| SerializedFileReader::new(file)).map_err(|e| unreadable(path, e))
+fn reader<R: ChunkReader + 'static>(path: &Path, source: R) -> Result<SerializedFileReader<R>> {
+    guard(|| SerializedFileReader::new(source)).map_err(|e| unreadable(path, e))
 }
 
 /// An object that the library cannot read: it is damaged, unless the system refused.
@@ -266,7 +281,7 @@ fn corrupt(path: &Path, what: impl Into<String>) -> ArchiveError {
 /// The entries of the file's metadata that are ours, without their prefix.
 type Metadata = BTreeMap<String, String>;
 
-fn metadata(reader: &SerializedFileReader<File>) -> Metadata {
+fn metadata<R: ChunkReader + 'static>(reader: &SerializedFileReader<R>) -> Metadata {
     let entries = reader.metadata().file_metadata().key_value_metadata();
     let ours = |e: &KeyValue| Some((e.key.strip_prefix("uptake.")?.to_owned(), e.value.clone()?));
     entries.into_iter().flatten().filter_map(ours).collect()
@@ -295,9 +310,9 @@ fn info(path: &Path, metadata: &Metadata) -> Result<PartInfo> {
 }
 
 /// Whether the first `bytes` of the file are those that were written.
-fn check_sum(path: &Path, bytes: u64, expected: u32) -> Result<()> {
+fn check_sum<R: ChunkReader>(path: &Path, source: &R, bytes: u64, expected: u32) -> Result<()> {
     let io = |e| ArchiveError::io("read", path, e);
-    let mut file = File::open(path).map_err(io)?.take(bytes);
+    let mut file = source.get_read(0).map_err(|e| ArchiveError::parquet("read", path, e))?.take(bytes);
     let (mut buffer, mut crc) = (vec![0; 64 << 10], 0);
     loop {
         let n = file.read(&mut buffer).map_err(io)?;

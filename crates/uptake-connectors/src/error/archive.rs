@@ -5,12 +5,18 @@ use std::path::{Path, PathBuf};
 
 use thiserror::Error;
 
-use super::FailureKind;
+use super::{FailureKind, OptionError, RemoteError};
 use crate::files::Failed;
 
 /// An archive could not do what was asked.
 #[derive(Debug, Error)]
 pub enum ArchiveError {
+    /// A URL of something that holds a log only.
+    #[error("{url} holds a log, not the archive; name another place for it")]
+    Elsewhere {
+        /// As it was given.
+        url: String,
+    },
     /// A row of another epoch than its part.
     #[error("a row of epoch {row} cannot go into the part of epoch {part}")]
     WrongEpoch {
@@ -100,6 +106,15 @@ pub enum ArchiveError {
         /// What the system said.
         source: io::Error,
     },
+    /// A server could not do it, or does not answer.
+    #[error(transparent)]
+    Remote(#[from] RemoteError),
+    /// The URL names something else.
+    #[error(transparent)]
+    Url(#[from] super::UrlError),
+    /// An option of the server that makes no sense.
+    #[error(transparent)]
+    Option(#[from] OptionError),
 }
 
 impl ArchiveError {
@@ -133,6 +148,7 @@ impl ArchiveError {
     /// What the caller can do. Putting a part again is always safe.
     pub fn kind(&self) -> FailureKind {
         match self {
+            Self::Remote(error) => error.kind,
             Self::NoSpace { .. } => FailureKind::DeviceFull,
             Self::Io { source, .. } => FailureKind::of_io(source),
             _ => FailureKind::Permanent,

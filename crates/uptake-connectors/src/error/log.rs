@@ -68,6 +68,39 @@ pub enum LogError {
         /// The most that one append may hold.
         max: u64,
     },
+    /// A record is larger than the topic takes.
+    #[error(
+        "a record of {bytes} bytes is larger than topic {topic} takes; raise its max.message.bytes \
+         (and replica.fetch.max.bytes of the brokers)"
+    )]
+    RecordTooLarge {
+        /// The topic.
+        topic: String,
+        /// Bytes of the largest record of the append.
+        bytes: usize,
+    },
+    /// An option of a remote log that is unknown, or contradicts another or the way a log works.
+    #[error("kafka option {key}: {what}")]
+    Option {
+        /// Its name. The value is not told: it may be secret.
+        key: String,
+        /// What is wrong with it.
+        what: String,
+    },
+    /// A remote log did not do it.
+    #[error("cannot {operation} {url}: {reason}; {advice}")]
+    Remote {
+        /// What was tried, as a verb.
+        operation: String,
+        /// Where.
+        url: String,
+        /// What the driver or the broker said, without secrets.
+        reason: String,
+        /// What to look at.
+        advice: &'static str,
+        /// What the caller can do.
+        kind: FailureKind,
+    },
     /// The device is full. What was there before is kept and consistent.
     #[error("no space left on the device that holds {}; make room and run it again", .path.display())]
     NoSpace {
@@ -96,6 +129,9 @@ pub enum LogError {
         /// What the system said.
         source: io::Error,
     },
+    /// The URL names something else.
+    #[error(transparent)]
+    Url(#[from] super::UrlError),
 }
 
 impl LogError {
@@ -108,11 +144,12 @@ impl LogError {
     }
 
     /// What the caller can do. An append that failed has left nothing behind, so it is safe to
-    /// repeat.
+    /// repeat; in a remote log a repeat may come behind a part of it.
     pub fn kind(&self) -> FailureKind {
         match self {
             Self::NoSpace { .. } => FailureKind::DeviceFull,
             Self::Io { source, .. } => FailureKind::of_io(source),
+            Self::Remote { kind, .. } => *kind,
             _ => FailureKind::Permanent,
         }
     }

@@ -7,6 +7,7 @@ mod archive;
 mod input;
 mod log;
 mod objects;
+mod remote;
 mod table;
 mod url;
 
@@ -16,6 +17,7 @@ pub use archive::ArchiveError;
 pub use input::{InputError, PathProblem};
 pub use log::LogError;
 pub use objects::ObjectsError;
+pub use remote::{OptionError, RemoteError};
 pub use table::TableError;
 pub use url::UrlError;
 

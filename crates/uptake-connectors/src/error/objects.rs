@@ -5,12 +5,18 @@ use std::path::{Path, PathBuf};
 
 use thiserror::Error;
 
-use super::FailureKind;
+use super::{FailureKind, OptionError, RemoteError};
 use crate::files::Failed;
 
 /// A store of objects could not do what was asked.
 #[derive(Debug, Error)]
 pub enum ObjectsError {
+    /// A URL of something that holds a log only.
+    #[error("{url} holds a log, not checkpoints; name another place for them")]
+    Elsewhere {
+        /// As it was given.
+        url: String,
+    },
     /// A name that is not safe as a path.
     #[error(
         "\"{name}\" cannot name an object: it {what}; write steps like a/b-1.bin, not beginning with '.'"
@@ -47,6 +53,15 @@ pub enum ObjectsError {
         /// What the system said.
         source: io::Error,
     },
+    /// A server could not do it, or does not answer.
+    #[error(transparent)]
+    Remote(#[from] RemoteError),
+    /// The URL names something else.
+    #[error(transparent)]
+    Url(#[from] super::UrlError),
+    /// An option of the server that makes no sense.
+    #[error(transparent)]
+    Option(#[from] OptionError),
 }
 
 impl ObjectsError {
@@ -61,6 +76,7 @@ impl ObjectsError {
     /// What the caller can do. Every call is safe to repeat.
     pub fn kind(&self) -> FailureKind {
         match self {
+            Self::Remote(error) => error.kind,
             Self::NoSpace { .. } => FailureKind::DeviceFull,
             Self::Io { source, .. } => FailureKind::of_io(source),
             _ => FailureKind::Permanent,

@@ -5,12 +5,18 @@ use std::path::{Path, PathBuf};
 
 use thiserror::Error;
 
-use super::FailureKind;
+use super::{FailureKind, OptionError, RemoteError};
 use crate::files::Failed;
 
 /// A table could not do what was asked.
 #[derive(Debug, Error)]
 pub enum TableError {
+    /// A URL of something that holds a log only.
+    #[error("{url} holds a log, not the table; name another place for it")]
+    Elsewhere {
+        /// As it was given.
+        url: String,
+    },
     /// Nothing was written yet.
     #[error(
         "no table at {}: run `uptake replay … --data {}` first",
@@ -92,6 +98,33 @@ pub enum TableError {
         /// What the driver said.
         source: rusqlite::Error,
     },
+    /// A server could not do it, or does not answer.
+    #[error(transparent)]
+    Remote(#[from] RemoteError),
+    /// The URL names something else.
+    #[error(transparent)]
+    Url(#[from] super::UrlError),
+    /// An option of the server that makes no sense.
+    #[error(transparent)]
+    Option(#[from] OptionError),
+    /// The keyspace or its tables were never made.
+    #[error("{url} has no tables of uptake; make them with `uptake migrate`")]
+    NoSchema {
+        /// The table.
+        url: String,
+    },
+    /// A row of more requests than the order of writes has room for.
+    #[error(
+        "video {video_id} in epoch {epoch} has more than 2^28 plays and impressions, which {url} cannot hold"
+    )]
+    TooLarge {
+        /// The video.
+        video_id: String,
+        /// The epoch's number.
+        epoch: i64,
+        /// The table.
+        url: String,
+    },
 }
 
 impl TableError {
@@ -120,6 +153,7 @@ impl TableError {
     pub fn kind(&self) -> FailureKind {
         use rusqlite::ErrorCode as C;
         match self {
+            Self::Remote(error) => error.kind,
             Self::NoSpace { .. } | Self::Full { .. } => FailureKind::DeviceFull,
             Self::Io { source, .. } => FailureKind::of_io(source),
             Self::Sqlite { source, .. } => match source.sqlite_error_code() {

@@ -3,11 +3,20 @@
 //! An append is durable when it returns and gets consecutive offsets; a read gives back what was
 //! appended, in order. Retention drops the oldest records and moves the start offset; what it
 //! dropped is out of range, never silently skipped. The append time comes from the caller.
+//!
+//! A log that others write to as well may have **holes**: offsets that never held a record for us
+//! (a transaction's markers, what was aborted, what compaction removed). A read passes over them:
+//! offsets rise from record to record, not always by one, and the offset to go on from may be
+//! larger than the last record's by more than one. Nothing was lost there. The embedded log and
+//! the one in memory have none.
 
 mod embedded;
+mod kafka;
 mod memory;
 
 pub use embedded::{Durability, EmbeddedLog, LogOptions, Recovered};
+pub(crate) use kafka::is_secret;
+pub use kafka::{KafkaLog, KafkaOptions, Notices};
 pub use memory::MemoryLog;
 
 use crate::error::LogError;
@@ -66,6 +75,15 @@ impl StoredRef<'_> {
     }
 }
 
+/// How far a reader is behind.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Lag {
+    /// Offsets from the reader's position to the end (holes included).
+    pub records: u64,
+    /// How long ago the first of them was appended, in milliseconds; 0 where there is none.
+    pub ms: i64,
+}
+
 /// A log. All methods may be called from many threads at once.
 ///
 /// ```
@@ -101,7 +119,7 @@ pub trait Log: Send + Sync {
     ///
     /// # Errors
     /// The topic or partition is unknown, the device is full, the system refuses. Nothing is
-    /// left of an append that failed.
+    /// left of an append that failed, except in a remote log: there a part of it may be.
     fn append(&self, topic: &str, partition: u32, records: &[Record], now_ms: i64) -> Result<u64>;
 
     /// Calls `each` with the records from offset `from` on: at most `max_records`, and at most
@@ -164,6 +182,48 @@ pub trait Log: Send + Sync {
     /// The topic or partition is unknown.
     fn end_offset(&self, topic: &str, partition: u32) -> Result<u64>;
 
+    /// The end offsets of several partitions, in their order; a remote log is asked once for all.
+    ///
+    /// # Errors
+    /// As [`Log::end_offset`].
+    fn end_offsets(&self, of: &[(&str, u32)]) -> Result<Vec<u64>> {
+        of.iter().map(|&(topic, partition)| self.end_offset(topic, partition)).collect()
+    }
+
+    /// Tells the log how far topics and partitions have been read and kept, as the offset to read
+    /// next: only for others to see. Does nothing unless the log has a place for it.
+    ///
+    /// # Errors
+    /// The log cannot keep it now; nothing else depends on it.
+    fn report_position(&self, positions: &[(&str, u32, u64)]) -> Result<()> {
+        let _ = positions;
+        Ok(())
+    }
+
+    /// How far a reader that reads `from` next is behind, at the time `now_ms`.
+    ///
+    /// ```
+    /// use uptake_connectors::log::{Lag, Log, MemoryLog, Record};
+    /// let log = MemoryLog::new();
+    /// log.create_topic("plays", 1)?;
+    /// log.append("plays", 0, &[Record::new("r1", "a"), Record::new("r2", "b")], 1_000)?;
+    /// assert_eq!(log.lag("plays", 0, 1, 1_500)?, Lag { records: 1, ms: 500 });
+    /// # Ok::<(), uptake_connectors::LogError>(())
+    /// ```
+    ///
+    /// # Errors
+    /// The topic or partition is unknown, or the stored bytes are damaged.
+    fn lag(&self, topic: &str, partition: u32, from: u64, now_ms: i64) -> Result<Lag> {
+        let end = self.end_offset(topic, partition)?;
+        let from = from.max(self.start_offset(topic, partition)?);
+        let mut lag = Lag { records: end.saturating_sub(from), ms: 0 };
+        if lag.records > 0 {
+            let mut age = |record: StoredRef<'_>| lag.ms = (now_ms - record.appended_ms).max(0);
+            self.read_each(topic, partition, from, 1, 0, &mut age)?;
+        }
+        Ok(lag)
+    }
+
     /// The offset of the first kept record appended at `ms` or later; the end offset where there
     /// is none.
     ///
@@ -182,13 +242,28 @@ pub trait Log: Send + Sync {
 /// Opens the log that `backend` names; an embedded one also says what it had to repair.
 ///
 /// # Errors
-/// As [`EmbeddedLog::open`].
+/// As [`EmbeddedLog::open`] and [`KafkaLog::open`].
 pub fn open(backend: &Backend, options: LogOptions) -> Result<(Box<dyn Log>, Vec<Recovered>)> {
     match backend {
         Backend::Memory => Ok((Box::new(MemoryLog::new()), Vec::new())),
         Backend::File(directory) => {
             let (log, recovered) = EmbeddedLog::open(directory, options)?;
             Ok((Box::new(log), recovered))
+        }
+        Backend::Kafka { servers, options: of_url } => {
+            let mut kafka = options.kafka;
+            for (key, value) in of_url {
+                if kafka.client.insert(key.clone(), value.clone()).is_some_and(|other| other != *value) {
+                    let what = "is given in the URL and in the configuration, with different values";
+                    return Err(LogError::Option { key: key.clone(), what: what.to_owned() });
+                }
+            }
+            Ok((Box::new(KafkaLog::open(servers, kafka)?), Vec::new()))
+        }
+        _ => {
+            let instead = "memory:, file:PATH or kafka://HOST:PORT";
+            Err(crate::error::UrlError::OtherThing { url: backend.to_string(), what: "a log", instead }
+                .into())
         }
     }
 }

@@ -4,17 +4,20 @@
 //! replays and a paused old process that wakes up all end in the same table, in any order. A
 //! stored set lets anyone ask which request is behind a number.
 
+mod cassandra;
 mod memory;
 mod sqlite;
 
 use std::cmp::Ordering;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+pub use cassandra::{CassandraOptions, CassandraTable};
 pub use memory::MemoryTable;
 pub use sqlite::{FILE_NAME, SqliteTable};
 use uptake_model::{Epoch, RequestId, TallyRow};
 
-use crate::error::TableError;
+use crate::error::{TableError, UrlError};
+use crate::options::Options;
 use crate::url::Backend;
 
 /// The result of a table's operation.
@@ -131,26 +134,70 @@ pub trait Table: Send {
     fn is_empty(&self) -> Result<bool>;
 }
 
-/// Opens the table that `backend` names, to write and to read; creates it where there is none.
+/// Opens the table that `backend` names, to write and to read; creates a file where there is none.
 ///
 /// # Errors
-/// As [`SqliteTable::open`].
+/// As [`open_with`].
 pub fn open(backend: &Backend) -> Result<Box<dyn Table>> {
+    open_with(backend, &Options::default())
+}
+
+/// The same, with options for a server.
+///
+/// # Errors
+/// As [`SqliteTable::open`] and [`CassandraTable::open`]; or the options make no sense.
+pub fn open_with(backend: &Backend, options: &Options) -> Result<Box<dyn Table>> {
     Ok(match backend {
         Backend::Memory => Box::new(MemoryTable::new()),
         Backend::File(directory) => Box::new(SqliteTable::open(directory)?),
+        Backend::Kafka { .. } => return Err(TableError::Elsewhere { url: backend.to_string() }),
+        Backend::Cassandra { hosts, keyspace } => {
+            Box::new(CassandraTable::open(hosts, keyspace, &CassandraOptions::read(options)?)?)
+        }
+        Backend::S3 { .. } => return Err(other_thing(backend).into()),
     })
 }
 
 /// Opens the table that `backend` names, to read only; `memory:` is an empty one.
 ///
 /// # Errors
-/// As [`SqliteTable::open_read_only`].
+/// As [`open_read_only_with`].
 pub fn open_read_only(backend: &Backend) -> Result<Box<dyn Table>> {
+    open_read_only_with(backend, &Options::default())
+}
+
+/// The same, with options for a server.
+///
+/// # Errors
+/// As [`SqliteTable::open_read_only`] and [`CassandraTable::open`]; or the options make no sense.
+pub fn open_read_only_with(backend: &Backend, options: &Options) -> Result<Box<dyn Table>> {
     Ok(match backend {
-        Backend::Memory => Box::new(MemoryTable::new()),
         Backend::File(directory) => Box::new(SqliteTable::open_read_only(directory)?),
+        Backend::Cassandra { hosts, keyspace } => {
+            let options = CassandraOptions { create_schema: false, ..CassandraOptions::read(options)? };
+            Box::new(CassandraTable::open(hosts, keyspace, &options)?)
+        }
+        _ => open_with(backend, options)?,
     })
+}
+
+/// Makes what the table that `backend` names needs before it is opened, or brings it up to date;
+/// harmless to do again. Only servers need it.
+///
+/// # Errors
+/// As [`CassandraTable::migrate`]; or the options make no sense.
+pub fn migrate(backend: &Backend, options: &Options) -> Result<()> {
+    match backend {
+        Backend::Cassandra { hosts, keyspace } => {
+            CassandraTable::migrate(hosts, keyspace, &CassandraOptions::read(options)?)
+        }
+        _ => Ok(()),
+    }
+}
+
+fn other_thing(backend: &Backend) -> UrlError {
+    let instead = "memory:, file:PATH or cassandra://HOST/KEYSPACE";
+    UrlError::OtherThing { url: backend.to_string(), what: "a table", instead }
 }
 
 /// Counts stay below 2⁶² so that their sum is a 64-bit integer in every table.

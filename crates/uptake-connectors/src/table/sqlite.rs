@@ -326,7 +326,7 @@ fn encode_set_into(bytes: &mut Vec<u8>, set: &RequestSet) {
 }
 
 /// The set that `encode_set` wrote, if it did.
-fn decode_set(bytes: &[u8]) -> Option<RequestSet> {
+pub(super) fn decode_set(bytes: &[u8]) -> Option<RequestSet> {
     match bytes.split_first()? {
         (0, ids) => {
             let (ids, rest) = ids.as_chunks::<8>();
@@ -339,7 +339,7 @@ fn decode_set(bytes: &[u8]) -> Option<RequestSet> {
 }
 
 /// Whether the stored bytes hold `request`, without copying them; `Some(None)` for a sketch.
-fn stored_contains(bytes: &[u8], request: RequestId) -> Option<Option<bool>> {
+pub(super) fn stored_contains(bytes: &[u8], request: RequestId) -> Option<Option<bool>> {
     match bytes.split_first()? {
         (0, ids) => {
             let (ids, rest) = ids.as_chunks::<8>();

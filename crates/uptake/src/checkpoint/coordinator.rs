@@ -7,6 +7,7 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use uptake_connectors::FailureKind;
+use uptake_connectors::log::Log;
 use uptake_flow::{Checkpoints, EventTime};
 use uptake_model::ledger::Ledger;
 
@@ -15,7 +16,7 @@ use super::segment::Sections;
 use super::store::{Number, Store};
 use super::{CheckpointError, Pump, ROUND};
 use crate::clock::Moment;
-use crate::outputs::{Backoff, Outputs};
+use crate::outputs::{Backoff, Outputs, notice};
 
 /// How long the end of a run waits for a store, a table or an archive that is away. Nothing is
 /// lost without the last checkpoint, and who stops a service does not wait for longer.
@@ -153,6 +154,8 @@ pub struct Coordinator {
     outputs: Outputs,
     state: Mutex<State>,
     changed: Condvar,
+    /// The log that is told how far it was read.
+    log: Option<Arc<dyn Log>>,
 }
 
 impl fmt::Debug for Coordinator {
@@ -179,7 +182,22 @@ impl Coordinator {
             failed: false,
             closing: None,
         };
-        Self { plan, store, outputs, state: Mutex::new(state), changed: Condvar::new() }
+        Self { plan, store, outputs, state: Mutex::new(state), changed: Condvar::new(), log: None }
+    }
+
+    /// Tells `log` with each checkpoint how far it was read, for tools that show lag.
+    pub fn reporting_to(mut self, log: Arc<dyn Log>) -> Self {
+        self.log = Some(log);
+        self
+    }
+
+    fn report(&self, position: &InputPosition) {
+        let (Some(log), InputPosition::Log(partitions)) = (&self.log, position) else { return };
+        let positions: Vec<_> = partitions.iter().map(|p| (&*p.topic, p.partition, p.offset)).collect();
+        // Nothing depends on it: a run goes on from its checkpoint.
+        if let Err(error) = log.report_position(&positions) {
+            notice(&error.to_string());
+        }
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -300,6 +318,7 @@ impl Coordinator {
         }
         let manifest = self.manifest(written, others);
         self.store.commit(&manifest)?;
+        self.report(&manifest.input);
         self.store.retain(self.plan.keep)?;
         {
             let mut state = self.lock();

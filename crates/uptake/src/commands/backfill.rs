@@ -17,7 +17,6 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use clap::Args;
-use uptake_connectors::Backend;
 use uptake_connectors::archive::{self, MemoryArchive};
 use uptake_connectors::log::Log;
 use uptake_connectors::objects::Objects;
@@ -136,14 +135,14 @@ fn is_replay(cluster: &str) -> bool {
 impl Backfill {
     pub(super) fn run(self) -> Result<(), CommandError> {
         let mut config = self.configured.load()?;
-        existing(&self.data)?;
+        let archive_at = existing(&self.data, &config.places.archive)?;
         let files = match self.paths.is_empty() {
             true => None,
             false => Some(event_files(&self.paths)?),
         };
         if self.archive {
             // Before a new table is told what its rows mean.
-            let archive = archive::open(&Backend::File(self.data.clone()))?;
+            let archive = archive::open_with(&archive_at, &config.places.s3)?;
             merge::check_length(&*archive, &config)?;
         }
         let data = DataDir::open(&self.data, &config)?;

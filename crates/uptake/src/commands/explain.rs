@@ -8,10 +8,10 @@ use uptake_connectors::table::Table;
 use uptake_model::tally::RequestSet;
 use uptake_model::{Epoch, RequestId};
 
-use super::CommandError;
 use super::tallies::{open, stored_segment, when};
 use super::text::{grouped, percent, table};
 use super::top::heading;
+use super::{CommandError, Configured};
 use crate::data_dir::epoch_length;
 
 #[derive(Subcommand, Debug)]
@@ -23,6 +23,8 @@ pub(super) enum Explain {
         /// The data directory
         #[arg(long, value_name = "DIR")]
         data: PathBuf,
+        #[command(flatten)]
+        configured: Configured,
     },
     /// Which requests make up the tally of a video in an epoch
     Video {
@@ -40,23 +42,24 @@ pub(super) enum Explain {
         /// The data directory
         #[arg(long, value_name = "DIR")]
         data: PathBuf,
+        #[command(flatten)]
+        configured: Configured,
     },
 }
 
 impl Explain {
     pub(super) fn run(self) -> Result<(), CommandError> {
         match self {
-            Self::Request { id, data } => request(&id, &data),
-            Self::Video { id, epoch, segment, limit, data } => {
-                video(&id, Epoch(epoch), &segment, limit, &data)
+            Self::Request { id, data, configured } => request(&id, &*open(&data, &configured)?),
+            Self::Video { id, epoch, segment, limit, data, configured } => {
+                video(&id, Epoch(epoch), &segment, limit, &*open(&data, &configured)?)
             }
         }
     }
 }
 
-fn request(id: &str, data: &std::path::Path) -> Result<(), CommandError> {
-    let source = open(data)?;
-    let length = epoch_length(&source)?;
+fn request(id: &str, source: &dyn Table) -> Result<(), CommandError> {
+    let length = epoch_length(source)?;
     let request = RequestId::from_text(id.as_bytes());
     let found = source.find_request(request)?;
     let mut out = std::io::stdout().lock();
@@ -95,11 +98,10 @@ fn video(
     epoch: Epoch,
     segment: &str,
     limit: usize,
-    data: &std::path::Path,
+    source: &dyn Table,
 ) -> Result<(), CommandError> {
-    let source = open(data)?;
-    let length = epoch_length(&source)?;
-    let segment = stored_segment(&source, segment)?;
+    let length = epoch_length(source)?;
+    let segment = stored_segment(source, segment)?;
     let mut out = std::io::stdout().lock();
     let Some(row) = source.get(id, &segment, epoch)? else {
         let epochs: Vec<String> = source.video(id, &segment)?.iter().map(|r| r.epoch.to_string()).collect();

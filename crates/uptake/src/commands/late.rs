@@ -12,7 +12,7 @@ use uptake_model::{Epoch, EventTime};
 use super::ledger::{late_ages, late_by_age};
 use super::tallies::{open, when};
 use super::text::{grouped, table};
-use super::{CommandError, existing_log};
+use super::{CommandError, Configured, existing_log};
 use crate::data_dir::{LATE, epoch_length};
 use crate::outputs::notice;
 
@@ -29,6 +29,8 @@ pub(super) enum Late {
         /// Print one JSON object a line for each epoch, for a script
         #[arg(long)]
         json: bool,
+        #[command(flatten)]
+        configured: Configured,
     },
 }
 
@@ -48,10 +50,12 @@ const READ_BYTES: usize = 4 << 20;
 
 impl Late {
     pub(super) fn run(self) -> Result<(), CommandError> {
-        let Self::List { data, json } = self;
-        let log = existing_log(&data)?;
+        let Self::List { data, json, configured } = self;
+        let config = configured.load()?;
+        let log = existing_log(&data, &config)?;
         // Without a table nobody has said otherwise.
-        let length = open(&data).map_or_else(|_| Ok(Default::default()), |table| epoch_length(&table))?;
+        let length = open(&data, &configured)
+            .map_or_else(|_| Ok(Default::default()), |table| epoch_length(&*table))?;
         let mut epochs: BTreeMap<Epoch, Account> = BTreeMap::new();
         let (mut seen, mut others) = (HashSet::new(), 0u64);
         if log.partitions(LATE).is_ok() {

@@ -38,9 +38,9 @@ pub(super) struct LedgerOf {
 impl LedgerOf {
     pub(super) fn run(self) -> Result<(), CommandError> {
         let config = self.configured.load()?;
-        super::existing(&self.data)?;
+        let backend = super::existing(&self.data, &config.places.checkpoints)?;
         let objects =
-            objects::open(&Backend::File(self.data.clone())).map_err(crate::data_dir::DataDirError::from)?;
+            objects::open_with(&backend, &config.places.s3).map_err(crate::data_dir::DataDirError::from)?;
         let objects: Arc<dyn Objects> = Arc::from(objects);
         let clusters = match &self.cluster {
             Some(cluster) => vec![cluster.as_str()],
@@ -53,7 +53,10 @@ impl LedgerOf {
             found.extend(newest.checkpoint.map(|(manifest, _)| (cluster, manifest)));
         }
         let Some((cluster, manifest)) = found.into_iter().max_by_key(|(_, m)| m.created_ms) else {
-            let data = self.data.display();
+            let data = match &backend {
+                Backend::File(path) => path.display().to_string(),
+                other => other.to_string(),
+            };
             return Err(CommandError::Other(match &self.cluster {
                 Some(cluster) => format!("{data} has no checkpoint of cluster {cluster}").into(),
                 None => {

@@ -8,6 +8,7 @@ mod eval;
 mod explain;
 mod late;
 mod ledger;
+mod migrate;
 mod replay;
 mod rows;
 mod run;
@@ -24,10 +25,10 @@ use std::process::ExitCode;
 use clap::{Args, Parser, Subcommand};
 use uptake_connectors::Backend;
 use uptake_connectors::input::{EventFiles, InputOptions};
-use uptake_connectors::log::{self, Log, LogOptions};
+use uptake_connectors::log::{self, Log};
 use uptake_model::ledger::Ledger;
 
-use crate::config::{Config, ConfigError, reference};
+use crate::config::{Config, ConfigError, Place, reference};
 use crate::data_dir;
 use crate::engine::EngineError;
 use crate::outputs::notice;
@@ -80,6 +81,8 @@ enum Command {
     Explain(explain::Explain),
     /// Count a generated (or given) stream of events before your eyes
     Demo(demo::Demo),
+    /// Make the topics and tables that are missing where the URLs point, and say what is there
+    Migrate(migrate::Migrate),
     /// Print the configuration reference: every key with its default
     Config,
 }
@@ -101,10 +104,10 @@ impl Configured {
     }
 }
 
-/// A data directory that must be there; a command that only looks makes none.
-fn existing(data: &Path) -> Result<(), CommandError> {
-    match data.is_dir() {
-        true => Ok(()),
+/// Where something must be there: a command that only looks makes no data directory.
+fn existing(data: &Path, place: &Place) -> Result<Backend, CommandError> {
+    match data.is_dir() || !place.is_data() {
+        true => Ok(place.backend(data)),
         false => Err(CommandError::Usage(format!("{}: there is no such directory", data.display()))),
     }
 }
@@ -128,13 +131,13 @@ fn balanced(ledger: &Ledger) -> Result<(), CommandError> {
     Err(CommandError::Other(message.into()))
 }
 
-/// Opens the log of a data directory that is there.
-fn existing_log(data: &Path) -> Result<Box<dyn Log>, CommandError> {
-    existing(data)?;
-    if !data.join("log").is_dir() {
+/// Opens the log of a data directory that is there, or the log elsewhere.
+fn existing_log(data: &Path, config: &Config) -> Result<Box<dyn Log>, CommandError> {
+    let backend = existing(data, &config.places.log)?;
+    if config.places.log.is_data() && !data.join("log").is_dir() {
         return Err(CommandError::Usage(format!("{} holds no log: it is no data directory", data.display())));
     }
-    let (log, recovered) = log::open(&Backend::File(data.to_owned()), LogOptions::default())?;
+    let (log, recovered) = log::open(&backend, config.places.log_options())?;
     data_dir::repaired(&recovered).for_each(|line| notice(&line));
     Ok(log)
 }
@@ -219,6 +222,7 @@ impl Cli {
             Command::Eval(eval) => eval.run(),
             Command::Explain(explain) => explain.run(),
             Command::Demo(demo) => demo.run(),
+            Command::Migrate(migrate) => migrate.run(),
             Command::Config => {
                 Ok(std::io::Write::write_all(&mut std::io::stdout().lock(), reference().as_bytes())?)
             }

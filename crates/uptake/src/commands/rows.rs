@@ -11,9 +11,9 @@ use uptake_model::{EpochLength, TallyRow};
 use uptake_trends::rows::{Choice, candidates};
 use uptake_trends::{Catalogue, Exposure, Options, RowName, RowOptions, Shelf, Trends, tree};
 
-use super::CommandError;
 use super::tallies::{open, stored_segment, when};
 use super::text::{grouped, table};
+use super::{CommandError, Configured};
 use crate::data_dir::epoch_length;
 
 /// Print a row: what is popular, loved or trending.
@@ -45,6 +45,8 @@ pub(super) struct Of {
     /// available_from_ms, available_to_ms
     #[arg(long, value_name = "FILE")]
     pub(super) catalogue: Option<PathBuf>,
+    #[command(flatten)]
+    configured: Configured,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum)]
@@ -86,11 +88,12 @@ pub(super) struct Loaded {
 impl Of {
     /// Reads the tallies of the segment, and of those it leans on, epoch by epoch.
     pub(super) fn load(&self, row: RowName, places: usize) -> Result<Loaded, CommandError> {
-        let source = open(&self.data)?;
-        let segment = stored_segment(&source, &self.segment)?;
-        let length = epoch_length(&source)?;
+        let source = open(&self.data, &self.configured)?;
+        let source = &*source;
+        let segment = stored_segment(source, &self.segment)?;
+        let length = epoch_length(source)?;
         let catalogue = self.catalogue()?;
-        let rows = tallies(&source, &segment)?;
+        let rows = tallies(source, &segment)?;
         let mut epochs: BTreeMap<_, Vec<&TallyRow>> = BTreeMap::new();
         rows.iter().for_each(|row| epochs.entry(row.epoch).or_default().push(row));
         let last = epochs.keys().next_back().copied();

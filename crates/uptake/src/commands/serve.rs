@@ -10,7 +10,7 @@ use tokio::sync::watch;
 use uptake_connectors::log::{Durability, Log, LogOptions};
 use uptake_connectors::objects::{self, Objects};
 use uptake_connectors::table::{self, Table};
-use uptake_connectors::{Backend, TableError, log};
+use uptake_connectors::{TableError, log};
 use uptake_serve::rows::TrendsRows;
 use uptake_serve::settings::{Secrets, Settings};
 use uptake_serve::{Books, Parts, ReadUpTo, Server};
@@ -109,13 +109,14 @@ impl Serving {
 }
 
 fn parts(data: &Path, config: &Config, settings: &Settings) -> Result<Parts, CommandError> {
-    let backend = Backend::File(data.to_owned());
+    let places = &config.places;
     let durability = if settings.survives_power_cut { Durability::Power } else { Durability::Process };
-    let (log, _) = log::open(&backend, LogOptions { durability, ..LogOptions::default() })?;
-    let objects = objects::open(&backend).map_err(data_dir::DataDirError::from)?;
-    let objects: Arc<dyn Objects> = Arc::from(objects);
+    let (log, _) = log::open(&places.log.backend(data), LogOptions { durability, ..places.log_options() })?;
+    let objects = objects::open_with(&places.checkpoints.backend(data), &places.s3);
+    let objects: Arc<dyn Objects> = Arc::from(objects.map_err(data_dir::DataDirError::from)?);
+    let (table_at, options) = (places.table.backend(data), places.cassandra.clone());
     let open_table = move || -> Result<Option<Box<dyn Table>>, TableError> {
-        match table::open_read_only(&backend) {
+        match table::open_read_only_with(&table_at, &options) {
             Ok(table) => Ok(Some(table)),
             // The run that makes it has not begun yet.
             Err(TableError::Missing { .. }) => Ok(None),

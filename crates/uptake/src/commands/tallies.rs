@@ -5,12 +5,12 @@ use std::path::{Path, PathBuf};
 
 use clap::{Args, ValueEnum};
 use serde_json::json;
-use uptake_connectors::table::{SqliteTable, Table};
+use uptake_connectors::table::{self, Table};
 use uptake_model::tally::TallyRow;
 use uptake_model::{EpochLength, segment};
 
-use super::CommandError;
-use super::text::{csv_field, grouped, percent, table};
+use super::text::{self, csv_field, grouped, percent};
+use super::{CommandError, Configured};
 use crate::data_dir::epoch_length;
 
 /// Print the tallies of a segment.
@@ -26,6 +26,8 @@ pub(super) struct Tallies {
     /// object a line
     #[arg(long, value_enum, default_value_t = Format::Table)]
     format: Format,
+    #[command(flatten)]
+    configured: Configured,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum)]
@@ -35,9 +37,11 @@ enum Format {
     Json,
 }
 
-/// Opens a data directory's table to read.
-pub(super) fn open(data: &Path) -> Result<SqliteTable, CommandError> {
-    Ok(SqliteTable::open_read_only(data)?)
+/// Opens a data directory's table to read, or the one elsewhere.
+pub(super) fn open(data: &Path, configured: &Configured) -> Result<Box<dyn Table>, CommandError> {
+    let config = configured.load()?;
+    let places = &config.places;
+    Ok(table::open_read_only_with(&places.table.backend(data), &places.cassandra)?)
 }
 
 /// The stored name of the segment that was asked for.
@@ -52,9 +56,9 @@ pub(super) fn stored_segment(table: &dyn Table, asked: &str) -> Result<String, C
 
 impl Tallies {
     pub(super) fn run(self) -> Result<(), CommandError> {
-        let source = open(&self.data)?;
-        let segment = stored_segment(&source, &self.segment)?;
-        let length = epoch_length(&source)?;
+        let source = open(&self.data, &self.configured)?;
+        let segment = stored_segment(&*source, &self.segment)?;
+        let length = epoch_length(&*source)?;
         let mut out = BufWriter::new(std::io::stdout().lock());
         let mut printed = Ok(());
         let mut print = |row: TallyRow, each: &mut dyn FnMut(&TallyRow) -> std::io::Result<()>| {
@@ -78,7 +82,7 @@ impl Tallies {
                     Ok(())
                 })?;
                 let header = ["video", "epoch", "from", "plays", "impressions", "take rate"];
-                write!(out, "{}", table(&header, &rows))?;
+                write!(out, "{}", text::table(&header, &rows))?;
             }
         }
         printed?;

@@ -4,13 +4,12 @@ use std::io::Write;
 use std::path::PathBuf;
 
 use clap::Args;
-use uptake_connectors::table::Table;
 use uptake_model::tally::TallyRow;
 use uptake_model::{Epoch, EpochLength};
 
-use super::CommandError;
 use super::tallies::{open, stored_segment, when};
 use super::text::{grouped, percent, table};
+use super::{CommandError, Configured};
 use crate::data_dir::epoch_length;
 
 /// Print the most played videos of an epoch.
@@ -28,13 +27,15 @@ pub(super) struct Top {
     /// How many videos
     #[arg(long, default_value_t = 10)]
     limit: usize,
+    #[command(flatten)]
+    configured: Configured,
 }
 
 impl Top {
     pub(super) fn run(self) -> Result<(), CommandError> {
-        let source = open(&self.data)?;
-        let segment = stored_segment(&source, &self.segment)?;
-        let length = epoch_length(&source)?;
+        let source = open(&self.data, &self.configured)?;
+        let segment = stored_segment(&*source, &self.segment)?;
+        let length = epoch_length(&*source)?;
         let rows = source.top(&segment, self.epoch.map(Epoch), self.limit)?;
         let mut out = std::io::stdout().lock();
         match rows.first() {

@@ -90,9 +90,24 @@ pub const KEYS: &[Key] = &[
     key("batch.tick", r#""500ms""#, "How often a batch begins when there is nothing more to read."),
     key("batch.in_flight", "4", "How many batches may be under way at once (1 to 64)."),
     key(
+        "log.url",
+        r#""file:""#,
+        "Where the log is. \"file:\": in the --data directory; file:PATH: in another one;\nkafka://HOST:PORT,HOST:PORT: in Kafka.",
+    ),
+    key(
+        "table.url",
+        r#""file:""#,
+        "Where the table is. \"file:\": in the --data directory; file:PATH;\ncassandra://HOST:PORT,HOST:PORT/KEYSPACE.",
+    ),
+    key(
         "table.write_interval",
         r#""1s""#,
         "How often changed tallies are written to the table; a replay writes every 10 s at most.",
+    ),
+    key(
+        "archive.url",
+        r#""file:""#,
+        "Where the archive is. \"file:\": in the --data directory; file:PATH; s3://BUCKET/PREFIX.",
     ),
     key("archive.shards", "1", "Objects per epoch in the archive (1 to 256)."),
     key(
@@ -111,6 +126,7 @@ pub const KEYS: &[Key] = &[
         r#""declare""#,
         "When the log dropped records before they were read: \"declare\" them in the ledger and go\non, or \"stop\".",
     ),
+    key("checkpoint.url", r#""""#, "Where checkpoints are, as archive.url. Empty: beside the archive."),
     key("checkpoint.interval", r#""10s""#, "How often a checkpoint is taken."),
     key("checkpoint.keep", "3", "How many checkpoints are kept (1 to 1000)."),
     key(
@@ -220,6 +236,46 @@ pub const KEYS: &[Key] = &[
     ),
     key("serve.streams_max", "1000", "The most subscribers of row streams."),
     key("serve.rows_refresh", r#""500ms""#, "How often rows and rules are looked at again."),
+    key(
+        "kafka.group",
+        r#""uptake""#,
+        "The consumer group under which positions are reported, for tools that show lag. A value\nof this section as env:NAME is read from the environment; none is ever printed.",
+    ),
+    key("kafka.topic_prefix", r#""""#, "Put in front of the name of every topic."),
+    key("kafka.replication", r#""""#, "Copies of a topic that is made. Empty: as the brokers are set."),
+    key(
+        "kafka.security.protocol",
+        r#""""#,
+        "\"SSL\", \"SASL_SSL\", \"SASL_PLAINTEXT\"; empty for none. This and every other key below\n[kafka] is the driver's (librdkafka), which also refuses what it does not know.",
+    ),
+    key("kafka.sasl.mechanism", r#""""#, "\"PLAIN\", \"SCRAM-SHA-256\", \"SCRAM-SHA-512\"."),
+    key("kafka.sasl.username", r#""""#, ""),
+    key("kafka.sasl.password", r#""""#, "Better not here: \"env:KAFKA_PASSWORD\"."),
+    key("kafka.ssl.ca.location", r#""""#, "A file of certificates that are trusted. Empty: the system's."),
+    key("cassandra.user", r#""""#, ""),
+    key("cassandra.password", r#""""#, "Better not here: \"env:CASSANDRA_PASSWORD\"."),
+    key("cassandra.consistency", r#""""#, "Of reads and writes. Empty: LOCAL_QUORUM."),
+    key("cassandra.replication", r#""""#, "Of a keyspace that is made: the copies, as 3."),
+    key(
+        "cassandra.create_schema",
+        r#""""#,
+        "\"true\": a run makes tables that are missing, as `uptake migrate` does.",
+    ),
+    key(
+        "cassandra.ttl",
+        r#""""#,
+        "How long rows are kept, as 30d; 0s for ever. Empty: 90d. Takes effect by `uptake migrate`.",
+    ),
+    key("cassandra.tls_ca", r#""""#, "A file of certificates that are trusted, for TLS."),
+    key(
+        "s3.endpoint",
+        r#""""#,
+        "Of a server that is not Amazon's. Every other key below [s3] is the driver's\n(object_store) too; what AWS_... variables of the environment say holds as well.",
+    ),
+    key("s3.region", r#""""#, ""),
+    key("s3.allow_http", r#""""#, "\"true\" for an endpoint without TLS."),
+    key("s3.access_key_id", r#""""#, ""),
+    key("s3.secret_access_key", r#""""#, "Better not here: \"env:S3_SECRET\"."),
 ];
 
 /// The reference: a configuration file that holds every key with its default, commented.

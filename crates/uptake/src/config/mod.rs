@@ -4,6 +4,7 @@
 //! also what `uptake config` prints. Code below the commands never sees the raw form.
 
 mod keys;
+mod places;
 mod read;
 mod serve;
 
@@ -19,6 +20,7 @@ use uptake_model::tally::TallyLimits;
 use uptake_model::{Epoch, EpochLength, EventTime};
 
 pub use keys::{KEYS, Key, reference};
+pub use places::{Place, Places};
 pub(crate) use serve::is_address;
 
 use crate::memory::Budget;
@@ -49,6 +51,8 @@ pub enum OnGap {
 /// Everything that can be configured, checked.
 #[derive(Clone, Debug)]
 pub struct Config {
+    /// Where log, table, archive and checkpoints are.
+    pub places: Places,
     /// How records look.
     pub decode: Arc<DecodeConfig>,
     /// What is dropped.

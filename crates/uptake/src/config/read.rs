@@ -12,6 +12,7 @@ use uptake_model::segment::Segments;
 use uptake_model::tally::TallyLimits;
 use uptake_model::{EpochLength, Kind};
 
+use super::places::{is_driver_key, places, without_lines};
 use super::{Config, JoinMethod, KEYS, OnGap, UNBOUNDED};
 use crate::memory::Budget;
 
@@ -24,7 +25,9 @@ pub(super) fn file(path: &Path, mistakes: &mut Vec<String>) -> Values {
     match std::fs::read_to_string(path) {
         Err(error) => mistakes.push(format!("{}: cannot be read: {error}", path.display())),
         Ok(text) => match text.parse::<toml::Table>() {
-            Err(error) => mistakes.push(format!("{}: is not TOML: {error}", path.display())),
+            Err(error) => {
+                mistakes.push(format!("{}: is not TOML: {}", path.display(), without_lines(&error)))
+            }
             Ok(table) => flatten("", table, &mut values, mistakes),
         },
     }
@@ -53,6 +56,9 @@ fn flatten(prefix: &str, table: toml::Table, values: &mut Values, mistakes: &mut
                 values.insert(key, value);
             }
             Value::Table(inner) => flatten(&key, inner, values, mistakes),
+            _ if is_driver_key(&key) => {
+                values.insert(key, value);
+            }
             _ => mistakes.push(format!("{key}: there is no such key{}", nearest(&key))),
         }
     }
@@ -85,8 +91,18 @@ pub(super) struct Reader<'a> {
 }
 
 impl Reader<'_> {
+    /// The keys that were given.
+    pub(super) fn keys(&self) -> impl Iterator<Item = &str> {
+        self.values.keys().map(String::as_str)
+    }
+
+    /// Whether a text is empty, or was not given and is by default.
+    pub(super) fn is_empty(&self, key: &str) -> bool {
+        self.values.get(key).is_none_or(|value| value.as_str() == Some(""))
+    }
+
     /// The value of a key, or its default.
-    fn value(&mut self, key: &str) -> Value {
+    pub(super) fn value(&mut self, key: &str) -> Value {
         self.values.remove(key).unwrap_or_else(|| {
             let default = KEYS.iter().find(|k| k.name == key).map_or("\"\"", |k| k.default);
             let table = format!("v = {default}").parse::<toml::Table>().ok();
@@ -227,6 +243,7 @@ pub(super) fn config(values: Values, mistakes: &mut Vec<String>) -> Config {
         EpochLength::default()
     });
     Config {
+        places: places(&mut r),
         decode: decode.into(),
         filters,
         join_method: r.choice("join.method", &methods),

@@ -100,3 +100,52 @@ fn an_epoch_counts_as_sealed_only_when_its_tallies_are() {
         assert!(config.sealed_before(EventTime::MIN) < Epoch(0));
     }
 }
+
+#[test]
+fn everything_is_in_the_data_directory_unless_a_url_says_otherwise() {
+    let data = std::path::Path::new("d");
+    let places = Config::default().places;
+    for place in [&places.log, &places.table, &places.archive, &places.checkpoints] {
+        assert_eq!(place.backend(data).to_string(), "file:d");
+    }
+    let places = load(&["archive.url=file:far", "log.url=memory:"]).unwrap().places;
+    let shown = |place: &Place| place.backend(data).to_string();
+    assert_eq!([shown(&places.log), shown(&places.table)], ["memory:", "file:d"]);
+    assert_eq!([shown(&places.archive), shown(&places.checkpoints)], ["file:far", "file:far"]);
+    let places = load(&["archive.url=file:far", "checkpoint.url=file:"]).unwrap().places;
+    assert!(places.checkpoints.is_data());
+    let text = load(&["log.url=ftp://host", "table.url=file:"]).unwrap_err().to_string();
+    assert!(text.contains("\n  log.url: \"ftp://host\" names no backend"), "{text}");
+}
+
+#[test]
+fn what_a_driver_is_told_is_never_printed() {
+    let path = std::env::var("PATH").unwrap();
+    let c = load(&[
+        "kafka.sasl.password=hunter2",
+        "kafka.linger.ms=5",
+        "kafka.enable.idempotence=true",
+        "s3.secret_access_key=env:PATH",
+    ])
+    .unwrap();
+    let kafka = &c.places.kafka;
+    let told = ["sasl.password", "linger.ms", "enable.idempotence"].map(|key| &*kafka.client[key]);
+    assert_eq!(told, ["hunter2", "5", "true"]);
+    assert_eq!(c.places.s3.get("secret_access_key").unwrap(), path);
+    assert!(!format!("{c:?}").contains("hunter2") && !format!("{c:?}").contains(&path));
+    for (setting, says) in [
+        ("kafka.sasl.password=env:NOT_A_VARIABLE", "kafka.sasl.password: the environment has no variable"),
+        ("kafka.sasl.password=['hunter2']", "kafka.sasl.password: is not a text"),
+        ("log.url=kafka://me:hunter2@host:1", "log.url: a URL here takes no user and password"),
+        ("kafka.replication=hunter2", "kafka.replication: is not a whole number"),
+        ("log.url=kafka:me:hunter2@host:1", "log.url: a URL here takes no user and password"),
+    ] {
+        let text = load(&[setting]).unwrap_err().to_string();
+        assert!(text.contains(says) && !text.contains("hunter2"), "{text}");
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("uptake.toml");
+    std::fs::write(&file, "[kafka.sasl]\npassword = \"hunter2\n").unwrap();
+    let text = Config::load(Some(&file), &[]).unwrap_err().to_string();
+    assert!(text.contains("line 2") && !text.contains("hunter2"), "{text}");
+}

@@ -4,6 +4,7 @@
 #![allow(dead_code, reason = "every test binary uses another part of this module")]
 
 pub(crate) mod live;
+pub(crate) mod servers;
 
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};

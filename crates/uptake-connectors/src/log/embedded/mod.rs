@@ -20,7 +20,7 @@ use std::sync::{Arc, PoisonError, RwLock};
 
 use partition::Partition;
 
-use super::{Log, Record, Result, StoredRef, check_partition_count, check_topic_name};
+use super::{KafkaOptions, Log, Record, Result, StoredRef, check_partition_count, check_topic_name};
 use crate::error::LogError;
 use crate::faults::point;
 use crate::files;
@@ -39,19 +39,28 @@ pub enum Durability {
     Power,
 }
 
-/// How an embedded log is kept.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+/// How a log is kept.
+#[derive(Clone, Debug)]
 pub struct LogOptions {
-    /// What an append survives.
+    /// Of an embedded log: what an append survives.
     pub durability: Durability,
-    /// When a segment file has as many bytes, the next append begins a new one.
+    /// Of an embedded log: when a segment file has as many bytes, the next append begins a new one.
     pub segment_bytes: u64,
+    /// Of a log in Kafka.
+    pub kafka: KafkaOptions,
+}
+
+/// What a partition needs of it.
+#[derive(Clone, Copy, Debug)]
+struct Keeping {
+    durability: Durability,
+    segment_bytes: u64,
 }
 
 impl Default for LogOptions {
     /// Survives the process; segments of 64 MiB, the unit in which retention drops records.
     fn default() -> Self {
-        Self { durability: Durability::Process, segment_bytes: 64 << 20 }
+        Self { durability: Durability::Process, segment_bytes: 64 << 20, kafka: KafkaOptions::default() }
     }
 }
 
@@ -72,7 +81,7 @@ pub struct Recovered {
 #[derive(Debug)]
 pub struct EmbeddedLog {
     directory: PathBuf,
-    options: LogOptions,
+    options: Keeping,
     /// Those that were asked for; others may be on disk.
     topics: RwLock<BTreeMap<String, Topic>>,
 }
@@ -89,6 +98,8 @@ impl EmbeddedLog {
     pub fn open(directory: &Path, options: LogOptions) -> Result<(Self, Vec<Recovered>)> {
         let directory = directory.join("log");
         files::make_directories(&directory)?;
+        let LogOptions { durability, segment_bytes, .. } = options;
+        let options = Keeping { durability, segment_bytes };
         let log = Self { directory, options, topics: RwLock::default() };
         let mut recovered = Vec::new();
         for topic in log.topics_on_disk()? {

@@ -14,7 +14,7 @@ use super::cursor::{Cursor, Reading, Until};
 use super::segment::{self, Frames, HEADER_BYTES};
 use super::state::{State, index_of};
 use super::tape::write_or_cut;
-use super::{Durability, LogOptions, frame};
+use super::{Durability, Keeping, frame};
 use crate::error::LogError;
 use crate::faults::point;
 use crate::files;
@@ -25,7 +25,7 @@ pub(super) struct Partition {
     topic: String,
     number: u32,
     directory: PathBuf,
-    options: LogOptions,
+    options: Keeping,
     /// Never held while anything is appended or waited for, so that readers do not wait either.
     state: Mutex<State>,
     /// Taken before `state`.
@@ -70,7 +70,7 @@ fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 
 impl Partition {
     /// The partition in `directory`, which is looked at when somebody asks.
-    pub(super) fn new(directory: &Path, topic: &str, number: u32, options: LogOptions) -> Self {
+    pub(super) fn new(directory: &Path, topic: &str, number: u32, options: Keeping) -> Self {
         Self {
             topic: topic.to_owned(),
             number,

@@ -47,6 +47,10 @@ impl Log for QuietLog {
         self.0.end_offset(topic, partition)
     }
 
+    fn end_offsets(&self, of: &[(&str, u32)]) -> Result<Vec<u64>> {
+        self.0.end_offsets(of)
+    }
+
     fn offset_for_time(&self, topic: &str, partition: u32, ms: i64) -> Result<u64> {
         self.0.offset_for_time(topic, partition, ms)
     }

@@ -11,7 +11,7 @@ use uptake_model::{EventTime, Place, Reason};
 
 use super::super::text::{grouped, visible};
 use super::{Letter, each_letter, reason};
-use crate::commands::{CommandError, existing_log};
+use crate::commands::{CommandError, Configured, existing_log};
 
 /// Print what could not be used: when, why, where it was read, and its bytes
 #[derive(Args, Debug)]
@@ -28,6 +28,8 @@ pub(in crate::commands) struct List {
     /// Print only the newest; all are counted
     #[arg(long, value_name = "N")]
     limit: Option<usize>,
+    #[command(flatten)]
+    configured: Configured,
 }
 
 /// Where nobody says how wide the screen is.
@@ -37,7 +39,7 @@ const BYTES_WIDTH_LEAST: usize = 30;
 
 impl List {
     pub(super) fn run(self) -> Result<(), CommandError> {
-        let log = existing_log(&self.data)?;
+        let log = existing_log(&self.data, &self.configured.load()?)?;
         let width = console::Term::stdout().size_checked().map_or(WIDTH, |(_, columns)| columns.into());
         let mut counts: BTreeMap<Reason, u64> = BTreeMap::new();
         let mut replayed = 0;

@@ -57,7 +57,7 @@ struct Done {
 impl Replay {
     pub(super) fn run(self) -> Result<(), CommandError> {
         let config = self.configured.load()?;
-        let log = existing_log(&self.data)?;
+        let log = existing_log(&self.data, &config)?;
         let end = if log.partitions(DEAD_LETTERS).is_ok() { log.end_offset(DEAD_LETTERS, 0)? } else { 0 };
         if let Some(from) = self.from_offset.filter(|&from| from > end) {
             return Err(CommandError::Usage(format!(

@@ -3,6 +3,7 @@
 
 use std::error::Error;
 use std::sync::Arc;
+use std::time::Duration;
 
 use uptake_connectors::LogError;
 use uptake_connectors::input::Buffer;
@@ -13,6 +14,7 @@ use uptake_model::{Event, EventTime, RequestId};
 
 use super::{Place, Reader};
 use crate::checkpoint::{Fragment, PartitionPosition};
+use crate::clock::Moment;
 use crate::config::OnGap;
 use crate::outputs::notice;
 
@@ -42,6 +44,9 @@ struct Partition {
     end: u64,
     until: Option<u64>,
     newest: Option<EventTime>,
+    /// What is there did not come when it was asked for: a later batch asks again. It is not
+    /// read up, so the watermark waits for it.
+    stalled: bool,
 }
 
 impl Partition {
@@ -59,7 +64,12 @@ pub(super) struct LogSource {
     ends: bool,
     batch: Option<u64>,
     chunk: Chunk,
+    /// The partitions of the whole input by topic, and when they were counted last.
+    counted: (Vec<(Arc<str>, u32)>, Moment),
 }
+
+/// How often it is looked for new partitions.
+const COUNT_EVERY: Duration = Duration::from_secs(10);
 
 /// Which partition is read next.
 enum Turn {
@@ -75,7 +85,7 @@ enum Turn {
 #[derive(Default)]
 struct Chunk {
     lines: Buffer,
-    /// The first record's offset and time; all have the same time.
+    /// The first record's offset and time; all have the same time, and offsets without a hole.
     first: u64,
     appended_ms: i64,
     records: usize,
@@ -98,7 +108,16 @@ impl LogSource {
             end: 0,
             until: input.until.as_ref().and_then(|until| until.get(number).copied()),
             newest: position.newest,
+            stalled: false,
         });
+        let mut counted: Vec<(Arc<str>, u32)> = Vec::new();
+        for position in &input.partitions {
+            match counted.iter_mut().find(|(topic, _)| **topic == *position.topic) {
+                Some((_, partitions)) => *partitions = (*partitions).max(position.partition + 1),
+                None => counted.push((position.topic.as_str().into(), position.partition + 1)),
+            }
+        }
+        let counted = (counted, reader.outlets.clock.moment());
         Self {
             log,
             reader,
@@ -106,15 +125,44 @@ impl LogSource {
             ends: input.until.is_some(),
             batch: None,
             chunk: Chunk::default(),
+            counted,
         }
     }
 
     /// Asks how far each partition goes, and says which have been read to their end.
-    fn begin_batch(&mut self, batch: &mut Batch<'_, (RequestId, Event)>) -> Result<(), LogError> {
-        for partition in &mut self.partitions {
-            let end = self.log.end_offset(&partition.topic, partition.partition)?;
+    fn begin_batch(
+        &mut self,
+        batch: &mut Batch<'_, (RequestId, Event)>,
+    ) -> Result<(), Box<dyn Error + Send + Sync>> {
+        self.look_for_new_partitions()?;
+        let of: Vec<(&str, u32)> = self.partitions.iter().map(|p| (&*p.topic, p.partition)).collect();
+        let ends = self.log.end_offsets(&of)?;
+        for (partition, end) in self.partitions.iter_mut().zip(ends) {
             partition.end = partition.until.map_or(end, |until| until.min(end));
+            partition.stalled = false;
             batch.progress(partition.number, partition.newest, partition.is_read_up());
+        }
+        Ok(())
+    }
+
+    /// A partition gets its number in the ledger when a run begins, so that all workers and
+    /// checkpoints agree on it: a new one ends this run, and the next one reads it from its start.
+    fn look_for_new_partitions(&mut self) -> Result<(), Box<dyn Error + Send + Sync>> {
+        let (counted, last) = &mut self.counted;
+        let clock = &self.reader.outlets.clock;
+        if self.ends || self.reader.worker != 0 || clock.since(*last) < COUNT_EVERY {
+            return Ok(());
+        }
+        *last = clock.moment();
+        for (topic, before) in counted {
+            let now = self.log.partitions(topic)?;
+            if now > *before {
+                return Err(format!(
+                    "topic {topic} has {now} partitions now, {before} when this run began; run again to go on \
+                     from the last checkpoint with all of them (--supervise does)"
+                )
+                .into());
+            }
         }
         Ok(())
     }
@@ -123,7 +171,12 @@ impl LogSource {
     /// event time, unless even that is too far ahead of what others read.
     fn turn(&self, watermark: EventTime) -> Turn {
         let open = self.partitions.iter().enumerate().filter(|(_, p)| !p.is_read_up());
-        let Some((index, furthest_behind)) = open.min_by_key(|(_, p)| p.newest) else { return Turn::Nobody };
+        let Some((index, furthest_behind)) = open.min_by_key(|(_, p)| (p.stalled, p.newest)) else {
+            return Turn::Nobody;
+        };
+        if furthest_behind.stalled {
+            return Turn::Wait;
+        }
         let config = &self.reader.config;
         let ahead =
             |newest: EventTime| newest.minus(config.join.lateness_ms) > watermark.plus(config.input_pace_ms);
@@ -184,7 +237,7 @@ impl LogSource {
             &mut |record| {
                 decoded += 1;
                 let alone = record.value.contains(&b'\n');
-                if alone || (chunk.records > 0 && chunk.appended_ms != record.appended_ms) {
+                if alone || !chunk.is_followed_by(&record) {
                     newest = newest.max(chunk.decode(reader, batch, number, place));
                 }
                 if alone {
@@ -197,7 +250,10 @@ impl LogSource {
         newest = newest.max(chunk.decode(reader, batch, number, place));
         partition.newest = partition.newest.max(newest);
         match read {
-            Ok(next) => partition.offset = next,
+            Ok(next) => {
+                partition.stalled = next == from;
+                partition.offset = next;
+            }
             Err(LogError::OffsetOutOfRange { start, offset, .. }) if offset < start => {
                 return self.gap(index, start);
             }
@@ -209,6 +265,12 @@ impl LogSource {
 }
 
 impl Chunk {
+    /// Whether the record may be decoded together with those here.
+    fn is_followed_by(&self, record: &StoredRef<'_>) -> bool {
+        self.records == 0
+            || (self.appended_ms == record.appended_ms && self.first + self.records as u64 == record.offset)
+    }
+
     fn add(&mut self, record: &StoredRef<'_>) {
         if self.records == 0 {
             (self.first, self.appended_ms) = (record.offset, record.appended_ms);
@@ -307,5 +369,22 @@ impl Source<(RequestId, Event)> for LogSource {
         };
         self.read(index, room, batch)?;
         Ok(Poll::Again)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_hole_begins_a_new_chunk() {
+        let record = |offset, appended_ms| StoredRef { offset, appended_ms, key: b"", value: b"{}" };
+        let mut chunk = Chunk::default();
+        assert!(chunk.is_followed_by(&record(7, 1)));
+        chunk.add(&record(7, 1));
+        chunk.add(&record(8, 1));
+        assert!(chunk.is_followed_by(&record(9, 1)));
+        assert!(!chunk.is_followed_by(&record(10, 1)), "the second line of a chunk is its second offset");
+        assert!(!chunk.is_followed_by(&record(9, 2)), "of another time");
     }
 }
