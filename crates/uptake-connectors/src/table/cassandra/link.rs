@@ -202,18 +202,19 @@ pub(super) struct Refused {
 fn attempt(error: &RequestAttemptError) -> FailureKind {
     use RequestAttemptError as E;
     match error {
-        E::DbError(error, _) => match error {
+        E::DbError(
             DbError::SyntaxError
             | DbError::Invalid
             | DbError::AlreadyExists { .. }
             | DbError::FunctionFailure { .. }
             | DbError::AuthenticationError
             | DbError::Unauthorized
-            | DbError::ConfigError => FailureKind::Permanent,
-            // Unavailable, timeouts, overload, failing replicas.
-            _ => FailureKind::Transient,
-        },
-        E::SerializationError(_) | E::CqlRequestSerialization(_) => FailureKind::Permanent,
+            | DbError::ConfigError,
+            _,
+        )
+        | E::SerializationError(_)
+        | E::CqlRequestSerialization(_) => FailureKind::Permanent,
+        // Of a server also: unavailable, timeouts, overload, failing replicas.
         _ => FailureKind::Transient,
     }
 }
