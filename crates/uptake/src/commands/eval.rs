@@ -12,10 +12,10 @@ use uptake_trends::Options;
 use uptake_trends::eval::offpolicy::{Report, Value, evaluate};
 use uptake_trends::eval::progressive::{Score, progressive};
 
-use super::CommandError;
 use super::rows::{options, tallies};
 use super::tallies::{open, stored_segment};
 use super::text::table;
+use super::{CommandError, Configured};
 use crate::data_dir::epoch_length;
 
 /// Judge a scorer by a log of what was served, or by what came next.
@@ -64,6 +64,8 @@ struct Progressive {
     warm_up: usize,
     #[command(flatten)]
     to: To,
+    #[command(flatten)]
+    configured: Configured,
 }
 
 /// Where the report goes.
@@ -137,11 +139,11 @@ impl To {
 
 impl Progressive {
     fn run(self) -> Result<(), CommandError> {
-        let source = open(&self.data)?;
-        let segment = stored_segment(&source, &self.segment)?;
-        let mut rows = tallies(&source, &segment)?;
+        let source = open(&self.data, &self.configured)?;
+        let segment = stored_segment(&*source, &self.segment)?;
+        let mut rows = tallies(&*source, &segment)?;
         rows.retain(|row| *row.segment == *segment);
-        let options: Options = options(&rows, epoch_length(&source)?);
+        let options: Options = options(&rows, epoch_length(&*source)?);
         let scores: Vec<Score> = progressive(&rows, self.places, self.warm_up, options);
         let name = |score: &Score| json!(score.ranking).as_str().unwrap_or_default().to_owned();
         let bars: Vec<html::Bar> = scores
