@@ -1,6 +1,6 @@
 //! Rows: what is ranked, how it is kept ready, and how it is served.
 //!
-//! [`Rows`] ranks; a [`board::Board`] asks it again and again in the background, so that a request
+//! [`Rows`] ranks; a board asks it again and again in the background, so that a request
 //! reads memory. People's rules are applied last, when a row is served, and hold at once.
 
 pub(crate) mod board;
