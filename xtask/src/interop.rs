@@ -4,7 +4,7 @@
 //! says; the checks themselves are in `tests/interop/read_outputs.py`.
 
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use crate::error::{Error, Result};
 use crate::process;
@@ -46,7 +46,7 @@ fn python(workspace: &Workspace) -> Result<PathBuf> {
     if fs::read_to_string(&stamp).is_ok_and(|installed| installed == wanted) && usable() {
         return Ok(python);
     }
-    println!("installing into {}: {}", short(workspace, &venv), packages(&wanted).join(" "));
+    println!("installing into {}: {}", workspace.short(&venv), packages(&wanted).join(" "));
     if venv.exists() {
         fs::remove_dir_all(&venv).map_err(Error::io("remove", &venv))?;
     }
@@ -67,10 +67,6 @@ fn python(workspace: &Workspace) -> Result<PathBuf> {
 /// The lines of a requirements file that name packages.
 fn packages(requirements: &str) -> Vec<&str> {
     requirements.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with('#')).collect()
-}
-
-fn short(workspace: &Workspace, path: &Path) -> String {
-    path.strip_prefix(&workspace.root).unwrap_or(path).display().to_string()
 }
 
 #[cfg(test)]

@@ -1,6 +1,6 @@
 //! The workspace as `cargo metadata` describes it.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
 
@@ -50,6 +50,11 @@ pub(crate) struct Target {
 }
 
 impl Workspace {
+    /// A path as one would type it in the workspace's folder.
+    pub(crate) fn short(&self, path: &Path) -> String {
+        path.strip_prefix(&self.root).unwrap_or(path).display().to_string()
+    }
+
     /// The workspace around the current directory.
     ///
     /// # Errors

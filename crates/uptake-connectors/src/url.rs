@@ -76,6 +76,13 @@ impl Service {
     }
 }
 
+impl Backend {
+    /// The error of asking here for `what`, which only `instead` can hold.
+    pub(crate) fn cannot_hold(&self, what: &'static str, instead: &'static str) -> UrlError {
+        UrlError::OtherThing { url: self.to_string(), what, instead }
+    }
+}
+
 impl FromStr for Backend {
     type Err = UrlError;
 

@@ -1,7 +1,7 @@
 //! What can be chosen; the defaults were tuned on the simulated world of `tests/world`.
 
 use serde::{Deserialize, Serialize};
-use uptake_model::EpochLength;
+use uptake_model::{EpochLength, TallyRow};
 
 use crate::memory::MEMORIES;
 
@@ -76,5 +76,16 @@ impl Default for Options {
             evidence_min: 5.0,
             rising_plays_min: 5.0,
         }
+    }
+}
+
+impl Options {
+    /// The defaults for such rows: without any impression, plays are held against time.
+    pub fn for_rows(rows: &[TallyRow], epoch_length: EpochLength) -> Self {
+        let exposure = match rows.iter().any(|row| row.counts.impressions > 0) {
+            true => Exposure::Impressions,
+            false => Exposure::Epochs,
+        };
+        Self { epoch_length, exposure, ..Self::default() }
     }
 }

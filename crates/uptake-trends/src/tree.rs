@@ -1,5 +1,16 @@
 //! The segment tree: which segment a smaller one leans on.
 
+/// `segment` and the known ones that it leans on, smallest first.
+///
+/// ```
+/// use uptake_trends::tree::lineage;
+/// let known = ["", "country=BR", "device=tv"];
+/// assert_eq!(lineage("country=BR,device=tv", &known), ["country=BR,device=tv", "country=BR", ""]);
+/// ```
+pub fn lineage<'a>(segment: &'a str, known: &[&'a str]) -> Vec<&'a str> {
+    std::iter::successors(Some(segment), |child| parent(child, known.iter().copied())).collect()
+}
+
 /// The parent of `segment` among `known`: the largest group that holds all of it, so the known name
 /// with the most of its parts; of two such, the first by name. `None` for everyone.
 ///

@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use hashbrown::{HashMap, HashSet};
-use uptake_model::{EventTime, TallyRow};
+use uptake_model::{Epoch, EventTime, TallyRow};
 
 use crate::cell::{Cell, Context};
 use crate::hours::Hours;
@@ -217,6 +217,23 @@ impl Trends {
         self.index.insert((segment, video), id);
         self.segments[usize::from(segment)].cells.push(id);
         id
+    }
+
+    /// Takes in the rows of many epochs, oldest first, with a refresh at the end of each: `now` says
+    /// how far the stream was then, and `seen` is shown what is known by then.
+    pub fn replay(
+        &mut self,
+        rows: &[TallyRow],
+        now: impl Fn(Epoch) -> EventTime,
+        mut seen: impl FnMut(&Self, Epoch),
+    ) {
+        let mut epochs: BTreeMap<Epoch, Vec<&TallyRow>> = BTreeMap::new();
+        rows.iter().for_each(|row| epochs.entry(row.epoch).or_default().push(row));
+        for (epoch, rows) in epochs {
+            rows.into_iter().for_each(|row| self.ingest(row));
+            self.refresh(now(epoch));
+            seen(self, epoch);
+        }
     }
 
     /// Takes in what came since the last refresh. `now` is event time: how far the stream is.

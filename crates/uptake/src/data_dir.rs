@@ -11,7 +11,7 @@ use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use uptake_connectors::archive::Archive;
-use uptake_connectors::log::{Log, Recovered};
+use uptake_connectors::log::{Durability, Log, LogOptions, Recovered};
 use uptake_connectors::objects::Objects;
 use uptake_connectors::table::Table;
 use uptake_connectors::{Backend, archive, log, objects, table};
@@ -124,25 +124,29 @@ impl DataDir {
         checkpoints: &Backend,
         config: &Config,
     ) -> Result<Self, DataDirError> {
-        let (log, notices) = log_with_topics(log, config)?;
-        let mut table = table::open_with(table_at, &config.places.cassandra)?;
+        let (log, notices) = log_with_topics(log, config, Durability::default())?;
+        let mut table = table::open(table_at, &config.places.cassandra)?;
         let asked = meaning(config);
         match table.meta_get(MEANING)? {
             None => table.meta_put(MEANING, &asked)?,
             Some(stored) if stored == asked => {}
             Some(stored) => {
-                let place = match table_at {
-                    Backend::File(path) => path.display().to_string(),
-                    other => other.to_string(),
-                };
-                return Err(DataDirError::OtherMeaning { place, stored, asked });
+                return Err(DataDirError::OtherMeaning { place: shown(table_at), stored, asked });
             }
         }
         let (archive, objects) = (
-            archive::open_with(archive, &config.places.s3)?,
-            objects::open_with(checkpoints, &config.places.s3)?.into(),
+            archive::open(archive, &config.places.s3)?,
+            objects::open(checkpoints, &config.places.s3)?.into(),
         );
         Ok(Self { log, table, archive, objects, notices })
+    }
+}
+
+/// Where a backend is, for people: a directory by its path.
+pub(crate) fn shown(backend: &Backend) -> String {
+    match backend {
+        Backend::File(path) => path.display().to_string(),
+        other => other.to_string(),
     }
 }
 
@@ -151,13 +155,22 @@ impl DataDir {
 ///
 /// # Errors
 /// If it cannot be made or opened.
-pub fn open_log(path: &Path, config: &Config) -> Result<(Arc<dyn Log>, Vec<String>), DataDirError> {
+pub fn open_log(
+    path: &Path,
+    config: &Config,
+    durability: Durability,
+) -> Result<(Arc<dyn Log>, Vec<String>), DataDirError> {
     std::fs::create_dir_all(path).map_err(|source| DataDirError::Create { path: path.to_owned(), source })?;
-    log_with_topics(&config.places.log.backend(path), config)
+    log_with_topics(&config.places.log.backend(path), config, durability)
 }
 
-fn log_with_topics(backend: &Backend, config: &Config) -> Result<(Arc<dyn Log>, Vec<String>), DataDirError> {
-    let (log, recovered) = log::open(backend, config.places.log_options())?;
+fn log_with_topics(
+    backend: &Backend,
+    config: &Config,
+    durability: Durability,
+) -> Result<(Arc<dyn Log>, Vec<String>), DataDirError> {
+    let options = LogOptions { durability, ..config.places.log_options() };
+    let (log, recovered) = log::open(backend, options)?;
     log.create_topic(DEAD_LETTERS, 1)?;
     log.create_topic(LATE, 1)?;
     for topic in &config.input_topics {

@@ -12,7 +12,7 @@ use std::time::Duration;
 use common::live::{Live, PATIENCE, SOON, program, wait_until};
 use common::{DAY_MS, MINUTE_MS, Place, csv, events, told, uptake};
 use uptake_connectors::log::{EmbeddedLog, Log, LogOptions, Record};
-use uptake_connectors::{Backend, objects};
+use uptake_connectors::{Backend, Options, objects};
 
 fn start(command: &str, args: &[&str]) -> Live {
     Live::start(Command::new(program()).arg(command).args(args))
@@ -151,7 +151,7 @@ fn a_stopped_replay_goes_on() {
     let fresh = common::books(&[&input], &plain.data(), &[]);
     assert_eq!((&books["counted"], &books["expired"]), (&fresh.0["counted"], &fresh.0["expired"]));
     assert_eq!(place.csv(), plain.csv());
-    let objects = objects::open(&Backend::File(data.clone())).unwrap();
+    let objects = objects::open(&Backend::File(data.clone()), &Options::default()).unwrap();
     let left: Vec<String> = objects.list("").unwrap().into_iter().map(|object| object.name).collect();
     let books_only = left.iter().all(|name| name.starts_with("replay-last/"));
     assert!(books_only && !left.is_empty(), "a replay that came to its end leaves its books: {left:?}");

@@ -28,7 +28,7 @@ pub(super) fn install(workspace: &Workspace, kind: Kind) -> Result<PathBuf> {
     if fs::read_to_string(&stamp).is_ok_and(|installed| installed == wanted) {
         return Ok(folder);
     }
-    super::say(&format!("installing {} into {}", kind.name(), super::server::short(workspace, &folder)));
+    super::say(&format!("installing {} into {}", kind.name(), workspace.short(&folder)));
     if folder.exists() {
         fs::remove_dir_all(&folder).map_err(Error::io("remove", &folder))?;
     }

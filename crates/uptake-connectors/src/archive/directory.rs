@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 
 use uptake_model::TallyRow;
 
-use super::{Archive, PartInfo, Put, Result, TallyPart, parquet, part_order, prepare};
+use super::{Archive, PartInfo, Put, Result, TallyPart, against, is_part, parquet, part_order, prepare};
 use crate::error::ArchiveError;
 use crate::files;
 
@@ -48,14 +48,7 @@ impl DirectoryArchive {
             Put::Identical
         } else {
             let existing = parquet::read_info(path, parquet::open(path)?)?;
-            if existing.part.length != part.length {
-                return Err(ArchiveError::OtherLength {
-                    path: path.to_path_buf(),
-                    found_ms: existing.part.length.ms(),
-                    asked_ms: part.length.ms(),
-                });
-            }
-            if size > existing.size { Put::Replaced } else { Put::Kept }
+            against(&existing, part, size, path)?
         };
         if outcome == Put::Replaced {
             files::rename(temporary, path)?;
@@ -84,12 +77,12 @@ impl Archive for DirectoryArchive {
     fn parts(&self) -> Result<Vec<PartInfo>> {
         let mut parts = Vec::new();
         for epoch in files::list(&self.root.join("tallies"))? {
-            if !files::file_name(&epoch).starts_with("epoch=") {
+            let folder = files::file_name(&epoch);
+            if !folder.starts_with("epoch=") {
                 continue;
             }
             for object in files::list(&epoch)? {
-                let name = files::file_name(&object);
-                if name.starts_with("shard-") && name.ends_with(".parquet") {
+                if is_part(&folder, &files::file_name(&object)) {
                     parts.push(parquet::read_info(&object, parquet::open(&object)?)?);
                 }
             }

@@ -1,10 +1,11 @@
 //! The archive in memory: complete, and gone with the process.
 
 use std::collections::BTreeMap;
+use std::path::Path;
 
 use uptake_model::TallyRow;
 
-use super::{Archive, PartInfo, Put, Result, TallyPart, part_order, prepare};
+use super::{Archive, PartInfo, Put, Result, TallyPart, against, part_order, prepare};
 use crate::error::ArchiveError;
 
 #[derive(Debug)]
@@ -37,22 +38,15 @@ impl Archive for MemoryArchive {
             self.parts.insert(name, stored());
             return Ok(Put::Created);
         };
-        if existing.info.part.length != part.length {
-            return Err(ArchiveError::OtherLength {
-                path: name.into(),
-                found_ms: existing.info.part.length.ms(),
-                asked_ms: part.length.ms(),
-            });
-        }
+        let put = against(&existing.info, part, size, Path::new(&name))?;
         let new = stored();
-        Ok(if existing.rows == new.rows {
-            Put::Identical
-        } else if new.info.size > existing.info.size {
+        if existing.rows == new.rows {
+            return Ok(Put::Identical);
+        }
+        if put == Put::Replaced {
             *existing = new;
-            Put::Replaced
-        } else {
-            Put::Kept
-        })
+        }
+        Ok(put)
     }
 
     fn parts(&self) -> Result<Vec<PartInfo>> {

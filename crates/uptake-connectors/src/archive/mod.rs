@@ -8,6 +8,7 @@ mod memory;
 mod parquet;
 mod store;
 
+use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 
 pub use directory::DirectoryArchive;
@@ -15,7 +16,7 @@ pub use memory::MemoryArchive;
 pub use store::StoreArchive;
 use uptake_model::{Epoch, EpochLength, TallyRow};
 
-use crate::error::{ArchiveError, UrlError};
+use crate::error::ArchiveError;
 use crate::options::Options;
 use crate::url::Backend;
 
@@ -119,28 +120,16 @@ pub trait Archive: Send {
 /// Opens the archive that `backend` names.
 ///
 /// # Errors
-/// As [`open_with`].
-pub fn open(backend: &Backend) -> Result<Box<dyn Archive>> {
-    open_with(backend, &Options::default())
-}
-
-/// The same, with options for a server.
-///
-/// # Errors
 /// As [`DirectoryArchive::open`] and [`StoreArchive::open`]; or the options make no sense.
-pub fn open_with(backend: &Backend, options: &Options) -> Result<Box<dyn Archive>> {
+pub fn open(backend: &Backend, options: &Options) -> Result<Box<dyn Archive>> {
     Ok(match backend {
         Backend::Memory => Box::new(MemoryArchive::new()),
         Backend::File(directory) => Box::new(DirectoryArchive::open(directory)?),
-        Backend::Kafka { .. } => return Err(ArchiveError::Elsewhere { url: backend.to_string() }),
         Backend::S3 { .. } => Box::new(StoreArchive::open(backend, options)?),
-        Backend::Cassandra { .. } => return Err(other_thing(backend).into()),
+        Backend::Kafka { .. } | Backend::Cassandra { .. } => {
+            return Err(backend.cannot_hold("an archive", "memory:, file:PATH or s3://BUCKET/PREFIX").into());
+        }
     })
-}
-
-fn other_thing(backend: &Backend) -> UrlError {
-    let instead = "memory:, file:PATH or s3://BUCKET/PREFIX";
-    UrlError::OtherThing { url: backend.to_string(), what: "an archive", instead }
 }
 
 /// Sorts the rows and checks that they make a part; returns their size.
@@ -168,6 +157,23 @@ fn prepare(part: &TallyPart, rows: &mut [TallyRow]) -> Result<u64> {
         }),
         None => Ok(size),
     }
+}
+
+/// Whether a part of `size` takes the place of another one that is there: the larger wins.
+fn against(existing: &PartInfo, part: &TallyPart, size: u64, path: &Path) -> Result<Put> {
+    if existing.part.length != part.length {
+        return Err(ArchiveError::OtherLength {
+            path: path.to_path_buf(),
+            found_ms: existing.part.length.ms(),
+            asked_ms: part.length.ms(),
+        });
+    }
+    Ok(if size > existing.size { Put::Replaced } else { Put::Kept })
+}
+
+/// Whether a file of a folder below `tallies/` is a part, by their names.
+fn is_part(folder: &str, file: &str) -> bool {
+    folder.starts_with("epoch=") && file.starts_with("shard-") && file.ends_with(".parquet")
 }
 
 /// The order in which parts are listed.

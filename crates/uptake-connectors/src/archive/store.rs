@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use bytes::Bytes;
 use uptake_model::TallyRow;
 
-use super::{Archive, PartInfo, Put, Result, TallyPart, parquet, part_order, prepare};
+use super::{Archive, PartInfo, Put, Result, TallyPart, against, is_part, parquet, part_order, prepare};
 use crate::error::{ArchiveError, FailureKind, RemoteError};
 use crate::options::Options;
 use crate::store::{Done, Store};
@@ -58,14 +58,7 @@ impl Archive for StoreArchive {
                 return Ok(Put::Identical);
             }
             let existing = parquet::read_info(&path, found.bytes)?;
-            if existing.part.length != part.length {
-                return Err(ArchiveError::OtherLength {
-                    path,
-                    found_ms: existing.part.length.ms(),
-                    asked_ms: part.length.ms(),
-                });
-            }
-            if size <= existing.size {
+            if against(&existing, part, size, &path)? == Put::Kept {
                 return Ok(Put::Kept);
             }
             if self.store.replace(&name, found.version, bytes.clone())? == Done::Yes {
@@ -85,10 +78,7 @@ impl Archive for StoreArchive {
     fn parts(&self) -> Result<Vec<PartInfo>> {
         let mut parts = Vec::new();
         for (name, _) in self.store.list("")? {
-            let is_part = |(folder, file): (&str, &str)| {
-                folder.starts_with("epoch=") && file.starts_with("shard-") && file.ends_with(".parquet")
-            };
-            if !name.split_once('/').is_some_and(is_part) {
+            if !name.split_once('/').is_some_and(|(folder, file)| is_part(folder, file)) {
                 continue;
             }
             // One that was deleted since it was listed is none.

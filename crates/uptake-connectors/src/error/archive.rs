@@ -11,12 +11,6 @@ use crate::files::Failed;
 /// An archive could not do what was asked.
 #[derive(Debug, Error)]
 pub enum ArchiveError {
-    /// A URL of something that holds a log only.
-    #[error("{url} holds a log, not the archive; name another place for it")]
-    Elsewhere {
-        /// As it was given.
-        url: String,
-    },
     /// A row of another epoch than its part.
     #[error("a row of epoch {row} cannot go into the part of epoch {part}")]
     WrongEpoch {

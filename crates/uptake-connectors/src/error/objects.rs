@@ -11,12 +11,6 @@ use crate::files::Failed;
 /// A store of objects could not do what was asked.
 #[derive(Debug, Error)]
 pub enum ObjectsError {
-    /// A URL of something that holds a log only.
-    #[error("{url} holds a log, not checkpoints; name another place for them")]
-    Elsewhere {
-        /// As it was given.
-        url: String,
-    },
     /// A name that is not safe as a path.
     #[error(
         "\"{name}\" cannot name an object: it {what}; write steps like a/b-1.bin, not beginning with '.'"

@@ -11,12 +11,6 @@ use crate::files::Failed;
 /// A table could not do what was asked.
 #[derive(Debug, Error)]
 pub enum TableError {
-    /// A URL of something that holds a log only.
-    #[error("{url} holds a log, not the table; name another place for it")]
-    Elsewhere {
-        /// As it was given.
-        url: String,
-    },
     /// Nothing was written yet.
     #[error(
         "no table at {}: run `uptake replay … --data {}` first",

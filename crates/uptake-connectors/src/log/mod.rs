@@ -260,11 +260,7 @@ pub fn open(backend: &Backend, options: LogOptions) -> Result<(Box<dyn Log>, Vec
             }
             Ok((Box::new(KafkaLog::open(servers, kafka)?), Vec::new()))
         }
-        _ => {
-            let instead = "memory:, file:PATH or kafka://HOST:PORT";
-            Err(crate::error::UrlError::OtherThing { url: backend.to_string(), what: "a log", instead }
-                .into())
-        }
+        _ => Err(backend.cannot_hold("a log", "memory:, file:PATH or kafka://HOST:PORT").into()),
     }
 }
 

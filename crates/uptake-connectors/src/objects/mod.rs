@@ -11,7 +11,7 @@ pub use directory::DirectoryObjects;
 pub use memory::MemoryObjects;
 pub use store::StoreObjects;
 
-use crate::error::{ObjectsError, UrlError};
+use crate::error::ObjectsError;
 use crate::options::Options;
 use crate::url::Backend;
 
@@ -85,28 +85,16 @@ pub trait Objects: Send + Sync {
 /// Opens the objects that `backend` names.
 ///
 /// # Errors
-/// As [`open_with`].
-pub fn open(backend: &Backend) -> Result<Box<dyn Objects>> {
-    open_with(backend, &Options::default())
-}
-
-/// The same, with options for a server.
-///
-/// # Errors
 /// As [`DirectoryObjects::open`] and [`StoreObjects::open`]; or the options make no sense.
-pub fn open_with(backend: &Backend, options: &Options) -> Result<Box<dyn Objects>> {
+pub fn open(backend: &Backend, options: &Options) -> Result<Box<dyn Objects>> {
     Ok(match backend {
         Backend::Memory => Box::new(MemoryObjects::new()),
         Backend::File(directory) => Box::new(DirectoryObjects::open(directory)?),
-        Backend::Kafka { .. } => return Err(ObjectsError::Elsewhere { url: backend.to_string() }),
         Backend::S3 { .. } => Box::new(StoreObjects::open(backend, options)?),
-        Backend::Cassandra { .. } => return Err(other_thing(backend).into()),
+        Backend::Kafka { .. } | Backend::Cassandra { .. } => {
+            return Err(backend.cannot_hold("objects", "memory:, file:PATH or s3://BUCKET/PREFIX").into());
+        }
     })
-}
-
-fn other_thing(backend: &Backend) -> UrlError {
-    let instead = "memory:, file:PATH or s3://BUCKET/PREFIX";
-    UrlError::OtherThing { url: backend.to_string(), what: "objects", instead }
 }
 
 /// The one rule for names, safe in a path on every file system.

@@ -16,7 +16,7 @@ pub use memory::MemoryTable;
 pub use sqlite::{FILE_NAME, SqliteTable};
 use uptake_model::{Epoch, RequestId, TallyRow};
 
-use crate::error::{TableError, UrlError};
+use crate::error::TableError;
 use crate::options::Options;
 use crate::url::Backend;
 
@@ -137,47 +137,34 @@ pub trait Table: Send {
 /// Opens the table that `backend` names, to write and to read; creates a file where there is none.
 ///
 /// # Errors
-/// As [`open_with`].
-pub fn open(backend: &Backend) -> Result<Box<dyn Table>> {
-    open_with(backend, &Options::default())
-}
-
-/// The same, with options for a server.
-///
-/// # Errors
 /// As [`SqliteTable::open`] and [`CassandraTable::open`]; or the options make no sense.
-pub fn open_with(backend: &Backend, options: &Options) -> Result<Box<dyn Table>> {
+pub fn open(backend: &Backend, options: &Options) -> Result<Box<dyn Table>> {
     Ok(match backend {
         Backend::Memory => Box::new(MemoryTable::new()),
         Backend::File(directory) => Box::new(SqliteTable::open(directory)?),
-        Backend::Kafka { .. } => return Err(TableError::Elsewhere { url: backend.to_string() }),
         Backend::Cassandra { hosts, keyspace } => {
             Box::new(CassandraTable::open(hosts, keyspace, &CassandraOptions::read(options)?)?)
         }
-        Backend::S3 { .. } => return Err(other_thing(backend).into()),
+        Backend::Kafka { .. } | Backend::S3 { .. } => {
+            return Err(backend
+                .cannot_hold("a table", "memory:, file:PATH or cassandra://HOST/KEYSPACE")
+                .into());
+        }
     })
 }
 
 /// Opens the table that `backend` names, to read only; `memory:` is an empty one.
 ///
 /// # Errors
-/// As [`open_read_only_with`].
-pub fn open_read_only(backend: &Backend) -> Result<Box<dyn Table>> {
-    open_read_only_with(backend, &Options::default())
-}
-
-/// The same, with options for a server.
-///
-/// # Errors
 /// As [`SqliteTable::open_read_only`] and [`CassandraTable::open`]; or the options make no sense.
-pub fn open_read_only_with(backend: &Backend, options: &Options) -> Result<Box<dyn Table>> {
+pub fn open_read_only(backend: &Backend, options: &Options) -> Result<Box<dyn Table>> {
     Ok(match backend {
         Backend::File(directory) => Box::new(SqliteTable::open_read_only(directory)?),
         Backend::Cassandra { hosts, keyspace } => {
             let options = CassandraOptions { create_schema: false, ..CassandraOptions::read(options)? };
             Box::new(CassandraTable::open(hosts, keyspace, &options)?)
         }
-        _ => open_with(backend, options)?,
+        _ => open(backend, options)?,
     })
 }
 
@@ -193,11 +180,6 @@ pub fn migrate(backend: &Backend, options: &Options) -> Result<()> {
         }
         _ => Ok(()),
     }
-}
-
-fn other_thing(backend: &Backend) -> UrlError {
-    let instead = "memory:, file:PATH or cassandra://HOST/KEYSPACE";
-    UrlError::OtherThing { url: backend.to_string(), what: "a table", instead }
 }
 
 /// Counts stay below 2⁶² so that their sum is a 64-bit integer in every table.

@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use tokio::sync::watch;
 use uptake_model::Epoch;
 
-use super::{Ranked, RowName, Rows};
+use super::{Item, Ranked, RowName, Rows};
 use crate::clock::now_ms;
 use crate::tables::{Tables, TablesError};
 
@@ -30,14 +30,19 @@ pub(crate) struct Ready {
 
 impl Ready {
     fn of(ranked: Ranked, scorer: &str) -> Self {
-        let mut hasher = DefaultHasher::new();
-        scorer.hash(&mut hasher);
-        ranked.epoch.map(|Epoch(epoch)| epoch).hash(&mut hasher);
-        for item in &ranked.items {
-            (&item.video_id, item.plays, item.impressions, item.score.to_bits()).hash(&mut hasher);
-        }
-        Self { ranked, version: hasher.finish() }
+        Self { version: version(scorer, ranked.epoch, &ranked.items), ranked }
     }
+}
+
+/// Says whether two rows show the same, in every process.
+pub(crate) fn version(scorer: &str, epoch: Option<Epoch>, items: &[Item]) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    scorer.hash(&mut hasher);
+    epoch.map(|Epoch(epoch)| epoch).hash(&mut hasher);
+    for item in items {
+        (&item.video_id, item.plays, item.impressions, item.score.to_bits(), item.pinned).hash(&mut hasher);
+    }
+    hasher.finish()
 }
 
 struct Kept {

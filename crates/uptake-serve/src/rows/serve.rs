@@ -1,7 +1,5 @@
 //! Serving a row: rules applied, a request id minted and signed, what was served written down.
 
-use std::collections::hash_map::DefaultHasher;
-use std::hash::{Hash, Hasher};
 use std::sync::Arc;
 
 use axum::Json;
@@ -15,7 +13,7 @@ use tokio::sync::watch;
 use uptake_connectors::log::Record;
 use uptake_model::segment;
 
-use super::board::{ITEMS_MAX, Ready};
+use super::board::{ITEMS_MAX, Ready, version};
 use super::{Item, RowName};
 use crate::app::{App, SERVED_ROWS};
 use crate::clock::now_ms;
@@ -177,13 +175,7 @@ pub(crate) fn chosen(
 
 /// Says whether two rows show the same; in quotation marks, as an ETag is.
 pub(crate) fn tag(app: &App, ready: &Ready, items: &[Item]) -> String {
-    let mut hasher = DefaultHasher::new();
-    app.board.rows().scorer().hash(&mut hasher);
-    ready.ranked.epoch.map(|epoch| epoch.0).hash(&mut hasher);
-    for item in items {
-        (&item.video_id, item.plays, item.impressions, item.score.to_bits(), item.pinned).hash(&mut hasher);
-    }
-    format!("\"{:016x}\"", hasher.finish())
+    format!("\"{:016x}\"", version(app.board.rows().scorer(), ready.ranked.epoch, items))
 }
 
 /// Mints the request id and writes down what is served under it.

@@ -14,7 +14,7 @@ use uptake_connectors::TableError;
 use uptake_connectors::table::Table;
 use uptake_model::{Epoch, EpochLength, EventTime, TallyRow};
 use uptake_trends::rows::{Choice, candidates};
-use uptake_trends::{Catalogue, Exposure, Options, RowName, RowOptions, Rules, Shelf, Trends, tree, why};
+use uptake_trends::{Catalogue, Options, RowName, RowOptions, Rules, Shelf, Trends, tree, why};
 
 use super::{Item, Ranked, Rows};
 use crate::clock::now_ms;
@@ -51,13 +51,22 @@ pub struct TrendsRows {
 /// What is known of a segment.
 struct Known {
     trends: Trends,
-    shelves: BTreeMap<RowName, Shelf>,
+    rows: BTreeMap<RowName, Ordered>,
     /// It and those it leans on.
     segments: Vec<Arc<str>>,
     epoch: Epoch,
     /// Plays and impressions of that epoch.
     counts: HashMap<Arc<str>, (u64, u64)>,
     read_at: Instant,
+}
+
+/// A row's titles when it was looked at last.
+#[derive(Default)]
+struct Ordered {
+    /// Who stands in it.
+    shelf: Shelf,
+    /// All that lack nothing, best first.
+    candidates: Vec<(f64, Arc<str>)>,
 }
 
 impl TrendsRows {
@@ -95,35 +104,26 @@ impl Known {
     fn load(table: &dyn Table, segment: &str, length: EpochLength) -> Result<Option<Self>, TableError> {
         let stored = table.segments()?;
         let Some((name, _)) = stored.iter().find(|(name, _)| **name == *segment) else { return Ok(None) };
-        let mut segments = vec![Arc::clone(name)];
-        while let Some(parent) =
-            tree::parent(&segments[segments.len() - 1], stored.iter().map(|(name, _)| &**name))
-        {
-            segments.push(parent.into());
-        }
-        let mut epochs: BTreeMap<Epoch, Vec<TallyRow>> = BTreeMap::new();
+        let known: Vec<&str> = stored.iter().map(|(name, _)| &**name).collect();
+        let segments: Vec<Arc<str>> = tree::lineage(name, &known).into_iter().map(Arc::from).collect();
+        let mut rows = Vec::new();
         for segment in &segments {
             table.scan(segment, &mut |row| {
-                epochs.entry(row.epoch).or_default().push(row);
+                rows.push(row);
                 Ok(())
             })?;
         }
-        let shown = epochs.values().flatten().any(|row| row.counts.impressions > 0);
-        let exposure = if shown { Exposure::Impressions } else { Exposure::Epochs };
-        let Some(epoch) = epochs.keys().next_back().copied() else { return Ok(None) };
+        let Some(epoch) = rows.iter().map(|row| row.epoch).max() else { return Ok(None) };
         let mut known = Self {
-            trends: Trends::new(Options { epoch_length: length, exposure, ..Options::default() }),
-            shelves: RowName::ALL.into_iter().map(|row| (row, Shelf::default())).collect(),
+            trends: Trends::new(Options::for_rows(&rows, length)),
+            rows: RowName::ALL.into_iter().map(|row| (row, Ordered::default())).collect(),
             segments,
             epoch,
             counts: HashMap::new(),
             read_at: Instant::now(),
         };
-        for (epoch, rows) in &epochs {
-            rows.iter().for_each(|row| known.trends.ingest(row));
-            known.trends.refresh(as_of(*epoch, length));
-        }
-        known.look(epochs.get(&epoch).into_iter().flatten(), length);
+        known.trends.replay(&rows, |epoch| as_of(epoch, length), |_, _| {});
+        known.look(rows.iter(), length);
         Ok(Some(known))
     }
 
@@ -157,18 +157,19 @@ impl Known {
         let (rules, catalogue, options) = (Rules::default(), Catalogue::default(), RowOptions::default());
         let now = as_of(self.epoch, length);
         let choice = Choice { options: &options, rules: &rules, catalogue: &catalogue, now };
-        for (row, shelf) in &mut self.shelves {
-            shelf.update(*row, &self.segments[0], candidates(&self.trends, *row, &self.segments[0]), &choice);
+        for (row, ordered) in &mut self.rows {
+            ordered.candidates = candidates(&self.trends, *row, &self.segments[0]);
+            ordered.shelf.update(*row, &self.segments[0], ordered.candidates.clone(), &choice);
         }
     }
 
     /// Who stands in the row, and behind them who would come next.
     fn ranked(&self, row: RowName, limit: usize) -> Ranked {
-        let placed = self.shelves[&row].placed().iter().map(|placed| (placed.score, &placed.video));
-        let all = candidates(&self.trends, row, &self.segments[0]);
+        let Ordered { shelf, candidates } = &self.rows[&row];
+        let placed = shelf.placed().iter().map(|placed| (placed.score, &placed.video));
         let is_placed: std::collections::HashSet<&Arc<str>> =
             placed.clone().map(|(_, video)| video).collect();
-        let next = all.iter().map(|(score, video)| (*score, video));
+        let next = candidates.iter().map(|(score, video)| (*score, video));
         let items = placed.chain(next.filter(|(_, video)| !is_placed.contains(video))).take(limit);
         let items = items.map(|(score, video)| {
             let (plays, impressions) = self.counts.get(video).copied().unwrap_or_default();
@@ -204,9 +205,9 @@ impl Rows for TrendsRows {
     fn why(&self, table: &dyn Table, segment: &str, video: &str) -> Result<Value, TableError> {
         let answer = self.with(table, segment, |known| {
             let all: Option<Vec<_>> = known
-                .shelves
+                .rows
                 .iter()
-                .map(|(row, shelf)| why::why(&known.trends, shelf, *row, segment, video))
+                .map(|(row, Ordered { shelf, .. })| why::why(&known.trends, shelf, *row, segment, video))
                 .collect();
             let Some(all) = all else {
                 return json!({ "known": false, "lacks": "nothing was counted of it in this segment" });

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 
 use clap::Args;
 use uptake_connectors::input::Block;
-use uptake_connectors::log::{Log, Record};
+use uptake_connectors::log::{Durability, Log, Record};
 use uptake_model::decode::{DecodeConfig, Decoder, Sink};
 use uptake_model::filter::Filters;
 use uptake_model::segment::Segments;
@@ -41,7 +41,7 @@ impl Append {
     pub(super) fn run(self) -> Result<(), CommandError> {
         let config = self.configured.load()?;
         let mut files = event_files(&self.paths)?;
-        let (log, notices) = data_dir::open_log(&self.data, &config)?;
+        let (log, notices) = data_dir::open_log(&self.data, &config, Durability::default())?;
         notices.iter().for_each(|line| notice(line));
         let mut producer = Producer::new(&*log, &config)?;
         let mut block = Block::default();

@@ -142,7 +142,7 @@ impl Backfill {
         };
         if self.archive {
             // Before a new table is told what its rows mean.
-            let archive = archive::open_with(&archive_at, &config.places.s3)?;
+            let archive = archive::open(&archive_at, &config.places.s3)?;
             merge::check_length(&*archive, &config)?;
         }
         let data = DataDir::open(&self.data, &config)?;

@@ -12,7 +12,7 @@ use uptake_trends::Options;
 use uptake_trends::eval::offpolicy::{Report, Value, evaluate};
 use uptake_trends::eval::progressive::{Score, progressive};
 
-use super::rows::{options, tallies};
+use super::rows::tallies;
 use super::tallies::{open, stored_segment};
 use super::text::table;
 use super::{CommandError, Configured};
@@ -143,7 +143,7 @@ impl Progressive {
         let segment = stored_segment(&*source, &self.segment)?;
         let mut rows = tallies(&*source, &segment)?;
         rows.retain(|row| *row.segment == *segment);
-        let options: Options = options(&rows, epoch_length(&*source)?);
+        let options = Options::for_rows(&rows, epoch_length(&*source)?);
         let scores: Vec<Score> = progressive(&rows, self.places, self.warm_up, options);
         let name = |score: &Score| json!(score.ranking).as_str().unwrap_or_default().to_owned();
         let bars: Vec<html::Bar> = scores

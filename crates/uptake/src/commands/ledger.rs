@@ -5,7 +5,6 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use clap::Args;
-use uptake_connectors::Backend;
 use uptake_connectors::objects::{self, Objects};
 use uptake_model::Reason;
 use uptake_model::ledger::{Account, LATE_AGE_HOURS};
@@ -40,7 +39,7 @@ impl LedgerOf {
         let config = self.configured.load()?;
         let backend = super::existing(&self.data, &config.places.checkpoints)?;
         let objects =
-            objects::open_with(&backend, &config.places.s3).map_err(crate::data_dir::DataDirError::from)?;
+            objects::open(&backend, &config.places.s3).map_err(crate::data_dir::DataDirError::from)?;
         let objects: Arc<dyn Objects> = Arc::from(objects);
         let clusters = match &self.cluster {
             Some(cluster) => vec![cluster.as_str()],
@@ -53,10 +52,7 @@ impl LedgerOf {
             found.extend(newest.checkpoint.map(|(manifest, _)| (cluster, manifest)));
         }
         let Some((cluster, manifest)) = found.into_iter().max_by_key(|(_, m)| m.created_ms) else {
-            let data = match &backend {
-                Backend::File(path) => path.display().to_string(),
-                other => other.to_string(),
-            };
+            let data = crate::data_dir::shown(&backend);
             return Err(CommandError::Other(match &self.cluster {
                 Some(cluster) => format!("{data} has no checkpoint of cluster {cluster}").into(),
                 None => {

@@ -1,6 +1,5 @@
 //! `uptake rows`: what is popular, loved or trending, from the table of tallies.
 
-use std::collections::BTreeMap;
 use std::io::Write;
 use std::path::PathBuf;
 
@@ -9,7 +8,7 @@ use serde_json::json;
 use uptake_connectors::table::Table;
 use uptake_model::{EpochLength, TallyRow};
 use uptake_trends::rows::{Choice, candidates};
-use uptake_trends::{Catalogue, Exposure, Options, RowName, RowOptions, Shelf, Trends, tree};
+use uptake_trends::{Catalogue, Options, RowName, RowOptions, Shelf, Trends, tree};
 
 use super::tallies::{open, stored_segment, when};
 use super::text::{grouped, table};
@@ -94,23 +93,19 @@ impl Of {
         let length = epoch_length(source)?;
         let catalogue = self.catalogue()?;
         let rows = tallies(source, &segment)?;
-        let mut epochs: BTreeMap<_, Vec<&TallyRow>> = BTreeMap::new();
-        rows.iter().for_each(|row| epochs.entry(row.epoch).or_default().push(row));
-        let last = epochs.keys().next_back().copied();
-        let mut trends = Trends::new(options(&rows, length));
+        let last = rows.iter().map(|row| row.epoch).max();
+        let mut trends = Trends::new(Options::for_rows(&rows, length));
         let mut shelf = Shelf::default();
         let form = RowOptions { places, ..RowOptions::default() };
         let rules = uptake_trends::Rules::default();
-        for (epoch, rows) in epochs {
-            rows.into_iter().for_each(|row| trends.ingest(row));
-            let now = length.end(epoch);
-            trends.refresh(now);
+        let end = |epoch| length.end(epoch);
+        trends.replay(&rows, end, |trends, epoch| {
             // A day is more than a row remembers.
             if last.is_some_and(|last| last.0 - epoch.0 < 48) {
-                let choice = Choice { options: &form, rules: &rules, catalogue: &catalogue, now };
-                shelf.update(row, &segment, candidates(&trends, row, &segment), &choice);
+                let choice = Choice { options: &form, rules: &rules, catalogue: &catalogue, now: end(epoch) };
+                shelf.update(row, &segment, candidates(trends, row, &segment), &choice);
             }
-        }
+        });
         Ok(Loaded { trends, shelf, segment, catalogue, length, last })
     }
 
@@ -129,27 +124,15 @@ impl Of {
 /// All rows of `segment` and of the segments it leans on.
 pub(super) fn tallies(source: &dyn Table, segment: &str) -> Result<Vec<TallyRow>, CommandError> {
     let stored = source.segments()?;
-    let mut names = vec![segment.to_owned()];
-    while let Some(parent) = tree::parent(&names[names.len() - 1], stored.iter().map(|(name, _)| &**name)) {
-        names.push(parent.to_owned());
-    }
+    let known: Vec<&str> = stored.iter().map(|(name, _)| &**name).collect();
     let mut rows = Vec::new();
-    for name in names {
-        source.scan(&name, &mut |row| {
+    for name in tree::lineage(segment, &known) {
+        source.scan(name, &mut |row| {
             rows.push(row);
             Ok(())
         })?;
     }
     Ok(rows)
-}
-
-/// The defaults; without any impression, plays are held against time.
-pub(super) fn options(rows: &[TallyRow], epoch_length: EpochLength) -> Options {
-    let exposure = match rows.iter().any(|row| row.counts.impressions > 0) {
-        true => Exposure::Impressions,
-        false => Exposure::Epochs,
-    };
-    Options { epoch_length, exposure, ..Options::default() }
 }
 
 impl Rows {

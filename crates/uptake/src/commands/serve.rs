@@ -7,12 +7,12 @@ use std::thread::JoinHandle;
 use clap::Args;
 use serde_json::Value;
 use tokio::sync::watch;
-use uptake_connectors::log::{Durability, Log, LogOptions};
+use uptake_connectors::TableError;
+use uptake_connectors::log::{Durability, Log};
 use uptake_connectors::objects::{self, Objects};
 use uptake_connectors::table::{self, Table};
-use uptake_connectors::{TableError, log};
 use uptake_serve::rows::TrendsRows;
-use uptake_serve::settings::{Secrets, Settings};
+use uptake_serve::settings::Secrets;
 use uptake_serve::{Books, Parts, ReadUpTo, Server};
 
 use super::{CommandError, Configured};
@@ -72,12 +72,12 @@ impl Serving {
         if let Some(listen) = listen {
             settings.listen = listen;
         }
-        // The topics are made with whatever options; what is appended here is kept as was asked.
-        let (_, notices) = data_dir::open_log(data, config)?;
+        let durability = if settings.survives_power_cut { Durability::Power } else { Durability::Process };
+        let (log, notices) = data_dir::open_log(data, config, durability)?;
         notices.iter().for_each(|line| notice(line));
         let secrets = Secrets::load(&settings, &data.join("keys"))
             .map_err(|error| CommandError::Usage(error.to_string()))?;
-        let parts = parts(data, config, &settings)?;
+        let parts = parts(data, config, log)?;
         let runtime =
             tokio::runtime::Builder::new_multi_thread().enable_all().thread_name("serve").build()?;
         let server = runtime.block_on(Server::bind(settings, &secrets, parts))?;
@@ -108,15 +108,13 @@ impl Serving {
     }
 }
 
-fn parts(data: &Path, config: &Config, settings: &Settings) -> Result<Parts, CommandError> {
+fn parts(data: &Path, config: &Config, log: Arc<dyn Log>) -> Result<Parts, CommandError> {
     let places = &config.places;
-    let durability = if settings.survives_power_cut { Durability::Power } else { Durability::Process };
-    let (log, _) = log::open(&places.log.backend(data), LogOptions { durability, ..places.log_options() })?;
-    let objects = objects::open_with(&places.checkpoints.backend(data), &places.s3);
+    let objects = objects::open(&places.checkpoints.backend(data), &places.s3);
     let objects: Arc<dyn Objects> = Arc::from(objects.map_err(data_dir::DataDirError::from)?);
     let (table_at, options) = (places.table.backend(data), places.cassandra.clone());
     let open_table = move || -> Result<Option<Box<dyn Table>>, TableError> {
-        match table::open_read_only_with(&table_at, &options) {
+        match table::open_read_only(&table_at, &options) {
             Ok(table) => Ok(Some(table)),
             // The run that makes it has not begun yet.
             Err(TableError::Missing { .. }) => Ok(None),
@@ -124,7 +122,7 @@ fn parts(data: &Path, config: &Config, settings: &Settings) -> Result<Parts, Com
         }
     };
     Ok(Parts {
-        log: Arc::<dyn Log>::from(log),
+        log,
         open_table: Box::new(open_table),
         rows: Arc::new(TrendsRows::new(config.epoch)),
         books: Arc::new(Checkpoints { objects, config: config.clone() }),

@@ -41,7 +41,7 @@ enum Format {
 pub(super) fn open(data: &Path, configured: &Configured) -> Result<Box<dyn Table>, CommandError> {
     let config = configured.load()?;
     let places = &config.places;
-    Ok(table::open_read_only_with(&places.table.backend(data), &places.cassandra)?)
+    Ok(table::open_read_only(&places.table.backend(data), &places.cassandra)?)
 }
 
 /// The stored name of the segment that was asked for.
