@@ -92,7 +92,9 @@ pub fn open(backend: &Backend, options: &Options) -> Result<Box<dyn Objects>> {
         Backend::File(directory) => Box::new(DirectoryObjects::open(directory)?),
         Backend::S3 { .. } => Box::new(StoreObjects::open(backend, options)?),
         Backend::Kafka { .. } | Backend::Cassandra { .. } => {
-            return Err(backend.cannot_hold("objects", "memory:, file:PATH or s3://BUCKET/PREFIX").into());
+            return Err(backend
+                .cannot_hold("checkpoints", "memory:, file:PATH or s3://BUCKET/PREFIX")
+                .into());
         }
     })
 }

@@ -16,7 +16,7 @@ use uptake_connectors::table::Table;
 use uptake_model::Epoch;
 pub use uptake_trends::RowName;
 
-pub use self::trends::TrendsRows;
+pub use self::trends::{Lineage, TrendsRows, read_lineage};
 
 /// A video in a row.
 #[derive(Clone, PartialEq, Debug, Serialize, utoipa::ToSchema)]

@@ -102,17 +102,7 @@ impl TrendsRows {
 
 impl Known {
     fn load(table: &dyn Table, segment: &str, length: EpochLength) -> Result<Option<Self>, TableError> {
-        let stored = table.segments()?;
-        let Some((name, _)) = stored.iter().find(|(name, _)| **name == *segment) else { return Ok(None) };
-        let known: Vec<&str> = stored.iter().map(|(name, _)| &**name).collect();
-        let segments: Vec<Arc<str>> = tree::lineage(name, &known).into_iter().map(Arc::from).collect();
-        let mut rows = Vec::new();
-        for segment in &segments {
-            table.scan(segment, &mut |row| {
-                rows.push(row);
-                Ok(())
-            })?;
-        }
+        let Some(Lineage { segments, rows }) = read_lineage(table, segment)? else { return Ok(None) };
         let Some(epoch) = rows.iter().map(|row| row.epoch).max() else { return Ok(None) };
         let mut known = Self {
             trends: Trends::new(Options::for_rows(&rows, length)),
@@ -178,6 +168,52 @@ impl Known {
         });
         Ranked { epoch: Some(self.epoch), items: items.collect() }
     }
+}
+
+/// A segment and those it leans on.
+#[derive(Clone, PartialEq, Debug)]
+pub struct Lineage {
+    /// Their names, smallest first.
+    pub segments: Vec<Arc<str>>,
+    /// The rows of all of them.
+    pub rows: Vec<TallyRow>,
+}
+
+/// Reads `segment` and those it leans on; `None` where nothing was ever counted in it.
+///
+/// ```
+/// use uptake_connectors::table::{MemoryTable, Table};
+/// use uptake_model::{Epoch, TallyRow, tally::Counts};
+/// use uptake_serve::rows::{Lineage, read_lineage};
+/// let row = |segment: &str| TallyRow {
+///     video_id: "v".into(), segment: segment.into(), epoch: Epoch(7),
+///     counts: Counts { plays: 1, impressions: 9, exact: true }, sealed: false, sets: None,
+/// };
+/// let mut table = MemoryTable::new();
+/// table.write(&[row(""), row("country=BR"), row("country=US")])?;
+/// let Lineage { segments, rows } = read_lineage(&table, "country=BR")?.unwrap();
+/// assert_eq!((&*segments[0], &*segments[1], rows.len()), ("country=BR", "", 2));
+/// assert!(read_lineage(&table, "country=FR")?.is_none());
+/// # Ok::<(), uptake_connectors::TableError>(())
+/// ```
+///
+/// # Errors
+/// If the table cannot be read.
+pub fn read_lineage(table: &dyn Table, segment: &str) -> Result<Option<Lineage>, TableError> {
+    let stored = table.segments()?;
+    let known: Vec<&str> = stored.iter().map(|(name, _)| &**name).collect();
+    if !known.contains(&segment) {
+        return Ok(None);
+    }
+    let segments: Vec<Arc<str>> = tree::lineage(segment, &known).into_iter().map(Arc::from).collect();
+    let mut rows = Vec::new();
+    for segment in &segments {
+        table.scan(segment, &mut |row| {
+            rows.push(row);
+            Ok(())
+        })?;
+    }
+    Ok(Some(Lineage { segments, rows }))
 }
 
 /// How far the stream is: now, if the epoch is going on, or its end.

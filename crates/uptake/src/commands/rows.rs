@@ -7,8 +7,9 @@ use clap::{Args, ValueEnum};
 use serde_json::json;
 use uptake_connectors::table::Table;
 use uptake_model::{EpochLength, TallyRow};
+use uptake_serve::rows::read_lineage;
 use uptake_trends::rows::{Choice, candidates};
-use uptake_trends::{Catalogue, Options, RowName, RowOptions, Shelf, Trends, tree};
+use uptake_trends::{Catalogue, Options, RowName, RowOptions, Shelf, Trends};
 
 use super::tallies::{open, stored_segment, when};
 use super::text::{grouped, table};
@@ -123,16 +124,7 @@ impl Of {
 
 /// All rows of `segment` and of the segments it leans on.
 pub(super) fn tallies(source: &dyn Table, segment: &str) -> Result<Vec<TallyRow>, CommandError> {
-    let stored = source.segments()?;
-    let known: Vec<&str> = stored.iter().map(|(name, _)| &**name).collect();
-    let mut rows = Vec::new();
-    for name in tree::lineage(segment, &known) {
-        source.scan(name, &mut |row| {
-            rows.push(row);
-            Ok(())
-        })?;
-    }
-    Ok(rows)
+    Ok(read_lineage(source, segment)?.map(|read| read.rows).unwrap_or_default())
 }
 
 impl Rows {
