@@ -621,6 +621,44 @@ fn learned_layouts_read_what_the_general_parser_reads() {
     });
 }
 
+/// Lines like `base`, of whose runs of digits those in `changing` have another last digit each time.
+fn lines_in_a_row(base: &str, changing: u64, count: usize) -> Vec<u8> {
+    let mut block = Vec::new();
+    for n in 0..count {
+        let (mut line, mut run) = (base.as_bytes().to_vec(), 0);
+        for at in 0..line.len() {
+            let ends = line[at].is_ascii_digit() && !line.get(at + 1).is_some_and(u8::is_ascii_digit);
+            if ends && changing >> (run % 64) & 1 == 1 {
+                line[at] = b'0' + (n % 10) as u8;
+            }
+            run += u32::from(ends);
+        }
+        block.extend(line);
+        block.push(b'\n');
+    }
+    block
+}
+
+#[test]
+fn values_that_stay_for_many_records_are_read_as_if_they_did_not() {
+    let configs = configs();
+    on_blocks(150, |index, block| {
+        let (config, rules, base) = &configs[index];
+        let mut fast = decoder(config.clone(), rules);
+        let mut slow = decoder(config.clone(), rules).without_learning();
+        // Which values change is as random as the block is.
+        let chance = RequestId::from_text(block).0;
+        for round in 0..3 {
+            let changing = chance.rotate_left(13 * round) & chance.rotate_left(29 * round + 7);
+            let before = lines_in_a_row(base, changing, 90);
+            assert_eq!(decode(&mut fast, &before), decode(&mut slow, &before), "changing: {changing:x}");
+            for block in [block, &lines_in_a_row(base, !changing, 3), block, &before[..before.len() / 2]] {
+                assert_eq!(decode(&mut fast, block), decode(&mut slow, block), "changing: {changing:x}");
+            }
+        }
+    });
+}
+
 /// Decoding of the canonical form, as plainly as it can be said.
 fn plainly(line: &[u8]) -> Result<Event, Reason> {
     let text = std::str::from_utf8(line).map_err(|_| Reason::NotUtf8)?;

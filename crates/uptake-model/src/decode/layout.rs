@@ -5,7 +5,10 @@
 //! A record that fits is valid JSON with these values at these paths: the constant bytes were
 //! valid around values of the same types, and every string and number is checked as it is passed.
 
+use std::ops::Range;
+
 use super::DecodeConfig;
+use super::habits::{Habits, Run};
 use super::leaf::{Leaf, Node, Plan, Shape, kind_of};
 use super::scan::{self, Window};
 use crate::event::Kind;
@@ -14,6 +17,9 @@ use crate::event::Kind;
 const VALUES_MAX: usize = 64;
 const DEPTH_MAX: usize = 32;
 
+/// The place of a value that nobody wants: past the end of the leaves.
+const NOBODY: u16 = u16::MAX;
+
 /// How one shape of record looks.
 #[derive(PartialEq, Eq, Debug)]
 pub(super) struct Layout {
@@ -21,25 +27,25 @@ pub(super) struct Layout {
     pub(super) kind: Option<Kind>,
     /// The leaves of such a record before its values are read: what is not there, and constants.
     template: Vec<Leaf>,
-    first: Constant,
     steps: Vec<Step>,
+    /// The constant bytes before each value, and those after the last one.
+    constants: Vec<Constant>,
     /// The constant bytes beyond the first 16 of each run.
     words: Vec<Word>,
 }
 
-/// A value, then constant bytes.
-#[derive(PartialEq, Eq, Debug)]
-struct Step {
+/// A value.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) struct Step {
     /// A string, up to its closing quote, or else a number.
     string: bool,
-    /// Where the value goes; past the end of the leaves if nobody wants it.
+    /// Where the value goes, or [`NOBODY`] wants it.
     leaf: u16,
-    constant: Constant,
 }
 
 /// Bytes that are always the same. Between two values there are seldom more than 16.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-struct Constant {
+pub(super) struct Constant {
     word: Word,
     bytes: u32,
     /// The rest is a run of `Layout::words`.
@@ -71,6 +77,44 @@ impl Word {
     }
 }
 
+impl Step {
+    /// The value at `start`; one that nobody wants may have escapes.
+    #[inline(always)]
+    fn value(&self, window: &Window, start: usize) -> Option<Leaf> {
+        let mut leaf = Leaf { int: 0, start: start as u32, end: 0, shape: Shape::Text };
+        let mut end;
+        if self.string {
+            end = scan::plain_text_end(window, start);
+            if scan::byte(window, end) != b'"' {
+                end = scan::string_end(window, start, self.leaf == NOBODY)?;
+            }
+        } else {
+            let (count, value) = scan::digits(window, start);
+            end = start + count;
+            // 16 digits may be more of them; a zero is only a zero by itself.
+            let plain = matches!(count, 1..=15) && (count == 1 || scan::byte(window, start) != b'0');
+            if plain && !matches!(scan::byte(window, end), b'.' | b'e' | b'E') {
+                (leaf.int, leaf.shape) = (value as i64, Shape::Int);
+            } else {
+                end = scan::number_end(window, start)?;
+                leaf = Leaf::number(window.get(start..end)?, start);
+            }
+        }
+        leaf.end = end as u32;
+        Some(leaf)
+    }
+
+    /// Reads the value at `start` into its place; returns where it ends.
+    #[inline(always)]
+    fn read(&self, window: &Window, start: usize, leaves: &mut [Leaf]) -> Option<usize> {
+        let leaf = self.value(window, start)?;
+        if let Some(place) = leaves.get_mut(usize::from(self.leaf)) {
+            *place = leaf;
+        }
+        Some(leaf.end as usize)
+    }
+}
+
 #[inline(always)]
 fn halves(bytes: &[u8; 16]) -> [u64; 2] {
     let both = u128::from_le_bytes(*bytes);
@@ -78,50 +122,77 @@ fn halves(bytes: &[u8; 16]) -> [u64; 2] {
 }
 
 impl Layout {
+    /// The values of a record.
+    pub(super) fn steps(&self) -> &[Step] {
+        &self.steps
+    }
+
+    /// The constant bytes before each value, and those after the last one.
+    pub(super) fn constants(&self) -> &[Constant] {
+        &self.constants
+    }
+
     /// Reads the record at the start of `window` into `leaves`; returns its length, or `None` if
     /// this layout does not fit. What follows the record is for the caller to judge.
     /// `written_by` is the number of the layout that wrote these leaves last, `number` this one's.
     #[inline]
     pub(super) fn read(
         &self,
+        habits: &mut Habits,
         window: &Window,
         leaves: &mut [Leaf],
         written_by: &mut u64,
         number: u64,
     ) -> Option<usize> {
-        // Most layouts that do not fit differ in the first constant: nothing is written before.
-        let mut at = self.pass(&self.first, window, 0)?;
+        // Most layouts that do not fit differ in the first bytes: nothing is written before.
+        if self.constants.first()?.word.differences(window, 0) != 0 {
+            return None;
+        }
         if *written_by != number {
             leaves.copy_from_slice(self.template.get(..leaves.len())?);
             *written_by = number;
         }
-        for step in &self.steps {
-            let start = at;
-            let mut leaf = Leaf { int: 0, start: start as u32, end: 0, shape: Shape::Text };
-            if step.string {
-                at = scan::plain_text_end(window, at);
-                if scan::byte(window, at) != b'"' {
-                    at = scan::string_end(window, start, usize::from(step.leaf) >= leaves.len())?;
-                }
+        let mut at = 0;
+        for run in habits.runs() {
+            at = if run.values.is_empty() {
+                self.pass(&run.constant, window, at)?
             } else {
-                let (count, value) = scan::digits(window, at);
-                at += count;
-                // 16 digits may be more of them; a zero is only a zero by itself.
-                let plain = matches!(count, 1..=15) && (count == 1 || scan::byte(window, start) != b'0');
-                if plain && !matches!(scan::byte(window, at), b'.' | b'e' | b'E') {
-                    (leaf.int, leaf.shape) = (value as i64, Shape::Int);
-                } else {
-                    at = scan::number_end(window, start)?;
-                    leaf = Leaf::number(window.get(start..at)?, start);
+                match run.recall(window, at, leaves) {
+                    Some(after) => after,
+                    None => self.read_run(run, window, at, leaves)?,
                 }
+            };
+            if let Some(step) = &run.then {
+                at = step.read(window, at, leaves)?;
             }
-            leaf.end = at as u32;
-            if let Some(place) = leaves.get_mut(usize::from(step.leaf)) {
-                *place = leaf;
-            }
-            at = self.pass(&step.constant, window, at)?;
         }
         Some(at)
+    }
+
+    /// Reads what is not the same as before.
+    #[inline(never)]
+    fn read_run(&self, run: &mut Run, window: &Window, start: usize, leaves: &mut [Leaf]) -> Option<usize> {
+        let (steps, constants) =
+            (self.steps.get(run.values.clone())?, self.constants.get(run.values.start..)?);
+        let mut at = start;
+        for (step, constant) in steps.iter().zip(constants) {
+            at = self.pass(constant, window, at)?;
+            at = step.read(window, at, leaves)?;
+        }
+        at = self.pass(self.constants.get(run.values.end)?, window, at)?;
+        run.remember(window, start..at, steps.iter().map(|step| step.leaf), leaves);
+        Some(at)
+    }
+
+    /// Where the values of a record are that this layout fits.
+    pub(super) fn values(&self, window: &Window) -> Option<Vec<Range<usize>>> {
+        let mut at = 0;
+        let of = |(step, constant): (&Step, &Constant)| {
+            let start = self.pass(constant, window, at)?;
+            at = step.value(window, start)?.end as usize;
+            Some(start..at)
+        };
+        self.steps.iter().zip(&self.constants).map(of).collect()
     }
 
     /// The position after `constant`, if that is what stands at `at` and all of it is in reach.
@@ -154,8 +225,8 @@ pub(super) fn learn(record: &[u8], plan: &Plan, config: &DecodeConfig) -> Option
     let layout = Layout {
         kind: None,
         template: vec![Leaf::default(); plan.count],
-        first: Constant::default(),
         steps: Vec::new(),
+        constants: Vec::new(),
         words: Vec::new(),
     };
     let mut learner = Learner { record, at: 0, constant_from: 0, plan, config, layout };
@@ -167,8 +238,9 @@ pub(super) fn learn(record: &[u8], plan: &Plan, config: &DecodeConfig) -> Option
     learner.constant(record.len())?;
     let layout = learner.layout;
     let mut leaves = vec![Leaf::default(); plan.count];
-    let fits =
-        layout.read(scan::Tail::default().window(record)?, &mut leaves, &mut 0, 1) == Some(record.len());
+    let (mut tail, mut habits) = (scan::Tail::default(), Habits::new(&layout));
+    let end = layout.read(&mut habits, tail.window(record)?, &mut leaves, &mut 0, 1);
+    let fits = end == Some(record.len());
     // It may not fit its own record: an escape in a wanted value is for the general parser.
     (fits || record.contains(&b'\\')).then_some(layout)
 }
@@ -312,13 +384,12 @@ impl<'a> Learner<'a> {
             return None;
         }
         self.constant(start)?;
-        let leaf = leaf.unwrap_or(u16::MAX);
-        self.layout.steps.push(Step { string, leaf, constant: Constant::default() });
+        self.layout.steps.push(Step { string, leaf: leaf.unwrap_or(NOBODY) });
         self.constant_from = end;
         Some(())
     }
 
-    /// Notes the constant bytes up to `end`: they follow the last value.
+    /// Notes the constant bytes since the last value.
     fn constant(&mut self, end: usize) -> Option<()> {
         let bytes = self.record.get(self.constant_from..end)?;
         let mut words = bytes.chunks(16).map(Word::new);
@@ -327,10 +398,7 @@ impl<'a> Learner<'a> {
         self.layout.words.extend(words);
         let more = self.layout.words.len() as u32 - more_from;
         let constant = Constant { word, bytes: bytes.len() as u32, more_from, more };
-        match self.layout.steps.last_mut() {
-            Some(step) => step.constant = constant,
-            None => self.layout.first = constant,
-        }
+        self.layout.constants.push(constant);
         Some(())
     }
 }

@@ -49,6 +49,12 @@ impl Leaf {
         Self { shape, ..Self::default() }
     }
 
+    /// The same value, its text `by` bytes further on.
+    #[inline(always)]
+    pub(crate) fn moved(self, by: u32) -> Self {
+        Self { start: self.start.wrapping_add(by), end: self.end.wrapping_add(by), ..self }
+    }
+
     /// A number by its JSON text, which stands at `start` of the record.
     pub(crate) fn number(text: &[u8], start: usize) -> Self {
         let digits = text.strip_prefix(b"-").unwrap_or(text);

@@ -6,6 +6,7 @@
 //! `serde_json`; which of the two it was cannot be told from the result.
 
 mod announced;
+mod habits;
 mod layout;
 pub(crate) mod leaf;
 mod scan;
@@ -25,6 +26,7 @@ use crate::segment::Segments;
 use crate::time::{Epoch, EpochLength, EventTime};
 
 use announced::Announced;
+use habits::Habits;
 use layout::Layout;
 use leaf::{Leaf, Leaves, Plan, kind_of};
 use scan::Tail;
@@ -233,13 +235,21 @@ pub struct Decoder {
 /// The layouts, most recently used first, and how many may be learned now.
 #[derive(Debug)]
 struct Layouts {
-    /// Each with its number, from 1.
-    list: Vec<(Box<Layout>, u64)>,
+    list: Vec<Box<Known>>,
     learning: bool,
     credit: u32,
     learned: u64,
     /// The number of the layout that wrote the leaves last; 0 if it was the general parser.
     written_by: u64,
+}
+
+/// A layout in use.
+#[derive(Debug)]
+struct Known {
+    layout: Layout,
+    habits: Habits,
+    /// From 1.
+    number: u64,
 }
 
 impl Layouts {
@@ -260,11 +270,12 @@ impl Layouts {
 
     fn add(&mut self, layout: Option<Layout>) {
         self.credit = self.credit.saturating_sub(Self::PRICE);
-        let known = |layout: &Layout| self.list.iter().any(|(known, _)| **known == *layout);
+        let known = |layout: &Layout| self.list.iter().any(|known| known.layout == *layout);
         let Some(layout) = layout.filter(|layout| !known(layout)) else { return };
         self.learned += 1;
         self.list.truncate(Self::COUNT_MAX - 1);
-        self.list.insert(0, (Box::new(layout), self.learned));
+        let (habits, number) = (Habits::new(&layout), self.learned);
+        self.list.insert(0, Box::new(Known { layout, habits, number }));
     }
 }
 
@@ -347,15 +358,15 @@ impl Decoder {
 
     /// Reads the line at the start of `bytes` by one of the layouts: its record, the kind if the
     /// layout knows it, and the bytes after the line.
-    #[inline]
+    #[inline(always)]
     fn read_by_layout<'a>(&mut self, bytes: &'a [u8]) -> Option<(&'a [u8], Option<Kind>, &'a [u8])> {
         let window = match bytes.first_chunk() {
             Some(window) => window,
             None => self.tail.window(bytes)?,
         };
         for index in 0..self.layouts.list.len() {
-            let (layout, number) = &self.layouts.list[index];
-            let read = layout.read(window, &mut self.leaves, &mut self.layouts.written_by, *number);
+            let Known { layout, habits, number } = &mut *self.layouts.list[index];
+            let read = layout.read(habits, window, &mut self.leaves, &mut self.layouts.written_by, *number);
             let Some(end) = read else { continue };
             let (record, after) = bytes.split_at_checked(end)?;
             let after = match after {
@@ -367,6 +378,7 @@ impl Decoder {
                 return None;
             }
             let kind = layout.kind;
+            habits.note(layout, record, window);
             if index > 0 {
                 self.layouts.list[..=index].rotate_right(1);
             }
@@ -406,7 +418,7 @@ impl Decoder {
     fn element(&mut self, text: &str, line: usize, block: Block, out: &mut impl Sink) {
         match self.read_by_layout(text.as_bytes()) {
             Some((record, kind, _)) if record.len() == text.len() => {
-                self.judge(record, kind, line, block, out);
+                self.judge_unusual(record, kind, line, block, out);
             }
             _ if text.starts_with('{') => self.record(text, line, block, out),
             _ => out.dead(line, Reason::NotAnObject, text.as_bytes()),
@@ -420,14 +432,27 @@ impl Decoder {
         if slow::read(text, &self.plan.root, &mut self.leaves, &mut self.scratch).is_err() {
             return out.dead(line, Reason::NotJson, record);
         }
-        let is_usable = self.judge(record, None, line, block, out);
+        let is_usable = self.judge_unusual(record, None, line, block, out);
         if self.layouts.may_learn() && is_usable {
             self.layouts.add(layout::learn(record, &self.plan, &self.config));
         }
     }
 
+    /// The same as [`Self::judge`], for records that are not the usual ones.
+    #[inline(never)]
+    fn judge_unusual(
+        &mut self,
+        record: &[u8],
+        kind: Option<Kind>,
+        line: usize,
+        block: Block,
+        out: &mut impl Sink,
+    ) -> bool {
+        self.judge(record, kind, line, block, out)
+    }
+
     /// Tells `out` what became of a record; says whether it is no dead letter.
-    #[inline]
+    #[inline(always)]
     fn judge(
         &mut self,
         record: &[u8],
