@@ -22,7 +22,7 @@ const MODEL_FORBIDDEN: [&str; 7] =
 /// Paths of some machine a file was written on. Put together here so that this file has none.
 const MACHINE_PATHS: [&str; 2] = [concat!("/wo", "rk/"), concat!("/ro", "ot/")];
 
-/// Folders that hold nothing we wrote.
+/// What holds nothing we wrote. In a second work tree `.git` is a file.
 const NOT_OURS: [&str; 3] = [".git", "target", "node_modules"];
 
 /// A larger file is data, not text that somebody wrote.
@@ -149,11 +149,14 @@ fn walk(folder: &Path, each: &mut dyn FnMut(&Path) -> Result<()>) -> Result<()> 
     let mut entries = entries.map_err(Error::io("read", folder))?;
     entries.sort_unstable_by_key(fs::DirEntry::file_name);
     for entry in entries {
+        if NOT_OURS.iter().any(|name| entry.file_name() == *name) {
+            continue;
+        }
         let path = entry.path();
         let kind = entry.file_type().map_err(Error::io("read", &path))?;
         if kind.is_file() {
             each(&path)?;
-        } else if kind.is_dir() && !NOT_OURS.iter().any(|name| entry.file_name() == *name) {
+        } else if kind.is_dir() {
             walk(&path, each)?;
         }
     }

@@ -235,7 +235,7 @@ pub struct Decoder {
 /// The layouts, most recently used first, and how many may be learned now.
 #[derive(Debug)]
 struct Layouts {
-    list: Vec<Box<Known>>,
+    list: Vec<Known>,
     learning: bool,
     credit: u32,
     learned: u64,
@@ -275,7 +275,7 @@ impl Layouts {
         self.learned += 1;
         self.list.truncate(Self::COUNT_MAX - 1);
         let (habits, number) = (Habits::new(&layout), self.learned);
-        self.list.insert(0, Box::new(Known { layout, habits, number }));
+        self.list.insert(0, Known { layout, habits, number });
     }
 }
 
@@ -365,7 +365,7 @@ impl Decoder {
             None => self.tail.window(bytes)?,
         };
         for index in 0..self.layouts.list.len() {
-            let Known { layout, habits, number } = &mut *self.layouts.list[index];
+            let Known { layout, habits, number } = &mut self.layouts.list[index];
             let read = layout.read(habits, window, &mut self.leaves, &mut self.layouts.written_by, *number);
             let Some(end) = read else { continue };
             let (record, after) = bytes.split_at_checked(end)?;
