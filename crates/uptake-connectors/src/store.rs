@@ -63,6 +63,11 @@ const SINGLE_BYTES: usize = 16 << 20;
 /// Requests of one object on their way at once.
 const AT_ONCE: usize = 4;
 
+/// How long a put waits that met somebody who was deleting; twice as long each time.
+const CONFLICT_PAUSE: Duration = Duration::from_millis(5);
+/// No longer than this: some ten attempts in five seconds.
+const CONFLICT_PAUSE_MAX: Duration = Duration::from_secs(4);
+
 const OURS: [&str; 3] = ["connect_timeout", "request_timeout", "retry_timeout"];
 
 /// What became of a conditional put.
@@ -183,19 +188,33 @@ impl Store {
     /// Puts an object unless there is one of that name.
     pub(crate) fn create(&self, name: &str, bytes: Vec<u8>) -> Result<Done> {
         let path = self.path("put an object into", name)?;
-        let put = async {
-            if bytes.len() <= SINGLE_BYTES {
-                let options = PutOptions { mode: PutMode::Create, ..PutOptions::default() };
-                self.store.put_opts(&path, bytes.into(), options).await.map(drop)
-            } else {
-                self.in_parts(&path, bytes.into()).await
+        let bytes = Bytes::from(bytes);
+        let mut pause = CONFLICT_PAUSE;
+        loop {
+            match self.wait("put an object into", self.try_create(&path, &bytes))? {
+                Ok(()) => return Ok(Done::Yes),
+                Err(Error::AlreadyExists { .. }) if self.size(name)?.is_some() => return Ok(Done::No),
+                // S3 refuses with one code that an object is there and with another that somebody just
+                // now deletes it or its neighbour, which the driver takes for the same.
+                Err(Error::AlreadyExists { .. }) if pause < CONFLICT_PAUSE_MAX => {
+                    self.wait("put an object into", async { tokio::time::sleep(pause).await })?;
+                    pause *= 2;
+                }
+                Err(Error::AlreadyExists { .. }) => {
+                    let advice = format!("others put and delete {name} all the time");
+                    return Err(self.error("put an object into", advice, FailureKind::Transient, None));
+                }
+                Err(e) => return Err(self.refused("put an object into", e)),
             }
-        };
-        match self.wait("put an object into", put)? {
-            Ok(()) => Ok(Done::Yes),
-            Err(Error::AlreadyExists { .. }) => Ok(Done::No),
-            Err(e) => Err(self.refused("put an object into", e)),
         }
+    }
+
+    async fn try_create(&self, path: &Path, bytes: &Bytes) -> object_store::Result<()> {
+        if bytes.len() > SINGLE_BYTES {
+            return self.in_parts(path, bytes.clone()).await;
+        }
+        let options = PutOptions { mode: PutMode::Create, ..PutOptions::default() };
+        self.store.put_opts(path, bytes.clone().into(), options).await.map(drop)
     }
 
     /// Puts a large object in parts under a hidden name, and copies it, in the store, to its own

@@ -5,8 +5,7 @@
 
 #![allow(clippy::unwrap_used, reason = "helpers of tests, which may panic")]
 
-#[path = "families/log.rs"]
-mod log_family;
+mod families;
 
 use std::path::PathBuf;
 use std::process::Command;
@@ -86,7 +85,7 @@ fn read_all(log: &dyn Log, topic: &str, partition: u32) -> Vec<u64> {
 #[test]
 fn kafka_log_conforms() {
     let _up = BROKER.read();
-    log_family::log(|| {
+    families::log::log(|| {
         let options = options();
         (Box::new(open(&options)) as Box<dyn Log>, ())
     });

@@ -23,7 +23,8 @@ pub type Result<T> = std::result::Result<T, ObjectsError>;
 pub enum PutObject {
     /// There was none of this name; now there is, and it survives a power cut.
     Created,
-    /// There is one of this name, which stays as it is.
+    /// There is one of this name, which stays as it is. Behind a network it may be this call's own:
+    /// where the answer to an attempt was lost, the next attempt finds what that one has put.
     Exists,
 }
 
