@@ -1,7 +1,8 @@
-//! Whether others can read what uptake writes: SQLite, DuckDB and Apache DataSketches, from Python.
+//! Whether others can read what uptake writes, and feed it: SQLite, DuckDB, Apache DataSketches and the
+//! clients of Kafka, Cassandra and S3, from Python.
 //!
-//! The readers are installed once, into `target/tools/venv`, as `tests/interop/requirements.txt`
-//! says; the checks themselves are in `tests/interop/read_outputs.py`.
+//! They are installed once, into `target/tools/venv`, as `tests/interop/requirements.txt` says; the
+//! checks themselves are in `tests/interop/read_outputs.py` and `tests/interop/foreign_clients.py`.
 
 use std::fs;
 use std::path::PathBuf;
@@ -21,12 +22,25 @@ pub(crate) fn check(workspace: &Workspace) -> Result<()> {
     // With the tests, because the tests' own dependencies change features of shared ones: without
     // them the program would be built once more.
     process::run(process::cargo().args(["build", "--workspace", "--bins", "--tests", "--locked"]), "")?;
-    let python = python(workspace)?;
-    let mut command = process::command(python);
+    script(workspace, "read_outputs.py", &[])
+}
+
+/// Lets other people's clients feed uptake and read what it wrote, through the real servers that
+/// `variables` name. The tests before have built the program.
+///
+/// # Errors
+/// As [`check`].
+pub(crate) fn foreign_clients(workspace: &Workspace, variables: &[(String, String)]) -> Result<()> {
+    script(workspace, "foreign_clients.py", variables)
+}
+
+fn script(workspace: &Workspace, name: &str, variables: &[(String, String)]) -> Result<()> {
+    let mut command = process::command(python(workspace)?);
     command
-        .arg(workspace.root.join("tests/interop/read_outputs.py"))
+        .arg(workspace.root.join("tests/interop").join(name))
         .arg("--uptake")
         .arg(workspace.target.join("debug/uptake"))
+        .envs(variables.iter().map(|(name, value)| (name, value)))
         .env("PYTHONDONTWRITEBYTECODE", "1");
     process::run(&mut command, "")
 }

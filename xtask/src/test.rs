@@ -161,7 +161,7 @@ fn real_servers(workspace: &Workspace, names: &[String], totals: &mut Totals) ->
         println!("{}", process::typed(&command));
         process::count(&mut command, totals)?;
     }
-    Ok(())
+    interop::foreign_clients(workspace, &servers.variables)
 }
 
 fn cargo(name: &'static str, slow: bool, args: &'static [&'static str]) -> Step {

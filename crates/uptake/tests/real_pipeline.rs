@@ -12,9 +12,10 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use common::live::{Live, PATIENCE, SOON, audience, program, run_command};
+use common::live::{Live, PATIENCE, SOON, audience, kill, program, run_command};
 use common::servers::Servers;
-use common::{first_difference, without_exact};
+use common::workload::Workload;
+use common::{contract_py, first_difference, say, without_exact};
 
 const LINES: usize = 300_000;
 /// A server that was killed may take a while to be whole again.
@@ -38,6 +39,13 @@ impl Stream {
         Self { servers, folder, settings, table }
     }
 
+    /// The same log into another table and archive.
+    fn with_stores(self, name: &str) -> Self {
+        let mut settings = self.servers.settings_with_stores(name);
+        settings.extend(UNBOUNDED.map(str::to_owned));
+        Self { settings, ..self }
+    }
+
     fn data(&self) -> PathBuf {
         self.folder.path().join("data")
     }
@@ -58,9 +66,16 @@ impl Stream {
     }
 
     fn append(&self) {
-        Live::start(&mut self.command(&["migrate"])).end(PATIENCE).ok();
-        let events = self.folder.path().join("events.jsonl");
+        self.append_all(&self.folder.path().join("events.jsonl"));
+    }
+
+    fn append_all(&self, events: &Path) {
+        self.migrate();
         Live::start(&mut self.command(&["append", events.to_str().unwrap()])).end(PATIENCE).ok();
+    }
+
+    fn migrate(&self) {
+        Live::start(&mut self.command(&["migrate"])).end(PATIENCE).ok();
     }
 
     /// The table, as it comes out of Cassandra.
@@ -75,11 +90,18 @@ impl Stream {
 
     #[track_caller]
     fn check(&self, data: &Path) {
+        self.check_of(data, "main");
+    }
+
+    #[track_caller]
+    fn check_of(&self, data: &Path, cluster: &str) {
         if let Some(difference) = first_difference(&without_exact(&self.csv(data)), &self.table) {
             panic!("{} differs from the contract: {difference}", data.display());
         }
-        let mut ledger = self.command(&["ledger", "--json"]);
-        Live::start(&mut ledger).end(SOON).ok();
+        let mut ledger = self.command(&["ledger", "--json", "--cluster", cluster]);
+        let ended = Live::start(&mut ledger).end(SOON);
+        let books: serde_json::Value = serde_json::from_str(&ended.stdout).unwrap();
+        assert_eq!((&books["balances"], &books["late"]), (&true.into(), &0.into()), "{books}");
     }
 }
 
@@ -135,6 +157,53 @@ fn one_server_is_killed(server: &str, seed: u64) {
     stream.servers.start(server);
     run.end(LONG).ok();
     stream.check(&stream.data());
+}
+
+/// The plain contract knows no cap.
+const UNBOUNDED: [&str; 1] = ["join.request_events_max=off"];
+
+/// Two million events. Undisturbed they come to the contract's table; and into another table they do
+/// while uptake and then each server is killed in the middle of one run.
+#[test]
+fn the_reference_workload_is_counted_by_the_contract_whatever_is_killed() {
+    let test = "the_reference_workload_is_counted_by_the_contract_whatever_is_killed";
+    let Some(workload) = Workload::find(test) else { return };
+    let (input, files) = workload.generate(42, 2_000_000, &[]);
+    let answer =
+        std::thread::spawn(move || contract_py(&workload.bench, &["--horizon-ms", "5400000"], &files));
+    let (servers, folder) = (Servers::take("medium"), tempfile::tempdir().unwrap());
+    let settings = servers.settings();
+    let stream = Stream { servers, folder, settings, table: String::new() }.with_stores("plain");
+    stream.append_all(input.path());
+    let begun = Instant::now();
+    Live::start(stream.run(&stream.data(), &[]).arg("--until-caught-up")).end(LONG).ok();
+    let took = begun.elapsed();
+    let stream = Stream { table: answer.join().unwrap(), ..stream };
+    stream.check(&stream.data());
+    say(&format!("{test}: 2,000,000 events from Kafka to Cassandra in {took:.1?}"));
+
+    let stream = stream.with_stores("killed");
+    stream.migrate();
+    let data = stream.folder.path().join("killed");
+    let quick_restart = ["checkpoint.interval=1s", "batch.events_max=20000", "batch.in_flight=1"];
+    let mut command = stream.run(&data, &quick_restart);
+    let mut run = Live::start(command.args(["--until-caught-up", "--supervise", "--cluster", "killed"]));
+    run.says("partitions; SIGTERM", PATIENCE);
+    std::thread::sleep(Duration::from_millis(1_500));
+    for killed in ["uptake", "kafka", "cassandra", "s3"] {
+        assert!(run.is_running(), "it was over before {killed} was killed: {}", run.stderr());
+        match (killed, run.supervised()) {
+            ("uptake", Some(pid)) => kill("KILL", &pid.to_string()),
+            ("uptake", None) => panic!("nothing is supervised: {}", run.stderr()),
+            _ => {
+                stream.servers.kill(killed);
+                stream.servers.start(killed);
+            }
+        }
+        std::thread::sleep(Duration::from_millis(500));
+    }
+    run.end(LONG).ok();
+    stream.check_of(&data, "killed");
 }
 
 #[test]

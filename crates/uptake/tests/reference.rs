@@ -9,72 +9,18 @@
 mod common;
 
 use std::collections::BTreeSet;
-use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::path::PathBuf;
+use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Mutex, OnceLock};
 
-use common::{books, contract_py, csv, first_difference, in_target, say, shared, skip, without_exact};
+use common::workload::Workload;
+use common::{books, contract_py, csv, first_difference, say, without_exact};
 use tempfile::TempDir;
 
 const METHODS: [&str; 3] = ["state", "window", "batch-to-window"];
 const KINDS: [&str; 2] = ["inner", "left"];
 const WORKERS: [&str; 3] = ["1", "2", "4"];
 const BATCHES: [&str; 4] = ["50", "1000", "7001", "50000"];
-
-/// The generator, built once for all tests, and the plain contract.
-struct Workload {
-    bench: PathBuf,
-    generator: PathBuf,
-}
-
-impl Workload {
-    /// The workload, or a banner that it is not there.
-    fn find(test: &str) -> Option<&'static Self> {
-        static BUILT: OnceLock<Option<Workload>> = OnceLock::new();
-        let workload = BUILT.get_or_init(|| shared("bench/gen").map(|generator| Self::build(&generator)));
-        if workload.is_none() {
-            skip(test, "no shared/bench beside this checkout; UPTAKE_SHARED names another place");
-        }
-        workload.as_ref()
-    }
-
-    /// Builds the generator from a copy: its own folder may be read-only and has no lock file.
-    fn build(sources: &Path) -> Self {
-        let target = in_target("reference");
-        let copy = target.join("gen");
-        std::fs::create_dir_all(copy.join("src")).unwrap();
-        // The copy lies inside this workspace and must not be taken for a part of it.
-        let manifest = std::fs::read_to_string(sources.join("Cargo.toml")).unwrap();
-        std::fs::write(copy.join("Cargo.toml"), manifest + "\n[workspace]\n").unwrap();
-        let main = std::fs::read(sources.join("src/main.rs")).unwrap();
-        let to = copy.join("src/main.rs");
-        // Left alone where it is the same, so that nothing is built again.
-        if std::fs::read(&to).ok().as_ref() != Some(&main) {
-            std::fs::write(&to, main).unwrap();
-        }
-        let mut cargo = Command::new(env!("CARGO"));
-        cargo.args(["build", "--release", "--quiet", "--manifest-path"]).arg(copy.join("Cargo.toml"));
-        let built = cargo.env("CARGO_TARGET_DIR", &target).output().unwrap();
-        assert!(built.status.success(), "{}", String::from_utf8_lossy(&built.stderr));
-        let bench = sources.parent().unwrap().to_path_buf();
-        Self { bench, generator: target.join("release/gen") }
-    }
-
-    /// One generated stream with the contract's answers to it.
-    fn input(&'static self, seed: u32, events: u32, shape: &[&str]) -> Input {
-        let folder = tempfile::Builder::new().prefix("input-").tempdir_in(in_target("reference")).unwrap();
-        let (seed, events) = (seed.to_string(), events.to_string());
-        let mut generator = Command::new(&self.generator);
-        generator.args(["--seed", &seed, "--events", &events, "--out"]).arg(folder.path()).args(shape);
-        assert!(generator.output().unwrap().status.success());
-        let mut files: Vec<PathBuf> =
-            std::fs::read_dir(folder.path()).unwrap().map(|entry| entry.unwrap().path()).collect();
-        files.sort();
-        let name = format!("seed {seed}, {events} events {}", shape.join(" "));
-        Input { workload: self, name, folder, files, answers: Mutex::default() }
-    }
-}
 
 /// A generated stream in a temporary folder.
 struct Input {
@@ -102,6 +48,13 @@ static LINES: AtomicUsize = AtomicUsize::new(0);
 static TABLES: AtomicUsize = AtomicUsize::new(0);
 
 impl Input {
+    /// One generated stream with the contract's answers to it.
+    fn new(workload: &'static Workload, seed: u32, events: u32, shape: &[&str]) -> Self {
+        let (folder, files) = workload.generate(seed, events, shape);
+        let name = format!("seed {seed}, {events} events {}", shape.join(" "));
+        Self { workload, name, folder, files, answers: Mutex::default() }
+    }
+
     fn answer(&self, kind: &str, horizon: &str) -> String {
         let mut answers = self.answers.lock().unwrap();
         let key = (kind.to_owned(), horizon.to_owned());
@@ -182,7 +135,7 @@ fn ways(turn: usize) -> Vec<Way> {
 
 fn small(test: &str, turn: usize, shape: &[&str]) {
     let Some(workload) = Workload::find(test) else { return };
-    let input = workload.input(101 + turn as u32, 100_000, shape);
+    let input = Input::new(workload, 101 + turn as u32, 100_000, shape);
     let ways = ways(turn);
     let count = ways.len();
     ways.into_iter().for_each(|way| input.check(way));
@@ -233,7 +186,7 @@ fn small_with_everything_at_once() {
 #[test]
 fn medium_plain() {
     let Some(workload) = Workload::find("medium_plain") else { return };
-    let input = workload.input(42, 2_000_000, &[]);
+    let input = Input::new(workload, 42, 2_000_000, &[]);
     let way = |method, kind, workers, batch, lateness| Way {
         method,
         kind,

@@ -5,6 +5,7 @@
 
 pub(crate) mod live;
 pub(crate) mod servers;
+pub(crate) mod workload;
 
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};

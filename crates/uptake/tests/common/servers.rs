@@ -40,13 +40,18 @@ impl Servers {
 
     /// The settings with which log, table and archive are on the servers.
     pub(crate) fn settings(&self) -> Vec<String> {
+        self.settings_with_stores("")
+    }
+
+    /// The same log, with a table and an archive that differ by `name`.
+    pub(crate) fn settings_with_stores(&self, name: &str) -> Vec<String> {
         let own = &self.own;
-        let keyspace: String = own.chars().filter(char::is_ascii_alphanumeric).collect();
+        let keyspace: String = own.chars().chain(name.chars()).filter(char::is_ascii_alphanumeric).collect();
         vec![
             format!("table.url=cassandra://{}/{keyspace}", variable("UPTAKE_TEST_CASSANDRA")),
             "cassandra.replication=1".to_owned(),
             "cassandra.consistency=ONE".to_owned(),
-            format!("archive.url=s3://{}/{own}data", variable("UPTAKE_TEST_S3_BUCKET")),
+            format!("archive.url=s3://{}/{own}data{name}", variable("UPTAKE_TEST_S3_BUCKET")),
             format!("s3.endpoint={}", variable("UPTAKE_TEST_S3")),
             "s3.allow_http=true".to_owned(),
             "s3.region=us-east-1".to_owned(),
@@ -54,7 +59,7 @@ impl Servers {
             "s3.secret_access_key=env:UPTAKE_TEST_S3_SECRET".to_owned(),
             format!("log.url=kafka://{}", variable("UPTAKE_TEST_KAFKA")),
             format!("kafka.topic_prefix={own}"),
-            format!("kafka.group={own}group"),
+            format!("kafka.group={own}group{name}"),
         ]
     }
 
