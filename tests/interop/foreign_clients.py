@@ -31,6 +31,7 @@ try:
     import duckdb
     import s3fs
     from cassandra import ConsistencyLevel
+    from cassandra.auth import PlainTextAuthProvider
     from cassandra.cluster import Cluster, ExecutionProfile, EXEC_PROFILE_DEFAULT
     from cassandra.policies import RoundRobinPolicy
     from confluent_kafka import Consumer, Producer, TopicPartition
@@ -69,6 +70,8 @@ def main():
         "kafka.topic_prefix": f"{own}-",
         "kafka.group": f"{own}-group",
         "table.url": f"cassandra://{variable('UPTAKE_TEST_CASSANDRA')}/{own}",
+        "cassandra.user": variable("UPTAKE_TEST_CASSANDRA_USER"),
+        "cassandra.password": "env:UPTAKE_TEST_CASSANDRA_PASSWORD",
         "cassandra.replication": "1",
         "cassandra.consistency": "ONE",
         "archive.url": f"s3://{variable('UPTAKE_TEST_S3_BUCKET')}/{own}",
@@ -165,7 +168,9 @@ def ids(stored):
 def read_cassandra(own, expected, check):
     host, port = variable("UPTAKE_TEST_CASSANDRA").split(":")
     profile = ExecutionProfile(load_balancing_policy=RoundRobinPolicy(), consistency_level=ConsistencyLevel.ONE)
-    cluster = Cluster([host], port=int(port), execution_profiles={EXEC_PROFILE_DEFAULT: profile})
+    login = PlainTextAuthProvider(variable("UPTAKE_TEST_CASSANDRA_USER"), variable("UPTAKE_TEST_CASSANDRA_PASSWORD"))
+    profiles = {EXEC_PROFILE_DEFAULT: profile}
+    cluster = Cluster([host], port=int(port), auth_provider=login, execution_profiles=profiles)
     try:
         session = cluster.connect(own)
         found = {}

@@ -351,3 +351,43 @@ fn cpu_ms() -> f64 {
     let ticks = |at: usize| fields.get(at).and_then(|f| f.parse::<f64>().ok()).unwrap_or(0.0);
     (ticks(11) + ticks(12)) * 10.0
 }
+
+/// A login over TLS; a wrong password and another's certificate are told apart, and soon.
+#[test]
+fn a_broker_is_spoken_to_over_tls_with_a_login() {
+    let _broker = BROKER.read().unwrap();
+    let variable = |name: &str| std::env::var(name).expect("`cargo xtask services up` prints it");
+    let secure = |password: &str, certificate: &str| {
+        let mut options = options();
+        options.ask_timeout = Duration::from_secs(5);
+        for (key, value) in [
+            ("security.protocol", "SASL_SSL"),
+            ("ssl.ca.location", certificate),
+            ("sasl.mechanism", "PLAIN"),
+            ("sasl.username", &variable("UPTAKE_TEST_KAFKA_USER")),
+            ("sasl.password", password),
+        ] {
+            options.client.insert(key.to_owned(), value.to_owned());
+        }
+        KafkaLog::open(&[variable("UPTAKE_TEST_KAFKA_SECURE")], options)
+    };
+    let (password, certificate) = (variable("UPTAKE_TEST_KAFKA_PASSWORD"), variable("UPTAKE_TEST_KAFKA_CA"));
+    let log = secure(&password, &certificate).unwrap();
+    log.create_topic("t", 1).unwrap();
+    log.append("t", 0, &records(0, 10), 1).unwrap();
+    assert_eq!(log.read("t", 0, 0, 100, 1 << 20).unwrap().len(), 10);
+    let said = |refused: LogError| {
+        let mut text = refused.to_string();
+        let mut cause = std::error::Error::source(&refused);
+        while let Some(next) = cause {
+            text += &format!(": {next}");
+            cause = next.source();
+        }
+        assert!(text.contains("kafka://") && !text.contains("hunter2"), "{text}");
+        text
+    };
+    let text = said(secure("hunter2", &certificate).unwrap_err());
+    assert!(text.to_lowercase().contains("authentication"), "{text}");
+    let text = said(secure(&password, &variable("UPTAKE_TEST_CASSANDRA_CA")).unwrap_err());
+    assert!(text.to_lowercase().contains("certificate"), "{text}");
+}

@@ -39,6 +39,18 @@ fn cassandra(keyspace: &str) -> Backend {
     format!("cassandra://{}/{keyspace}", variable("UPTAKE_TEST_CASSANDRA")).parse().unwrap()
 }
 
+/// Options with a login to the server of the tests, and `more`.
+fn login(more: &[(&str, &str)]) -> Options {
+    let (user, password) =
+        (variable("UPTAKE_TEST_CASSANDRA_USER"), variable("UPTAKE_TEST_CASSANDRA_PASSWORD"));
+    let mut all = options(&[("consistency", "ONE"), ("user", &user), ("password", &password)]);
+    more.iter().for_each(|(key, value)| all.set(*key, *value));
+    all
+}
+
+/// Those of a new table.
+const NEW: [(&str, &str); 2] = [("replication", "1"), ("create_schema", "true")];
+
 fn bucket(prefix: &str) -> Backend {
     format!("s3://{}/{prefix}", variable("UPTAKE_TEST_S3_BUCKET")).parse().unwrap()
 }
@@ -63,7 +75,7 @@ fn real_s3() -> Options {
 
 #[test]
 fn cassandra_table_conforms() {
-    let options = options(&[("replication", "1"), ("consistency", "ONE"), ("create_schema", "true")]);
+    let options = login(&NEW);
     families::table::table(|| (table::open(&cassandra(&own_name()), &options).unwrap(), ()));
 }
 
@@ -109,8 +121,30 @@ fn a_cassandra_that_does_not_answer_is_named() {
 #[test]
 fn a_cassandra_without_the_tables_says_how_to_make_them() {
     let backend = cassandra(&own_name());
-    let options = options(&[("consistency", "ONE")]);
-    refuses(|| table::open(&backend, &options), &[&backend.to_string(), "uptake migrate"]);
+    refuses(|| table::open(&backend, &login(&[])), &[&backend.to_string(), "uptake migrate"]);
+}
+
+#[test]
+fn cassandra_is_spoken_to_over_tls() {
+    let certificate = variable("UPTAKE_TEST_CASSANDRA_CA");
+    let tls = [NEW.as_slice(), &[("tls_ca", certificate.as_str())]].concat();
+    let mut table = table::open(&cassandra(&own_name()), &login(&tls)).unwrap();
+    table.meta_put("over", "tls").unwrap();
+    assert_eq!(table.meta_get("over").unwrap().as_deref(), Some("tls"));
+    // Another's certificate is not believed.
+    let others = variable("UPTAKE_TEST_KAFKA_CA");
+    let backend = cassandra(&own_name());
+    let refused = login(&[("tls_ca", &others), ("connect_timeout", "5s")]);
+    refuses(|| table::open(&backend, &refused), &[&backend.to_string(), "check"]);
+}
+
+#[test]
+fn a_cassandra_that_refuses_the_login_says_so() {
+    let backend = cassandra(&own_name());
+    let named = backend.to_string();
+    for options in [login(&[("password", "hunter2")]), options(&[("consistency", "ONE")])] {
+        refuses(|| table::open(&backend, &options), &[&named, "user", "password"]);
+    }
 }
 
 #[test]

@@ -5,7 +5,7 @@ use std::net::{Ipv4Addr, SocketAddr, TcpStream};
 use std::time::{Duration, Instant};
 
 use super::Kind;
-use super::server::Server;
+use super::server::{CASSANDRA_USER, Server};
 use crate::error::{Error, Result};
 
 /// How long a server may take on a machine that does other things too.
@@ -43,10 +43,15 @@ pub(super) fn wait(server: &Server, kind: Kind, port: u16) -> Result<()> {
     }
 }
 
+fn connect(port: u16) -> std::io::Result<TcpStream> {
+    let stream = TcpStream::connect_timeout(&SocketAddr::from((Ipv4Addr::LOCALHOST, port)), ANSWER)?;
+    stream.set_read_timeout(Some(ANSWER))?;
+    Ok(stream)
+}
+
 /// Sends a question and reads as many bytes of the answer as asked for.
 fn ask<const N: usize>(port: u16, question: &[u8]) -> std::io::Result<[u8; N]> {
-    let mut stream = TcpStream::connect_timeout(&SocketAddr::from((Ipv4Addr::LOCALHOST, port)), ANSWER)?;
-    stream.set_read_timeout(Some(ANSWER))?;
+    let mut stream = connect(port)?;
     stream.write_all(question)?;
     let mut answer = [0; N];
     stream.read_exact(&mut answer)?;
@@ -60,10 +65,31 @@ fn kafka(port: u16) -> std::io::Result<bool> {
     Ok(answer[8..] > [0, 0, 0, 0][..])
 }
 
-/// Whether OPTIONS is answered with SUPPORTED.
+/// Whether its first user may log in: it makes that one after it takes connections.
 fn cassandra(port: u16) -> std::io::Result<bool> {
-    let answer: [u8; 5] = ask(port, &[4, 0, 0, 0, 5, 0, 0, 0, 0])?;
-    Ok(answer[4] == 6)
+    const STARTUP: u8 = 1;
+    const AUTHENTICATE: u8 = 3;
+    const AUTH_RESPONSE: u8 = 15;
+    const AUTH_SUCCESS: u8 = 16;
+    let mut stream = connect(port)?;
+    let mut ask = |operation: u8, body: &[u8]| {
+        let mut frame = vec![4, 0, 0, 0, operation];
+        frame.extend_from_slice(&(body.len() as u32).to_be_bytes());
+        frame.extend_from_slice(body);
+        stream.write_all(&frame)?;
+        let mut head = [0; 9];
+        stream.read_exact(&mut head)?;
+        let length = u32::from_be_bytes([head[5], head[6], head[7], head[8]]);
+        std::io::copy(&mut (&mut stream).take(length.into()), &mut std::io::sink())?;
+        std::io::Result::Ok(head[4])
+    };
+    // A map of one text to another; then bytes with their length.
+    if ask(STARTUP, b"\0\x01\0\x0bCQL_VERSION\0\x053.0.0")? != AUTHENTICATE {
+        return Ok(false);
+    }
+    let login = format!("\0{CASSANDRA_USER}\0{CASSANDRA_USER}");
+    let body = [&(login.len() as u32).to_be_bytes()[..], login.as_bytes()].concat();
+    Ok(ask(AUTH_RESPONSE, &body)? == AUTH_SUCCESS)
 }
 
 /// Whether HTTP is spoken.

@@ -16,6 +16,12 @@ pub(super) const PORTS: usize = 3;
 /// The credentials of the S3 server, which is reached from this machine only.
 const S3_KEY: &str = "uptake";
 const S3_SECRET: &str = "uptake-secret";
+/// Who may log in to Kafka over TLS; the password is that of `kafka.properties`.
+const KAFKA_USER: &str = "uptake";
+/// The first user of every new Cassandra, by its name and password.
+pub(super) const CASSANDRA_USER: &str = "cassandra";
+/// Of the login to Kafka, and of the file with the servers' key.
+const SECRET: &str = "uptake-secret";
 /// A bucket that is there.
 const S3_BUCKET: &str = "uptake";
 
@@ -57,6 +63,7 @@ impl Server {
             Kind::Kafka => {
                 copy("kafka.properties")?;
                 copy("log4j2.xml")?;
+                let certificate = self.certificate()?;
                 let mut format = process::command("java");
                 format.args(["-Xmx128m", "-XX:TieredStopAtLevel=1", "-cp"]).arg(installed.join("*"));
                 format.arg("-Dlog4j2.configurationFile=log4j2.xml").current_dir(&self.folder);
@@ -73,18 +80,30 @@ impl Server {
                     "java -Xms256m -Xmx512m -XX:+UseSerialGC -XX:TieredStopAtLevel=1 -Djava.awt.headless=true \
                      -Dlog4j2.configurationFile=log4j2.xml {jars} kafka.Kafka kafka.properties"
                 ))?;
-                Ok(vec![("UPTAKE_TEST_KAFKA".into(), address)])
+                Ok(vec![
+                    ("UPTAKE_TEST_KAFKA".into(), address),
+                    ("UPTAKE_TEST_KAFKA_SECURE".into(), format!("127.0.0.1:{}", ports[2])),
+                    ("UPTAKE_TEST_KAFKA_CA".into(), certificate),
+                    ("UPTAKE_TEST_KAFKA_USER".into(), KAFKA_USER.into()),
+                    ("UPTAKE_TEST_KAFKA_PASSWORD".into(), SECRET.into()),
+                ])
             }
             Kind::Cassandra => {
                 copy("cassandra.yaml")?;
                 copy("logback.xml")?;
                 copy("cassandra.jvm")?;
+                let certificate = self.certificate()?;
                 self.script(&format!(
                     "java @cassandra.jvm -Dcassandra.config=\"file://$PWD/cassandra.yaml\" \
                      -Dcassandra.storagedir=\"$PWD/data\" -Dlogback.configurationFile=logback.xml {jars} \
                      org.apache.cassandra.service.CassandraDaemon"
                 ))?;
-                Ok(vec![("UPTAKE_TEST_CASSANDRA".into(), address)])
+                Ok(vec![
+                    ("UPTAKE_TEST_CASSANDRA".into(), address),
+                    ("UPTAKE_TEST_CASSANDRA_CA".into(), certificate),
+                    ("UPTAKE_TEST_CASSANDRA_USER".into(), CASSANDRA_USER.into()),
+                    ("UPTAKE_TEST_CASSANDRA_PASSWORD".into(), CASSANDRA_USER.into()),
+                ])
             }
             Kind::S3 => {
                 let bucket = self.folder.join("data").join(S3_BUCKET);
@@ -101,6 +120,30 @@ impl Server {
                 ])
             }
         }
+    }
+
+    /// Makes a key in `server.p12`, and its certificate in `server.pem`, whose path it returns.
+    fn certificate(&self) -> Result<String> {
+        let keytool = |words: &[&str]| {
+            let mut command = process::command("keytool");
+            command.args(words).args(["-alias", "server", "-keystore", "server.p12", "-storepass", SECRET]);
+            process::quietly(command.current_dir(&self.folder), "; it comes with Java")
+        };
+        keytool(&[
+            "-genkeypair",
+            "-storetype",
+            "PKCS12",
+            "-keyalg",
+            "EC",
+            "-dname",
+            "CN=localhost",
+            "-ext",
+            "san=ip:127.0.0.1,dns:localhost",
+            "-validity",
+            "30",
+        ])?;
+        keytool(&["-exportcert", "-rfc", "-file", "server.pem"])?;
+        Ok(self.folder.join("server.pem").display().to_string())
     }
 
     /// Copies a file of `xtask/services` and fills in where this server is.
@@ -196,6 +239,7 @@ fn fill(line: &str, folder: &str, ports: &[u16]) -> String {
     for (name, port) in [
         (":PORT", 0),
         (": PORT", 0),
+        (":SECURE", 2),
         ("@127.0.0.1:CONTROLLER", 1),
         ("127.0.0.1:CONTROLLER", 1),
         ("STORAGE_TLS", 2),

@@ -49,6 +49,8 @@ impl Servers {
         let keyspace: String = own.chars().chain(name.chars()).filter(char::is_ascii_alphanumeric).collect();
         vec![
             format!("table.url=cassandra://{}/{keyspace}", variable("UPTAKE_TEST_CASSANDRA")),
+            format!("cassandra.user={}", variable("UPTAKE_TEST_CASSANDRA_USER")),
+            "cassandra.password=env:UPTAKE_TEST_CASSANDRA_PASSWORD".to_owned(),
             "cassandra.replication=1".to_owned(),
             "cassandra.consistency=ONE".to_owned(),
             format!("archive.url=s3://{}/{own}data{name}", variable("UPTAKE_TEST_S3_BUCKET")),
