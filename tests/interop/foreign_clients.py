@@ -2,7 +2,8 @@
 """Others can feed uptake and read it over the wire: Kafka, Cassandra and S3 by other people's clients.
 
 Needs the real servers whose places the variables UPTAKE_TEST_* say (`cargo xtask services up` prints
-them). Produces events with Confluent's Python client, lets `uptake run` count them, and compares:
+them). Produces events with Confluent's Python client, a third of them as Avro by a schema registry (a
+stand-in that only answers for one schema), lets `uptake run` count them, and compares:
 
   - what must come out, counted here with plain Python sets
   - `uptake tallies --format csv`
@@ -16,6 +17,7 @@ missing package or variable ends with 2.
 
 import argparse
 import csv
+import http.server
 import io
 import json
 import os
@@ -24,11 +26,13 @@ import random
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections import defaultdict
 
 try:
     import duckdb
+    import fastavro
     import s3fs
     from cassandra import ConsistencyLevel
     from cassandra.auth import PlainTextAuthProvider
@@ -45,6 +49,18 @@ START_MS = 1_768_435_200_000  # 2026-01-15T00:00Z, the first moment of an epoch
 EVENING_MS = 4 * 3_600_000
 # Far enough behind the evening that all of it is sealed: twice the horizon, and the lateness.
 NEXT_DAY_MS = START_MS + 24 * 3_600_000
+SCHEMA_ID = 70_001
+SCHEMA = {
+    "type": "record",
+    "name": "Event",
+    "fields": [
+        {"name": "kind", "type": {"type": "enum", "name": "Kind", "symbols": ["impression", "play"]}},
+        {"name": "request_id", "type": "string"},
+        {"name": "video_id", "type": "string"},
+        {"name": "timestamp", "type": {"type": "long", "logicalType": "timestamp-millis"}},
+        {"name": "country", "type": ["null", "string"], "default": None},
+    ],
+}
 VIDEOS = ["v1", "v2", 'say "hi", she said', "進撃の巨人", "50%=half", "🎬"]
 
 
@@ -69,6 +85,7 @@ def main():
         "log.url": f"kafka://{variable('UPTAKE_TEST_KAFKA')}",
         "kafka.topic_prefix": f"{own}-",
         "kafka.group": f"{own}-group",
+        "kafka.schema_registry": start_registry(),
         "table.url": f"cassandra://{variable('UPTAKE_TEST_CASSANDRA')}/{own}",
         "cassandra.user": variable("UPTAKE_TEST_CASSANDRA_USER"),
         "cassandra.password": "env:UPTAKE_TEST_CASSANDRA_PASSWORD",
@@ -100,6 +117,7 @@ def main():
     check = Check(seed)
     check.equal("records read", books["read"], len(events))
     check.equal("the books balance", books["balances"], True)
+    check.equal("dead letters", books["dead"], 0)
     counts = {key: (len(played), len(shown)) for key, (played, shown) in expected.items()}
     check.rows("uptake tallies", command, counts)
     check.rows("Cassandra, by its Python driver", read_cassandra(own, expected, check), counts)
@@ -142,15 +160,47 @@ def count(events):
     return dict(table)
 
 
+class Registry(http.server.BaseHTTPRequestHandler):
+    """Answers as a schema registry does that knows one schema."""
+
+    def do_GET(self):
+        known = self.path == f"/schemas/ids/{SCHEMA_ID}"
+        answer = {"schema": json.dumps(SCHEMA)} if known else {"error_code": 40403, "message": "Schema not found"}
+        body = json.dumps(answer).encode()
+        self.send_response(200 if known else 404)
+        self.send_header("Content-Type", "application/vnd.schemaregistry.v1+json")
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, *_):
+        pass
+
+
+def start_registry():
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Registry)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    return f"http://127.0.0.1:{server.server_port}"
+
+
+def as_avro(record):
+    """In the registry's wire format: a zero, the schema's number, the value."""
+    out = io.BytesIO()
+    out.write(b"\0" + SCHEMA_ID.to_bytes(4, "big"))
+    fastavro.schemaless_writer(out, SCHEMA, record | {"country": None})
+    return out.getvalue()
+
+
 def produce(own, events):
-    """Keyed by request id, as any producer should."""
+    """Keyed by request id, as any producer should; every third as Avro."""
     producer = Producer({"bootstrap.servers": variable("UPTAKE_TEST_KAFKA"), "enable.idempotence": True})
     failed = []
-    for kind, request, video, when in events:
+    for n, (kind, request, video, when) in enumerate(events):
         record = {"kind": kind, "request_id": request, "video_id": video, "timestamp": when}
         topic = f"{own}-{'plays' if kind == 'play' else 'impressions'}"
+        value = as_avro(record) if n % 3 == 0 else json.dumps(record).encode()
         told = lambda error, _: failed.append(error) if error else None
-        producer.produce(topic, key=request, value=json.dumps(record).encode(), on_delivery=told)
+        producer.produce(topic, key=request, value=value, on_delivery=told)
         producer.poll(0)
     if producer.flush(60) or failed:
         sys.exit(f"not all events were taken: {failed[:3]}")

@@ -6,6 +6,7 @@
 //! 17, Maven and Go.
 
 mod bench;
+mod deploy;
 mod error;
 mod interop;
 mod process;

@@ -12,7 +12,7 @@ use clap::Args;
 use crate::error::{Error, Result};
 use crate::totals::Totals;
 use crate::workspace::Workspace;
-use crate::{interop, process, rules, services, web};
+use crate::{deploy, interop, process, rules, services, web};
 
 /// Tests that read whole workloads: they run last, and not with `--quick`.
 const SLOW_TESTS: [&str; 9] =
@@ -140,6 +140,11 @@ fn steps(workspace: &Workspace, advisories: bool) -> Vec<Step> {
             name: "readers in other languages",
             slow: true,
             run: Box::new(|workspace, _| interop::check(workspace)),
+        },
+        Step {
+            name: "examples of a deployment",
+            slow: true,
+            run: Box::new(|workspace, _| deploy::check(workspace)),
         },
         Step { name: "dependencies", slow: true, run: Box::new(move |_, _| deny(advisories)) },
     ]);

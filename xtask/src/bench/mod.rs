@@ -5,6 +5,7 @@
 //! things too, and pair by pair, because what else the machine does changes from minute to minute.
 //! Both must give the same answer, or nothing is reported.
 
+mod edges;
 mod measure;
 mod recovery;
 mod reference;
@@ -61,6 +62,8 @@ enum What {
     State,
     /// A million waiting requests: from `kill -9` to caught up, and what a checkpoint holds up
     Recovery,
+    /// The reference workload from a real Kafka into a real Cassandra and S3 server, which it starts
+    Edges,
 }
 
 impl What {
@@ -73,6 +76,7 @@ impl What {
             Self::HotRequest => "hot-request",
             Self::State => "state",
             Self::Recovery => "recovery",
+            Self::Edges => "edges",
         }
     }
 
@@ -81,7 +85,7 @@ impl What {
         match self {
             Self::HotVideo => &["--hot-video"],
             Self::HotRequest => &["--hot-request"],
-            Self::Plain | Self::State | Self::Recovery => &[],
+            Self::Plain | Self::State | Self::Recovery | Self::Edges => &[],
         }
     }
 }
@@ -101,9 +105,10 @@ impl Bench {
             inputs: Vec::new(),
             state: Vec::new(),
             recovery: None,
+            edges: None,
         };
         build(&workspace, self.wants(What::State))?;
-        if !inputs.is_empty() {
+        if !inputs.is_empty() || self.wants(What::Edges) {
             let reference = Reference::build(&workspace, &self.shared(&workspace))?;
             let folders = inputs
                 .iter()
@@ -112,6 +117,10 @@ impl Bench {
             report.load_before = load();
             for (what, folder) in inputs.iter().zip(folders) {
                 report.inputs.push(self.compare(&workspace, &reference, *what, &folder)?);
+            }
+            if self.wants(What::Edges) {
+                let input = reference.input(What::Plain.name(), &[], self.events, SEED)?;
+                report.edges = Some(edges::measure(&workspace, &input, self.events, self.runs)?);
             }
         }
         if self.wants(What::State) {

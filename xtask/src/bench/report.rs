@@ -95,6 +95,40 @@ pub(super) struct Report {
     pub(super) inputs: Vec<InputReport>,
     pub(super) state: Vec<StateReport>,
     pub(super) recovery: Option<RecoveryReport>,
+    pub(super) edges: Option<EdgesReport>,
+}
+
+/// The reference workload from Kafka, one worker; the servers run on the same processors.
+#[derive(Debug, Serialize)]
+pub(super) struct EdgesReport {
+    pub(super) lines: u64,
+    /// Events that `uptake append` put into Kafka, a second.
+    pub(super) appended_per_s: Spread,
+    /// Events from Kafka into the embedded table, a second.
+    pub(super) embedded_per_s: Spread,
+    /// Events from Kafka into Cassandra and S3, a second.
+    pub(super) remote_per_s: Spread,
+    pub(super) embedded: Figures,
+    pub(super) remote: Figures,
+}
+
+impl fmt::Display for EdgesReport {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let thousands = |spread: Spread| {
+            let [median, min, max] = [spread.median, spread.min, spread.max].map(|rate| rate / 1e3);
+            format!("{} k events/s", Spread { median, min, max }.with(0))
+        };
+        writeln!(f, "\n{} events through servers on this machine, one worker", self.lines)?;
+        writeln!(f, "  appended to Kafka           {}", thousands(self.appended_per_s))?;
+        for (name, rate, figures) in [
+            ("Kafka to embedded table   ", self.embedded_per_s, &self.embedded),
+            ("Kafka to Cassandra and S3 ", self.remote_per_s, &self.remote),
+        ] {
+            let cpu = figures.cpu_s_per_million.with(2);
+            writeln!(f, "  {name}  {}; uptake's own CPU s per M events {cpu}", thousands(rate))?;
+        }
+        writeln!(f, "goal: at least 150 k events/s from Kafka into Cassandra\n")
+    }
 }
 
 /// A run with many waiting requests, killed and started again.
@@ -149,6 +183,9 @@ impl fmt::Display for Report {
         }
         if let Some(recovery) = &self.recovery {
             recovery.fmt(f)?;
+        }
+        if let Some(edges) = &self.edges {
+            edges.fmt(f)?;
         }
         for state in &self.state {
             writeln!(
@@ -258,6 +295,7 @@ mod tests {
             inputs: vec![input("plain", 1.0), input("hot-video", 1.2)],
             state: Vec::new(),
             recovery: None,
+            edges: None,
         };
         let text = report.to_string();
         for part in

@@ -244,6 +244,13 @@ pub const KEYS: &[Key] = &[
     key("kafka.topic_prefix", r#""""#, "Put in front of the name of every topic."),
     key("kafka.replication", r#""""#, "Copies of a topic that is made. Empty: as the brokers are set."),
     key(
+        "kafka.schema_registry",
+        r#""""#,
+        "Where a schema registry is, as \"http://registry:8081\": records in its wire format (Avro, JSON\nSchema) are read by it. Empty: records are JSON.",
+    ),
+    key("kafka.schema_registry_user", r#""""#, ""),
+    key("kafka.schema_registry_password", r#""""#, "Better not here: \"env:REGISTRY_PASSWORD\"."),
+    key(
         "kafka.security.protocol",
         r#""""#,
         "\"SSL\", \"SASL_SSL\", \"SASL_PLAINTEXT\"; empty for none. This and every other key below\n[kafka] is the driver's (librdkafka), which also refuses what it does not know.",

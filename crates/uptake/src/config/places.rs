@@ -96,6 +96,9 @@ fn kafka_options(r: &mut Reader<'_>, given: DriverOptions) -> KafkaOptions {
         match &*key {
             "group" => options.group = value,
             "topic_prefix" => options.topic_prefix = value,
+            "schema_registry" => options.schema_registry = Some(value),
+            "schema_registry_user" => options.schema_registry_login.get_or_insert_default().0 = value,
+            "schema_registry_password" => options.schema_registry_login.get_or_insert_default().1 = value,
             "replication" => match value.parse() {
                 Ok(copies) if copies > 0 => options.replication = Some(copies),
                 _ => r.mistake("kafka.replication", "is not a whole number from 1 on"),

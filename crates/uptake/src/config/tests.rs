@@ -149,3 +149,13 @@ fn what_a_driver_is_told_is_never_printed() {
     let text = Config::load(Some(&file), &[]).unwrap_err().to_string();
     assert!(text.contains("line 2") && !text.contains("hunter2"), "{text}");
 }
+
+#[test]
+fn the_example_of_a_deployment_is_a_configuration() {
+    let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../deploy/uptake.toml");
+    // The secret is in the environment there.
+    let config = Config::load(Some(&file), &["s3.secret_access_key=x".to_owned()]).unwrap();
+    let places =
+        [&config.places.log, &config.places.table, &config.places.archive, &config.places.checkpoints];
+    assert!(places.iter().all(|place| !place.is_data()), "{places:?}");
+}

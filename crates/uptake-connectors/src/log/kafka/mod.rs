@@ -13,6 +13,8 @@ mod ask;
 mod events;
 mod options;
 mod reader;
+#[cfg(feature = "schema-registry")]
+mod schemas;
 mod wait;
 mod writer;
 
@@ -50,6 +52,8 @@ pub struct KafkaLog {
     servers: String,
     asker: Asker,
     writer: Writer,
+    #[cfg(feature = "schema-registry")]
+    schemas: Option<schemas::Schemas>,
     /// Made with the first read.
     reading: OnceLock<Arc<BaseConsumer<Events>>>,
     /// Those that were asked for.
@@ -81,6 +85,13 @@ impl KafkaLog {
     /// [`KafkaOptions::ask_timeout`]; the brokers refuse the login.
     pub fn open(servers: &[String], options: KafkaOptions) -> Result<Self> {
         options.check()?;
+        #[cfg(feature = "schema-registry")]
+        let schemas = options.schema_registry.as_deref().map(|url| {
+            let login = options.schema_registry_login.clone();
+            schemas::Schemas::new(url, login, options.ask_timeout, options.notices.clone())
+        });
+        #[cfg(feature = "schema-registry")]
+        let schemas = schemas.transpose()?;
         let servers = servers.join(",");
         let shared = Shared::new(format!("kafka://{servers}"), options);
         let writer = Writer::new(Arc::clone(&shared), servers.clone());
@@ -90,7 +101,17 @@ impl KafkaLog {
         asker.reach()?;
         pump.add(&asker.consumer);
         let (reading, topics) = (OnceLock::new(), RwLock::default());
-        Ok(Self { shared, servers, asker, writer, reading, topics, pump })
+        Ok(Self {
+            shared,
+            servers,
+            asker,
+            writer,
+            #[cfg(feature = "schema-registry")]
+            schemas,
+            reading,
+            topics,
+            pump,
+        })
     }
 
     /// The topic's name as the brokers know it.
@@ -141,6 +162,52 @@ impl KafkaLog {
     fn offset_at(&self, topic: &str, partition: u32, at: Offset) -> Result<Option<u64>> {
         self.topic(topic, partition)?;
         Ok(self.asker.offsets(&[(self.name(topic), partition)], at)?.pop().flatten())
+    }
+
+    /// The records as they are in the log.
+    fn read_raw(
+        &self,
+        topic: &str,
+        partition: u32,
+        from: u64,
+        max_records: usize,
+        max_bytes: usize,
+        each: &mut dyn FnMut(StoredRef<'_>),
+    ) -> Result<u64> {
+        if max_records == 0 {
+            return Ok(from);
+        }
+        let known = self.topic(topic, partition)?;
+        let of = &known[partition as usize];
+        let mut end = of.end.load(Ordering::Acquire);
+        if from >= end {
+            end = self.end_offset(topic, partition)?;
+            if from == end {
+                return Ok(from);
+            }
+            if from > end {
+                return Err(self.out_of_range(topic, partition, from)?);
+            }
+        }
+        let mut reader = of.reader.lock().unwrap_or_else(PoisonError::into_inner);
+        if reader.is_none() {
+            *reader = PartitionReader::new(&self.shared, self.reading()?, self.name(topic), partition);
+        }
+        let Some(reader) = &mut *reader else {
+            return Err(LogError::UnknownTopic { topic: topic.to_owned() });
+        };
+        let limits = Limits { records: max_records, bytes: max_bytes, end };
+        for _ in 0..TRIES {
+            if let Read::To(next) = reader.read(from, limits, each)? {
+                return Ok(next);
+            }
+            let error = self.out_of_range(topic, partition, from)?;
+            if !matches!(&error, LogError::OffsetOutOfRange { start, end, .. } if (start..=end).contains(&&from))
+            {
+                return Err(error);
+            }
+        }
+        Ok(from)
     }
 
     fn out_of_range(&self, topic: &str, partition: u32, offset: u64) -> Result<LogError> {
@@ -223,6 +290,7 @@ impl Log for KafkaLog {
 
     /// Reads until a limit, or until a record that is there does not come for half a second. The
     /// visitor must not read the same partition.
+    #[cfg(feature = "schema-registry")]
     fn read_each(
         &self,
         topic: &str,
@@ -232,40 +300,36 @@ impl Log for KafkaLog {
         max_bytes: usize,
         each: &mut dyn FnMut(StoredRef<'_>),
     ) -> Result<u64> {
-        if max_records == 0 {
-            return Ok(from);
-        }
-        let known = self.topic(topic, partition)?;
-        let of = &known[partition as usize];
-        let mut end = of.end.load(Ordering::Acquire);
-        if from >= end {
-            end = self.end_offset(topic, partition)?;
-            if from == end {
-                return Ok(from);
-            }
-            if from > end {
-                return Err(self.out_of_range(topic, partition, from)?);
-            }
-        }
-        let mut reader = of.reader.lock().unwrap_or_else(PoisonError::into_inner);
-        if reader.is_none() {
-            *reader = PartitionReader::new(&self.shared, self.reading()?, self.name(topic), partition);
-        }
-        let Some(reader) = &mut *reader else {
-            return Err(LogError::UnknownTopic { topic: topic.to_owned() });
+        let Some(schemas) = &self.schemas else {
+            return self.read_raw(topic, partition, from, max_records, max_bytes, each);
         };
-        let limits = Limits { records: max_records, bytes: max_bytes, end };
-        for _ in 0..TRIES {
-            if let Read::To(next) = reader.read(from, limits, each)? {
-                return Ok(next);
+        let mut failed = None;
+        let mut decoded = |record: StoredRef<'_>| {
+            // Whoever asks again begins with the record that failed.
+            if failed.is_some() {
+                return;
             }
-            let error = self.out_of_range(topic, partition, from)?;
-            if !matches!(&error, LogError::OffsetOutOfRange { start, end, .. } if (start..=end).contains(&&from))
-            {
-                return Err(error);
+            match schemas.json(record.value) {
+                Ok(None) => each(record),
+                Ok(Some(json)) => each(StoredRef { value: &json, ..record }),
+                Err(error) => failed = Some(error),
             }
-        }
-        Ok(from)
+        };
+        let next = self.read_raw(topic, partition, from, max_records, max_bytes, &mut decoded)?;
+        failed.map_or(Ok(next), Err)
+    }
+
+    #[cfg(not(feature = "schema-registry"))]
+    fn read_each(
+        &self,
+        topic: &str,
+        partition: u32,
+        from: u64,
+        max_records: usize,
+        max_bytes: usize,
+        each: &mut dyn FnMut(StoredRef<'_>),
+    ) -> Result<u64> {
+        self.read_raw(topic, partition, from, max_records, max_bytes, each)
     }
 
     fn start_offset(&self, topic: &str, partition: u32) -> Result<u64> {

@@ -60,6 +60,10 @@ pub struct KafkaOptions {
     pub ask_timeout: Duration,
     /// How long an append may take, with all its retries.
     pub append_timeout: Duration,
+    /// Where a schema registry is (`http://…`), if records are written by schemas.
+    pub schema_registry: Option<String>,
+    /// User and password of the registry.
+    pub schema_registry_login: Option<(String, String)>,
     /// Who is told what the driver says.
     pub notices: Notices,
 }
@@ -75,6 +79,8 @@ impl Default for KafkaOptions {
             topic: BTreeMap::new(),
             ask_timeout: Duration::from_secs(15),
             append_timeout: Duration::from_secs(60),
+            schema_registry: None,
+            schema_registry_login: None,
             notices: Notices::default(),
         }
     }
@@ -91,6 +97,7 @@ impl fmt::Debug for KafkaOptions {
             .field("topic", &self.topic)
             .field("ask_timeout", &self.ask_timeout)
             .field("append_timeout", &self.append_timeout)
+            .field("schema_registry", &self.schema_registry)
             .finish_non_exhaustive()
     }
 }
@@ -184,6 +191,9 @@ impl KafkaOptions {
         }
         if self.group.is_empty() {
             return wrong("group", "is empty");
+        }
+        if self.schema_registry.is_some() && cfg!(not(feature = "schema-registry")) {
+            return wrong("schema_registry", "needs a program built with the feature schema-registry");
         }
         Ok(())
     }
