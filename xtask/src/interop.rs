@@ -2,7 +2,8 @@
 //! clients of Kafka, Cassandra and S3, from Python.
 //!
 //! They are installed once, into `target/tools/venv`, as `tests/interop/requirements.txt` says; the
-//! checks themselves are in `tests/interop/read_outputs.py` and `tests/interop/foreign_clients.py`.
+//! checks themselves are in `tests/interop/`: `read_outputs.py`, `foreign_clients.py`, and `api.py`, which
+//! draws requests to the API from its own document.
 
 use std::fs;
 use std::path::PathBuf;
@@ -22,7 +23,8 @@ pub(crate) fn check(workspace: &Workspace) -> Result<()> {
     // With the tests, because the tests' own dependencies change features of shared ones: without
     // them the program would be built once more.
     process::run(process::cargo().args(["build", "--workspace", "--bins", "--tests", "--locked"]), "")?;
-    script(workspace, "read_outputs.py", &[])
+    script(workspace, "read_outputs.py", &[])?;
+    script(workspace, "api.py", &[])
 }
 
 /// Lets other people's clients feed uptake and read what it wrote, through the real servers that

@@ -137,7 +137,7 @@ fn steps(workspace: &Workspace, advisories: bool) -> Vec<Step> {
             run: Box::new(|workspace, _| web::check(workspace)),
         },
         Step {
-            name: "readers in other languages",
+            name: "readers and clients in other languages",
             slow: true,
             run: Box::new(|workspace, _| interop::check(workspace)),
         },

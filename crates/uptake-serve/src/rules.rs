@@ -220,6 +220,8 @@ pub(crate) async fn audit(State(app): State<Arc<App>>, headers: HeaderMap) -> An
 #[utoipa::path(post, path = "/v1/rules", tag = "rules", request_body = Rule,
     params(("x-uptake-actor" = Option<String>, Header, description = "Who does it, for the audit")),
     responses((status = 201, body = Rule), (status = 400, description = "No such rule can be"),
+        (status = 409, description = "There are as many as can be"),
+        (status = 415, description = "Not application/json"), (status = 422, description = "Not the fields of a rule"),
         (status = 401, description = "Not the admin token")))]
 pub(crate) async fn add(
     State(app): State<Arc<App>>,

@@ -18,7 +18,8 @@ use crate::rows::serve::{Asked, stored_segment};
 #[utoipa::path(get, path = "/v1/videos/{id}", tag = "videos",
     params(("id" = String, Path, description = "The video's id"),
         ("segment" = Option<String>, Query, description = "As country=BR,device=tv")),
-    responses((status = 200, description = "Its series", body = Object), (status = 404, description = "It has no tally")))]
+    responses((status = 200, description = "Its series", body = Object), (status = 404, description = "It has no tally"),
+        (status = 400, description = "A segment that is not kept")))]
 pub(crate) async fn series(
     State(app): State<Arc<App>>,
     Path(id): Path<String>,
@@ -51,7 +52,8 @@ pub(crate) async fn series(
 #[utoipa::path(get, path = "/v1/videos/{id}/why", tag = "videos",
     params(("id" = String, Path, description = "The video's id"),
         ("segment" = Option<String>, Query, description = "As country=BR,device=tv")),
-    responses((status = 200, description = "Its numbers", body = Object)))]
+    responses((status = 200, description = "Its numbers", body = Object),
+        (status = 400, description = "A segment that is not kept")))]
 pub(crate) async fn why(
     State(app): State<Arc<App>>,
     Path(id): Path<String>,

@@ -54,6 +54,7 @@ pub(crate) struct Verdict {
                        application/x-ndjson and text/plain; content-encoding gzip or zstd"),
     responses(
         (status = 202, description = "A verdict for each event; the accepted ones are in the log", body = Verdicts),
+        (status = 400, description = "No event, or a body that is not what its headers say"),
         (status = 401, description = "No write key, or a wrong one"),
         (status = 413, description = "Too many bytes or events"),
         (status = 415, description = "Not a content type or encoding that is taken"),

@@ -92,6 +92,7 @@ impl Asked {
         (status = 200, description = "The row", body = Served),
         (status = 304, description = "The items are those of the given ETag: the earlier request id stays in use"),
         (status = 400, description = "A segment that is not kept, or a limit that is none"),
+        (status = 404, description = "There is no row of that name"),
     )
 )]
 pub(crate) async fn row(

@@ -54,6 +54,8 @@ impl Drop for Subscriber {
     ),
     responses(
         (status = 200, description = "Events named row, each as GET /v1/rows/{name} answers", content_type = "text/event-stream"),
+        (status = 400, description = "A segment that is not kept, or a limit that is none"),
+        (status = 404, description = "There is no row of that name"),
         (status = 503, description = "There are as many subscribers as are allowed"),
     )
 )]
