@@ -153,7 +153,9 @@ fn one_server_is_killed(server: &str, seed: u64) {
     std::thread::sleep(Duration::from_millis(500));
     assert!(run.is_running(), "it was over before anything was killed: {}", run.stderr());
     stream.servers.kill(server);
-    std::thread::sleep(Duration::from_secs(2));
+    // Without a table no checkpoint is made, and a run ends that has read everything: its supervisor
+    // must wait for as long as it takes.
+    std::thread::sleep(Duration::from_secs(if server == "cassandra" { 25 } else { 2 }));
     stream.servers.start(server);
     run.end(LONG).ok();
     stream.check(&stream.data());
@@ -247,7 +249,7 @@ fn a_broker_that_does_not_answer_is_named() {
             "kafka.sasl.password=hunter2",
         ];
         let ended = Live::start(&mut run_command(folder.path(), &settings)).end(PATIENCE);
-        let said = ended.fails(1, &[&format!("kafka://{address}")]);
+        let said = ended.fails(69, &[&format!("kafka://{address}")]);
         assert!(!said.contains("hunter2") && begun.elapsed() < Duration::from_secs(40), "{said}");
     }
 }

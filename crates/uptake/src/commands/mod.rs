@@ -23,18 +23,24 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand};
-use uptake_connectors::Backend;
 use uptake_connectors::input::{EventFiles, InputOptions};
 use uptake_connectors::log::{self, Log};
+use uptake_connectors::{
+    ArchiveError, Backend, FailureKind, LogError, ObjectsError, RemoteError, TableError,
+};
 use uptake_model::ledger::Ledger;
 
+use crate::checkpoint::CheckpointError;
 use crate::config::{Config, ConfigError, Place, reference};
-use crate::data_dir;
+use crate::data_dir::{self, DataDirError};
 use crate::engine::EngineError;
 use crate::outputs::notice;
 
 /// The exit code where the same command may work later (EX_TEMPFAIL).
 const TRY_AGAIN: u8 = 75;
+
+/// The exit code of what failed because a server (Kafka, Cassandra, S3) does not answer.
+const AWAY: u8 = 69;
 
 /// Turns what people are shown and what they play into tallies, counting every request once.
 #[derive(Parser, Debug)]
@@ -185,12 +191,32 @@ pub enum CommandError {
 
 impl CommandError {
     /// 2 for what the caller can put right by typing it otherwise, 75 where other processes of the
-    /// cluster are away and the same may work later, 1 for everything else.
+    /// cluster are away and 69 where a server is, so that the same may work later, 1 for everything
+    /// else.
     pub fn exit_code(&self) -> ExitCode {
         match self {
             Self::Usage(_) | Self::Config(_) => ExitCode::from(2),
             Self::Run(EngineError::Run(error)) if error.is_of_the_cluster() => ExitCode::from(TRY_AGAIN),
+            _ if self.says_that_a_server_is_away() => ExitCode::from(AWAY),
             _ => ExitCode::FAILURE,
+        }
+    }
+
+    fn says_that_a_server_is_away(&self) -> bool {
+        let of = |error: &RemoteError| error.kind == FailureKind::Transient;
+        let of_log =
+            |error: &LogError| matches!(error, LogError::Remote { kind: FailureKind::Transient, .. });
+        match self {
+            Self::Log(error) | Self::DataDir(DataDirError::Log(error)) => of_log(error),
+            Self::Table(TableError::Remote(error))
+            | Self::Archive(ArchiveError::Remote(error))
+            | Self::DataDir(
+                DataDirError::Table(TableError::Remote(error))
+                | DataDirError::Archive(ArchiveError::Remote(error))
+                | DataDirError::Objects(ObjectsError::Remote(error)),
+            )
+            | Self::Checkpoint(CheckpointError::Objects(ObjectsError::Remote(error))) => of(error),
+            _ => false,
         }
     }
 

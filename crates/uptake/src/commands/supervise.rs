@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use super::{CommandError, TRY_AGAIN};
+use super::{AWAY, CommandError, TRY_AGAIN};
 use crate::outputs::{notice, say};
 
 /// Set in the environment of a supervised run: its standard input is a pipe from the supervisor.
@@ -17,6 +17,8 @@ const PAUSE_FIRST: Duration = Duration::from_millis(200);
 /// The longest pause where other processes of the cluster are away: who pauses for longer than
 /// they wait for one another would never meet them.
 const PAUSE_FOR_OTHERS: Duration = Duration::from_secs(1);
+/// The longest pause where a server is away: who pauses for longer is late when it comes back.
+const PAUSE_FOR_SERVERS: Duration = Duration::from_secs(5);
 /// The longest pause.
 const PAUSE_MOST: Duration = Duration::from_secs(30);
 /// A run that lasted as long was no failure at the start.
@@ -70,14 +72,18 @@ pub(super) fn supervise(ends: bool) -> Result<(), CommandError> {
         if begun.elapsed() >= HEALTHY_AFTER {
             (pause, same) = (PAUSE_FIRST, 0);
         }
-        // That it was killed from outside, or that other processes of its cluster are away, says
-        // nothing of the next time. But those of a cluster that ends do not come back.
+        // That it was killed from outside, or that a server or other processes of its cluster are
+        // away, says nothing of the next time. But those of a cluster that ends do not come back.
         let of_others = status.code() == Some(TRY_AGAIN.into());
-        if status.code().is_none() || (of_others && !ends) {
+        let of_servers = status.code() == Some(AWAY.into());
+        if status.code().is_none() || of_servers || (of_others && !ends) {
             words.clear();
         }
         if of_others {
             pause = pause.min(PAUSE_FOR_OTHERS);
+        }
+        if of_servers {
+            pause = pause.min(PAUSE_FOR_SERVERS);
         }
         same = if words == last_words { same + 1 } else { 1 };
         if same >= SAME_FAILURES_MAX && !words.is_empty() {

@@ -39,13 +39,29 @@ enum Form {
     Unreadable,
 }
 
+/// How long what cannot be used is remembered: somebody may register it, or mend it.
+const UNREADABLE_FOR: Duration = Duration::from_secs(10);
+
+/// Why a question was not answered, and whether asking again may help.
+struct Unanswered {
+    reason: String,
+    kind: FailureKind,
+}
+
+impl Unanswered {
+    fn for_now(reason: String) -> Self {
+        Self { reason, kind: FailureKind::Transient }
+    }
+}
+
 /// A registry, and the schemas that it told.
 pub(super) struct Schemas {
     client: reqwest::Client,
     url: String,
     login: Option<(String, String)>,
     patience: Duration,
-    known: Mutex<HashMap<u32, Arc<Form>>>,
+    /// With the moment each was told.
+    known: Mutex<HashMap<u32, (Arc<Form>, Instant)>>,
     notices: Notices,
 }
 
@@ -97,7 +113,9 @@ impl Schemas {
 
     fn form(&self, id: u32) -> Result<Arc<Form>> {
         let known = || self.known.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(form) = known().get(&id) {
+        if let Some((form, told)) = known().get(&id)
+            && (!matches!(**form, Form::Unreadable) || told.elapsed() < UNREADABLE_FOR)
+        {
             return Ok(Arc::clone(form));
         }
         let form = Arc::new(self.ask(id)?);
@@ -105,7 +123,7 @@ impl Schemas {
         if known.len() >= KNOWN_MAX {
             known.clear();
         }
-        known.insert(id, Arc::clone(&form));
+        known.insert(id, (Arc::clone(&form), Instant::now()));
         Ok(form)
     }
 
@@ -113,45 +131,51 @@ impl Schemas {
     fn ask(&self, id: u32) -> Result<Form> {
         let until = Instant::now() + self.patience;
         loop {
-            let reason = match block_on(self.fetch(id)) {
+            let Unanswered { reason, kind } = match block_on(self.fetch(id)) {
                 Ok(Ok(form)) => return Ok(form),
-                Ok(Err(reason)) => reason,
-                Err(error) => error.to_string(),
+                Ok(Err(unanswered)) => unanswered,
+                Err(error) => Unanswered::for_now(error.to_string()),
             };
-            if Instant::now() >= until {
-                return Err(LogError::Remote {
-                    operation: format!("ask for schema {id} at"),
-                    url: self.url.clone(),
-                    reason,
-                    advice: "check the option schema_registry, and that the registry runs",
-                    kind: FailureKind::Transient,
-                });
+            if kind == FailureKind::Permanent || Instant::now() >= until {
+                let advice = match kind {
+                    FailureKind::Permanent => {
+                        "check the options schema_registry_user and schema_registry_password"
+                    }
+                    _ => "check the option schema_registry, and that the registry runs",
+                };
+                let (operation, url) = (format!("ask for schema {id} at"), self.url.clone());
+                return Err(LogError::Remote { operation, url, reason, advice, kind });
             }
             std::thread::sleep(PAUSE);
         }
     }
 
-    /// One question; the error is why it is worth asking again.
-    async fn fetch(&self, id: u32) -> std::result::Result<Form, String> {
+    async fn fetch(&self, id: u32) -> std::result::Result<Form, Unanswered> {
+        // The URL is told with every error already.
+        let away = |error: reqwest::Error| Unanswered::for_now(with_causes(&error.without_url()));
         let mut request = self.client.get(format!("{}/schemas/ids/{id}", self.url));
         if let Some((user, password)) = &self.login {
             request = request.basic_auth(user, Some(password));
         }
-        // The URL is told with every error already.
-        let mut answer = request.send().await.map_err(|e| with_causes(&e.without_url()))?;
+        let mut answer = request.send().await.map_err(away)?;
         match answer.status() {
             StatusCode::OK => {}
             StatusCode::NOT_FOUND => return Ok(self.unreadable(id, "the registry does not know it")),
-            status => return Err(format!("it answers {status}")),
+            status @ (StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN) => {
+                let reason = format!("it refuses the login ({status})");
+                return Err(Unanswered { reason, kind: FailureKind::Permanent });
+            }
+            status => return Err(Unanswered::for_now(format!("it answers {status}"))),
         }
         let mut body = Vec::new();
-        while let Some(piece) = answer.chunk().await.map_err(|e| with_causes(&e.without_url()))? {
+        while let Some(piece) = answer.chunk().await.map_err(away)? {
             body.extend_from_slice(&piece);
             if body.len() > ANSWER_BYTES_MAX {
                 return Ok(self.unreadable(id, "it is too large"));
             }
         }
-        let told: Value = serde_json::from_slice(&body).map_err(|e| format!("it answers no JSON: {e}"))?;
+        let told: Value = serde_json::from_slice(&body)
+            .map_err(|e| Unanswered::for_now(format!("it answers no JSON: {e}")))?;
         Ok(match (told["schemaType"].as_str().unwrap_or("AVRO"), told["schema"].as_str()) {
             ("JSON", _) => Form::Json,
             ("AVRO", Some(text)) => match Schema::parse_str(text) {
@@ -214,6 +238,7 @@ mod tests {
                     Some("/schemas/ids/9") => {
                         ("200 OK", serde_json::json!({ "schema": "", "schemaType": "PROTOBUF" }))
                     }
+                    Some("/schemas/ids/11") => ("401 Unauthorized", serde_json::json!({})),
                     _ => ("404 Not Found", serde_json::json!({ "error_code": 40403 })),
                 };
                 let body = body.to_string();
@@ -275,6 +300,13 @@ mod tests {
                 assert_eq!(json(stays), None, "{stays:?}");
             }
         }
+    }
+
+    #[test]
+    fn a_registry_that_refuses_the_login_says_so_at_once() {
+        let error = schemas(&registry(1)).json(&framed(11, b"")).unwrap_err();
+        assert_eq!(error.kind(), FailureKind::Permanent);
+        assert!(error.to_string().contains("schema_registry_password"), "{error}");
     }
 
     #[test]
