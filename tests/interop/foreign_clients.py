@@ -30,6 +30,8 @@ import threading
 import time
 from collections import defaultdict
 
+from check import Check
+
 try:
     import duckdb
     import fastavro
@@ -114,7 +116,7 @@ def main():
         command = {(r["video_id"], int(r["epoch"])): (int(r["plays"]), int(r["impressions"])) for r in ours}
         books = json.loads(uptake("ledger", "--json"))
 
-    check = Check(seed)
+    check = Check()
     check.equal("records read", books["read"], len(events))
     check.equal("the books balance", books["balances"], True)
     check.equal("dead letters", books["dead"], 0)
@@ -125,7 +127,8 @@ def main():
     check.equal("some rows are sealed and some are not", 0 < len(sealed) < len(expected), True)
     check.rows("S3, by DuckDB", read_s3(own), {k: (sorted(p), sorted(s)) for k, (p, s) in sealed.items()})
     committed(own, len(events), check)
-    check.end(len(counts))
+    check.end(seed)
+    print(f"{len(counts)} rows fed and read by other people's clients alike, {check.checks} comparisons")
 
 
 def make_events(rng, requests):
@@ -269,31 +272,6 @@ def committed(own, events, check):
         check.equal("records in the topics", sum(ends.values()), events)
     finally:
         consumer.close()
-
-
-class Check:
-    """Compares, says what differs, and counts."""
-
-    def __init__(self, seed):
-        self.seed, self.checks, self.failures = seed, 0, 0
-
-    def equal(self, what, found, expected):
-        self.checks += 1
-        if found != expected:
-            self.failures += 1
-            if self.failures <= 10:
-                print(f"{what}: {str(found)[:200]}, but must be {str(expected)[:200]}")
-
-    def rows(self, reader, found, expected):
-        self.equal(f"rows of {reader}", len(found), len(expected))
-        for key in sorted(found.keys() | expected.keys()):
-            self.equal(f"{reader}, {key}", found.get(key), expected.get(key))
-
-    def end(self, rows):
-        if self.failures:
-            print(f"{self.failures} of {self.checks} comparisons failed; again with --seed {self.seed}")
-            sys.exit(1)
-        print(f"{rows} rows fed and read by other people's clients alike, {self.checks} comparisons")
 
 
 if __name__ == "__main__":

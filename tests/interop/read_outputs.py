@@ -28,6 +28,8 @@ import sys
 import tempfile
 from collections import defaultdict
 
+from check import Check
+
 try:
     import datasketches
     import duckdb
@@ -67,15 +69,13 @@ def main():
         expected = write_input(folder / "events.ndjson", random.Random(seed), options.requests)
         data = folder / "data"
         replay(options.uptake, folder / "events.ndjson", data)
-        check = Check()
+        check = Outputs()
         table = read_table(data / "table.sqlite")
         check.against_expected(table, expected)
         check.command(options.uptake, data, table)
         check.sqlite_command(data / "table.sqlite", table)
         check.archive(data, table)
-    if check.failures:
-        print(f"{check.failures} of {check.checks} comparisons failed; again with --seed {seed}")
-        sys.exit(1)
+    check.end(seed)
     print(f"{len(table)} rows read by everyone alike, {check.checks} comparisons")
 
 
@@ -161,25 +161,8 @@ def sketch_of(ids):
     return sketch
 
 
-class Check:
-    """Compares, counts, and prints what differs."""
-
-    SHOWN_MAX = 10
-
-    def __init__(self):
-        self.checks = self.failures = 0
-
-    def equal(self, where, found, expected):
-        self.checks += 1
-        if found != expected:
-            self.failures += 1
-            if self.failures <= self.SHOWN_MAX:
-                print(f"DIFFERS: {where}\n  found    {short(found)}\n  expected {short(expected)}")
-
-    def rows(self, where, found, expected):
-        """Two dictionaries, row by row."""
-        for key in sorted(found.keys() | expected.keys()):
-            self.equal(f"{where}, row {key}", found.get(key), expected.get(key))
+class Outputs(Check):
+    """What each reader says of the outputs."""
 
     def against_expected(self, table, expected):
         """The table against plain sets, its sketches against those of Apache DataSketches."""
@@ -276,12 +259,6 @@ class Check:
         everyone = db.execute(f"SELECT {sums} FROM {archive} WHERE segment = ''").fetchone()
         mine = [row for key, row in table.items() if key[1] == ""]
         self.equal("sums over everyone", everyone, (sum(row[0] for row in mine), sum(row[1] for row in mine)))
-
-
-def short(value):
-    """A set of thousands says no more than its beginning."""
-    text = repr(value)
-    return text if len(text) <= 300 else f"{text[:300]}… ({len(text)} characters)"
 
 
 def estimate(sketch):

@@ -9,8 +9,8 @@ use std::fs;
 use std::path::PathBuf;
 
 use crate::error::{Error, Result};
-use crate::process;
 use crate::workspace::Workspace;
+use crate::{install, process};
 
 const NO_PYTHON: &str = "; install Python 3.11 or newer with its venv module (Debian: apt-get install python3 \
                          python3-venv)";
@@ -53,30 +53,25 @@ fn python(workspace: &Workspace) -> Result<PathBuf> {
     let wanted = fs::read_to_string(&requirements).map_err(Error::io("read", &requirements))?;
     let venv = workspace.target.join("tools/venv");
     let python = venv.join("bin/python");
-    // Written last: an environment that was left half made has none.
-    let stamp = venv.join("uptake-requirements.txt");
-    let usable = || {
+    let usable = {
         let mut version = process::command(&python);
         process::output(version.arg("--version"), "").is_ok()
     };
-    if fs::read_to_string(&stamp).is_ok_and(|installed| installed == wanted) && usable() {
-        return Ok(python);
-    }
-    println!("installing into {}: {}", workspace.short(&venv), packages(&wanted).join(" "));
-    if venv.exists() {
+    if venv.exists() && !usable {
         fs::remove_dir_all(&venv).map_err(Error::io("remove", &venv))?;
     }
-    let mut make = process::command("python3");
-    process::run(make.args(["-m", "venv"]).arg(&venv), NO_PYTHON).map_err(|error| match error {
-        Error::Failed { command, status, .. } => {
-            Error::Failed { command, status, output: NO_PYTHON.to_owned() }
-        }
-        other => other,
+    install::once(workspace, &venv, (&packages(&wanted).join(" "), &wanted), || {
+        let mut make = process::command("python3");
+        process::run(make.args(["-m", "venv"]).arg(&venv), NO_PYTHON).map_err(|error| match error {
+            Error::Failed { command, status, .. } => {
+                Error::Failed { command, status, output: NO_PYTHON.to_owned() }
+            }
+            other => other,
+        })?;
+        let mut install = process::command(&python);
+        install.args(["-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--requirement"]);
+        process::run(install.arg(&requirements), "")
     })?;
-    let mut install = process::command(&python);
-    install.args(["-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--requirement"]);
-    process::run(install.arg(&requirements), "")?;
-    fs::write(&stamp, wanted).map_err(Error::io("write", &stamp))?;
     Ok(python)
 }
 

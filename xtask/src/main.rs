@@ -8,6 +8,7 @@
 mod bench;
 mod deploy;
 mod error;
+mod install;
 mod interop;
 mod process;
 mod rules;

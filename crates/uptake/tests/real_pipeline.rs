@@ -100,6 +100,7 @@ impl Stream {
         }
         let mut ledger = self.command(&["ledger", "--json", "--cluster", cluster]);
         let ended = Live::start(&mut ledger).end(SOON);
+        assert_eq!(ended.code, Some(0), "{ended:?}");
         let books: serde_json::Value = serde_json::from_str(&ended.stdout).unwrap();
         assert_eq!((&books["balances"], &books["late"]), (&true.into(), &0.into()), "{books}");
     }

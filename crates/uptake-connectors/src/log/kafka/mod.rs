@@ -13,7 +13,7 @@ mod ask;
 mod events;
 mod options;
 mod reader;
-#[cfg(feature = "schema-registry")]
+#[cfg_attr(not(feature = "schema-registry"), path = "no_schemas.rs")]
 mod schemas;
 mod wait;
 mod writer;
@@ -34,6 +34,7 @@ pub use options::{KafkaOptions, Notices};
 use self::ask::Asker;
 use self::events::{Events, Shared};
 use self::reader::{Limits, PartitionReader, Read};
+use self::schemas::Schemas;
 use self::writer::Writer;
 use super::{Lag, Log, Record, Result, StoredRef, check_partition_count, check_topic_name};
 use crate::error::LogError;
@@ -52,8 +53,8 @@ pub struct KafkaLog {
     servers: String,
     asker: Asker,
     writer: Writer,
-    #[cfg(feature = "schema-registry")]
-    schemas: Option<schemas::Schemas>,
+    /// Of a registry, if records are written by schemas.
+    schemas: Option<Schemas>,
     /// Made with the first read.
     reading: OnceLock<Arc<BaseConsumer<Events>>>,
     /// Those that were asked for.
@@ -85,13 +86,8 @@ impl KafkaLog {
     /// [`KafkaOptions::ask_timeout`]; the brokers refuse the login.
     pub fn open(servers: &[String], options: KafkaOptions) -> Result<Self> {
         options.check()?;
-        #[cfg(feature = "schema-registry")]
-        let schemas = options.schema_registry.as_deref().map(|url| {
-            let login = options.schema_registry_login.clone();
-            schemas::Schemas::new(url, login, options.ask_timeout, options.notices.clone())
-        });
-        #[cfg(feature = "schema-registry")]
-        let schemas = schemas.transpose()?;
+        let schemas =
+            options.schema_registry.as_deref().map(|url| Schemas::new(url, &options)).transpose()?;
         let servers = servers.join(",");
         let shared = Shared::new(format!("kafka://{servers}"), options);
         let writer = Writer::new(Arc::clone(&shared), servers.clone());
@@ -101,17 +97,7 @@ impl KafkaLog {
         asker.reach()?;
         pump.add(&asker.consumer);
         let (reading, topics) = (OnceLock::new(), RwLock::default());
-        Ok(Self {
-            shared,
-            servers,
-            asker,
-            writer,
-            #[cfg(feature = "schema-registry")]
-            schemas,
-            reading,
-            topics,
-            pump,
-        })
+        Ok(Self { shared, servers, asker, writer, schemas, reading, topics, pump })
     }
 
     /// The topic's name as the brokers know it.
@@ -290,7 +276,6 @@ impl Log for KafkaLog {
 
     /// Reads until a limit, or until a record that is there does not come for half a second. The
     /// visitor must not read the same partition.
-    #[cfg(feature = "schema-registry")]
     fn read_each(
         &self,
         topic: &str,
@@ -317,19 +302,6 @@ impl Log for KafkaLog {
         };
         let next = self.read_raw(topic, partition, from, max_records, max_bytes, &mut decoded)?;
         failed.map_or(Ok(next), Err)
-    }
-
-    #[cfg(not(feature = "schema-registry"))]
-    fn read_each(
-        &self,
-        topic: &str,
-        partition: u32,
-        from: u64,
-        max_records: usize,
-        max_bytes: usize,
-        each: &mut dyn FnMut(StoredRef<'_>),
-    ) -> Result<u64> {
-        self.read_raw(topic, partition, from, max_records, max_bytes, each)
     }
 
     fn start_offset(&self, topic: &str, partition: u32) -> Result<u64> {

@@ -192,9 +192,6 @@ impl KafkaOptions {
         if self.group.is_empty() {
             return wrong("group", "is empty");
         }
-        if self.schema_registry.is_some() && cfg!(not(feature = "schema-registry")) {
-            return wrong("schema_registry", "needs a program built with the feature schema-registry");
-        }
         Ok(())
     }
 

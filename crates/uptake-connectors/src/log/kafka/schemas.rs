@@ -15,7 +15,7 @@ use reqwest::StatusCode;
 use serde_json::Value;
 
 use super::super::Result;
-use super::Notices;
+use super::{KafkaOptions, Notices};
 use crate::error::{FailureKind, LogError};
 use crate::runtime::block_on;
 
@@ -24,6 +24,8 @@ const FRAME: u8 = 0;
 const HEAD_BYTES: usize = 5;
 /// The most schemas that are remembered; a topic has a handful.
 const KNOWN_MAX: usize = 1_000;
+/// How long what cannot be used is remembered: somebody may register it, or mend it.
+const UNREADABLE_FOR: Duration = Duration::from_secs(10);
 /// Of one request, and between two.
 const REQUEST: Duration = Duration::from_secs(5);
 const PAUSE: Duration = Duration::from_millis(250);
@@ -38,9 +40,6 @@ enum Form {
     /// Nothing can be made of it here.
     Unreadable,
 }
-
-/// How long what cannot be used is remembered: somebody may register it, or mend it.
-const UNREADABLE_FOR: Duration = Duration::from_secs(10);
 
 /// Why a question was not answered, and whether asking again may help.
 struct Unanswered {
@@ -66,13 +65,9 @@ pub(super) struct Schemas {
 }
 
 impl Schemas {
-    /// The registry at `url`; it is asked when the first record needs it, for at most `patience`.
-    pub(super) fn new(
-        url: &str,
-        login: Option<(String, String)>,
-        patience: Duration,
-        notices: Notices,
-    ) -> Result<Self> {
+    /// The registry at `url`; it is asked when the first record needs it, for at most
+    /// [`KafkaOptions::ask_timeout`].
+    pub(super) fn new(url: &str, options: &KafkaOptions) -> Result<Self> {
         let wrong = |what: String| LogError::Option { key: "schema_registry".to_owned(), what };
         let parsed = reqwest::Url::parse(url).map_err(|e| wrong(format!("is no URL: {e}")))?;
         if !matches!(parsed.scheme(), "http" | "https") {
@@ -85,7 +80,8 @@ impl Schemas {
         let client = reqwest::Client::builder().timeout(REQUEST).build();
         let client = client.map_err(|e| wrong(format!("cannot be asked: {e}")))?;
         let url = url.trim_end_matches('/').to_owned();
-        Ok(Self { client, url, login, patience, known: Mutex::default(), notices })
+        let (login, notices) = (options.schema_registry_login.clone(), options.notices.clone());
+        Ok(Self { client, url, login, patience: options.ask_timeout, known: Mutex::default(), notices })
     }
 
     /// The record as JSON; `None` if it stays as it is.
@@ -254,7 +250,8 @@ mod tests {
     }
 
     fn schemas(url: &str) -> Schemas {
-        Schemas::new(url, None, Duration::from_millis(600), Notices::default()).unwrap()
+        let ask_timeout = Duration::from_millis(600);
+        Schemas::new(url, &KafkaOptions { ask_timeout, ..KafkaOptions::default() }).unwrap()
     }
 
     fn framed(id: u32, value: &[u8]) -> Vec<u8> {
@@ -317,7 +314,7 @@ mod tests {
         let text = error.to_string();
         assert!(text.contains(&format!("http://{closed}")) && text.contains("schema_registry"), "{text}");
         for url in ["registry:8081", "ftp://a", "http://u:p@a", ""] {
-            let refused = Schemas::new(url, None, REQUEST, Notices::default()).err().unwrap().to_string();
+            let refused = Schemas::new(url, &KafkaOptions::default()).err().unwrap().to_string();
             assert!(refused.contains("schema_registry") && !refused.contains("u:p"), "{refused}");
         }
     }

@@ -1,0 +1,47 @@
+//! Installing what the tests need, once, below `target`.
+
+use std::fs;
+use std::io::Write;
+use std::path::Path;
+
+use crate::error::{Error, Result};
+use crate::process;
+use crate::workspace::Workspace;
+
+const NO_GO: &str = "; install Go 1.24 or newer from https://go.dev/dl";
+
+/// Fills `folder` by `make` unless it holds what `wanted` says; `what` is said while that happens.
+///
+/// # Errors
+/// Those of `make`; the folder then counts as empty.
+pub(crate) fn once(
+    workspace: &Workspace,
+    folder: &Path,
+    (what, wanted): (&str, &str),
+    make: impl FnOnce() -> Result<()>,
+) -> Result<()> {
+    // Written last: what was left half installed has none.
+    let stamp = folder.join("version");
+    if fs::read_to_string(&stamp).is_ok_and(|installed| installed == wanted) {
+        return Ok(());
+    }
+    // It is no failure that nobody reads it.
+    drop(writeln!(std::io::stdout().lock(), "installing {what} into {}", workspace.short(folder)));
+    if folder.exists() {
+        fs::remove_dir_all(folder).map_err(Error::io("remove", folder))?;
+    }
+    fs::create_dir_all(folder).map_err(Error::io("create", folder))?;
+    make()?;
+    fs::write(&stamp, wanted).map_err(Error::io("write", &stamp))
+}
+
+/// Builds a program in Go, `package` with its version, into `folder`.
+///
+/// # Errors
+/// There is no Go, or it does not build.
+pub(crate) fn go_program(package: &str, folder: &Path) -> Result<()> {
+    let mut go = process::command("go");
+    // Symbols for a debugger are a third of the time to link.
+    go.args(["install", "-ldflags=-s -w", package]).env("GOBIN", folder).env("GOFLAGS", "");
+    process::quietly(&mut go, NO_GO)
+}
