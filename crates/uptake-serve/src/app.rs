@@ -1,7 +1,7 @@
 //! What all requests share, and the routes.
 
 use std::net::SocketAddr;
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Instant;
 
 use axum::Router;
@@ -17,9 +17,12 @@ use tower_http::compression::predicate::{NotForContentType, Predicate, SizeAbove
 use tower_http::cors::{AllowOrigin, CorsLayer};
 use uptake_connectors::log::Log;
 use uptake_connectors::{LogError, TableError};
-use uptake_model::{Epoch, EpochLength};
+use uptake_model::{Epoch, EpochLength, EventTime};
+use uptake_trends::Catalogue;
+use uptake_trends::rows::Choice;
 
 use crate::access::Access;
+use crate::clock::now_ms;
 use crate::collect::{self, InputTopics, Judge, Writer};
 use crate::ids::Signer;
 use crate::metrics::Metrics;
@@ -35,6 +38,9 @@ use crate::{assets, operations, videos};
 /// The topic of served rows: what was shown under which request, with which probability.
 pub(crate) const SERVED_ROWS: &str = "served-rows";
 
+/// Reads the catalogue; `None` where it is as it was when it was read last.
+pub type LoadCatalogue = Box<dyn Fn() -> Result<Option<Catalogue>, String> + Send + Sync>;
+
 /// What all requests share.
 pub(crate) struct App {
     pub(crate) settings: Settings,
@@ -49,6 +55,8 @@ pub(crate) struct App {
     pub(crate) tables: Tables,
     pub(crate) board: Board,
     pub(crate) rules: RuleBook,
+    load_catalogue: LoadCatalogue,
+    catalogue: RwLock<Arc<Catalogue>>,
     pub(crate) books: Arc<dyn operations::Books>,
     pub(crate) metrics: Arc<Metrics>,
     /// Bytes of bodies that are being read.
@@ -78,6 +86,9 @@ pub enum ServeError {
         /// Why.
         what: String,
     },
+    /// The catalogue.
+    #[error("cannot use the catalogue of rows.catalogue: {0}")]
+    Catalogue(String),
     /// A thread cannot be started.
     #[error("cannot start a thread: {0}")]
     Thread(std::io::Error),
@@ -90,7 +101,7 @@ impl App {
         parts: Parts,
         listening: SocketAddr,
     ) -> Result<Self, ServeError> {
-        let Parts { log, open_table, rows, books, decode, input_topics, epoch } = parts;
+        let Parts { log, open_table, rows, books, decode, input_topics, epoch, load_catalogue } = parts;
         let metrics = Arc::new(Metrics::default());
         let ends = [input_topics.first(), input_topics.last()];
         let topics = ends.map(|topic| Arc::from(topic.map_or("", String::as_str)));
@@ -104,6 +115,7 @@ impl App {
         let writer = Writer::start(&log, settings.queue_events_max, &metrics).map_err(ServeError::Thread)?;
         let rules = RuleBook::default();
         rules.refresh(&*log)?;
+        let catalogue = load_catalogue().map_err(ServeError::Catalogue)?.unwrap_or_default();
         Ok(Self {
             access: Access::new(&settings, secrets, listening),
             judge: Judge::new(&settings, secrets, &decode, Arc::clone(&signer)),
@@ -115,6 +127,8 @@ impl App {
             tables: Tables::new(open_table),
             board: Board::new(rows),
             rules,
+            load_catalogue,
+            catalogue: RwLock::new(catalogue.into()),
             books,
             metrics,
             bodies: Arc::new(Semaphore::new(settings.bodies_bytes_max)),
@@ -124,6 +138,27 @@ impl App {
             log,
             settings,
         })
+    }
+
+    /// What is known of the titles.
+    pub(crate) fn catalogue(&self) -> Arc<Catalogue> {
+        Arc::clone(&self.catalogue.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Reads the catalogue if it has changed. One that cannot be used leaves the one before it.
+    pub(crate) fn refresh_catalogue(&self) {
+        match (self.load_catalogue)() {
+            Ok(None) => {}
+            Ok(Some(new)) => *self.catalogue.write().unwrap_or_else(PoisonError::into_inner) = new.into(),
+            Err(what) => self.metrics.say(&format!("cannot use the catalogue, it stays as it was: {what}")),
+        }
+    }
+
+    /// Does something with what rows are chosen with, as of now.
+    pub(crate) fn choosing<T>(&self, choose: impl FnOnce(&Choice<'_>) -> T) -> T {
+        let (rules, catalogue) = (self.rules.rules(), self.catalogue());
+        let (options, now) = (&self.settings.rows, EventTime(now_ms()));
+        choose(&Choice { options, rules: &rules, catalogue: &catalogue, now })
     }
 
     /// The start of an epoch, as text.

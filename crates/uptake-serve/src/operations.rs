@@ -7,6 +7,8 @@ use axum::extract::State;
 use axum::http::{HeaderMap, header};
 use axum::response::IntoResponse;
 use serde_json::{Value, json};
+use uptake_trends::RowName;
+use uptake_trends::rules::{Action, Rule};
 use utoipa::OpenApi;
 
 use crate::app::App;
@@ -14,7 +16,7 @@ use crate::collect::{Verdict, Verdicts};
 use crate::problem::{Answer, Problem};
 use crate::rows::Item;
 use crate::rows::serve::Served;
-use crate::rules::{Action, Entry, Rule};
+use crate::rules::Entry;
 
 /// How far a partition of the input was read, as the newest checkpoint says.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -129,7 +131,7 @@ pub(crate) async fn metrics(State(app): State<Arc<App>>) -> impl IntoResponse {
         readyz,
         metrics
     ),
-    components(schemas(Verdicts, Verdict, Served, Item, Rule, Action, Entry))
+    components(schemas(Verdicts, Verdict, Served, Item, Rule, Action, RowName, Entry))
 )]
 struct Api;
 

@@ -3,7 +3,7 @@
 //! A rule is a record in the log's topic `rules`, and so is its end; all processes read the topic
 //! and come to the same rules. Nothing is ever changed in place: the topic is the audit.
 
-use std::collections::BTreeMap;
+use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
 use axum::Json;
@@ -14,12 +14,14 @@ use axum::response::{IntoResponse, Response};
 use serde::{Deserialize, Serialize};
 use uptake_connectors::LogError;
 use uptake_connectors::log::{Log, Record};
+use uptake_model::EventTime;
+use uptake_trends::Rules;
+use uptake_trends::rules::Rule;
 
 use crate::app::App;
 use crate::clock::now_ms;
 use crate::ids::random;
 use crate::problem::{Answer, Problem};
-use crate::rows::{Item, RowName};
 
 /// The topic.
 pub(crate) const RULES: &str = "rules";
@@ -27,47 +29,6 @@ pub(crate) const RULES: &str = "rules";
 const AUDIT_MAX: usize = 1_000;
 /// How many rules may hold at once.
 const RULES_MAX: usize = 10_000;
-
-/// What a rule does.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize, utoipa::ToSchema)]
-#[serde(rename_all = "lowercase")]
-pub(crate) enum Action {
-    /// It stands at a position, whatever its score.
-    Pin,
-    /// It is not shown.
-    Block,
-    /// Its score is multiplied.
-    Boost,
-}
-
-/// A rule.
-#[derive(Clone, PartialEq, Debug, Serialize, Deserialize, utoipa::ToSchema)]
-#[serde(deny_unknown_fields)]
-pub(crate) struct Rule {
-    /// Its id; given by the server.
-    #[serde(default)]
-    pub(crate) id: String,
-    pub(crate) action: Action,
-    pub(crate) video_id: String,
-    /// The row it holds in; all rows where none is named.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub(crate) row: Option<String>,
-    /// The segment it holds in, as the rows name it; all where none is named.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub(crate) segment: Option<String>,
-    /// Where a pin stands, from 1.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub(crate) position: Option<usize>,
-    /// What a boost multiplies the score by, from 0.01 to 100.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub(crate) factor: Option<f64>,
-    /// When it ends, in milliseconds since 1970 UTC; never where nothing is said.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub(crate) expires_at: Option<i64>,
-    /// Why it is there, for those who come later.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub(crate) note: Option<String>,
-}
 
 /// A line of the audit.
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize, utoipa::ToSchema)]
@@ -81,38 +42,6 @@ pub(crate) struct Entry {
     rule: Rule,
 }
 
-impl Rule {
-    fn check(&self) -> Result<(), String> {
-        let id = &self.video_id;
-        if id.is_empty() || id.len() > 1_024 {
-            return Err("video_id has 1 to 1024 bytes".to_owned());
-        }
-        if let Some(row) = &self.row
-            && crate::rows::of_name(row).is_none()
-        {
-            return Err(format!("there is no row {row:?}; there are popular, loved, trending"));
-        }
-        if self.note.as_ref().is_some_and(|note| note.len() > 1_000)
-            || self.segment.as_ref().is_some_and(|segment| segment.len() > 1_024)
-        {
-            return Err("a note has at most 1000 bytes, a segment 1024".to_owned());
-        }
-        match (self.action, self.position, self.factor) {
-            (Action::Pin, Some(1..=100), None) | (Action::Block, None, None) => Ok(()),
-            (Action::Boost, None, Some(factor)) if (0.01..=100.0).contains(&factor) => Ok(()),
-            (Action::Pin, ..) => Err("a pin has a position from 1 to 100 and no factor".to_owned()),
-            (Action::Block, ..) => Err("a block has neither position nor factor".to_owned()),
-            (Action::Boost, ..) => Err("a boost has a factor from 0.01 to 100 and no position".to_owned()),
-        }
-    }
-
-    fn holds(&self, row: RowName, segment: &str, now: i64) -> bool {
-        self.row.as_ref().is_none_or(|of| of == row.as_str())
-            && self.segment.as_ref().is_none_or(|of| of == segment)
-            && self.expires_at.is_none_or(|end| now < end)
-    }
-}
-
 /// The rules that hold, as of the last look at the topic.
 #[derive(Default)]
 pub(crate) struct RuleBook {
@@ -122,11 +51,16 @@ pub(crate) struct RuleBook {
 
 #[derive(Clone, Default)]
 struct Known {
-    rules: BTreeMap<String, Rule>,
-    audit: std::collections::VecDeque<Entry>,
+    rules: Rules,
+    audit: VecDeque<Entry>,
 }
 
 impl RuleBook {
+    /// The rules as of the last look, also those whose end has come.
+    pub(crate) fn rules(&self) -> Rules {
+        self.known().rules.clone()
+    }
+
     fn known(&self) -> Arc<Known> {
         Arc::clone(&self.known.read().unwrap_or_else(PoisonError::into_inner))
     }
@@ -145,7 +79,7 @@ impl RuleBook {
                 // What somebody else wrote there is no rule.
                 let Ok(entry) = serde_json::from_slice::<Entry>(record.value) else { return };
                 match entry.op.as_str() {
-                    "put" => drop(known.rules.insert(entry.rule.id.clone(), entry.rule.clone())),
+                    "put" => known.rules.set(entry.rule.clone()),
                     _ => drop(known.rules.remove(&entry.rule.id)),
                 }
                 known.audit.push_back(entry);
@@ -157,45 +91,6 @@ impl RuleBook {
         *self.known.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(known);
         Ok(())
     }
-
-    /// A row by the rules that hold now.
-    pub(crate) fn applied(&self, items: &[Item], row: RowName, segment: &str, now: i64) -> Vec<Item> {
-        let known = self.known();
-        let mut items = items.to_vec();
-        let holding: Vec<&Rule> = known.rules.values().filter(|rule| rule.holds(row, segment, now)).collect();
-        if holding.is_empty() {
-            return items;
-        }
-        let with = |action: Action| holding.iter().filter(move |rule| rule.action == action);
-        for rule in with(Action::Boost) {
-            for item in items.iter_mut().filter(|item| *item.video_id == *rule.video_id) {
-                item.score *= rule.factor.unwrap_or(1.0);
-            }
-        }
-        items.sort_by(|a, b| b.score.total_cmp(&a.score));
-        let is_blocked = |video: &str| with(Action::Block).any(|rule| rule.video_id == video);
-        items.retain(|item| !is_blocked(&item.video_id));
-        let mut pins: Vec<&&Rule> = with(Action::Pin).filter(|rule| !is_blocked(&rule.video_id)).collect();
-        pins.sort_by_key(|rule| (rule.position, &rule.id));
-        for rule in pins {
-            let there = items.iter().position(|item| *item.video_id == *rule.video_id);
-            let mut item = match there {
-                Some(place) => items.remove(place),
-                None => Item {
-                    video_id: rule.video_id.as_str().into(),
-                    score: 0.0,
-                    plays: 0,
-                    impressions: 0,
-                    propensity: 1.0,
-                    pinned: true,
-                },
-            };
-            item.pinned = true;
-            let place = rule.position.unwrap_or(1).saturating_sub(1).min(items.len());
-            items.insert(place, item);
-        }
-        items
-    }
 }
 
 /// The rules that hold.
@@ -204,7 +99,7 @@ impl RuleBook {
 pub(crate) async fn list(State(app): State<Arc<App>>, headers: HeaderMap) -> Answer<Json<Vec<Rule>>> {
     app.access.check_admin(&headers)?;
     let (known, now) = (app.rules.known(), now_ms());
-    let holding = known.rules.values().filter(|rule| rule.expires_at.is_none_or(|end| now < end));
+    let holding = known.rules.all().filter(|rule| !rule.is_over(EventTime(now)));
     Ok(Json(holding.cloned().collect()))
 }
 
@@ -232,7 +127,7 @@ pub(crate) async fn add(
     let Json(mut rule) =
         rule.map_err(|error| Problem::new(error.status().as_u16(), "bad-rule", error.body_text()))?;
     rule.check().map_err(|what| Problem::new(400, "bad-rule", what))?;
-    if app.rules.known().rules.len() >= RULES_MAX {
+    if app.rules.known().rules.all().len() >= RULES_MAX {
         return Err(Problem::new(409, "too-many-rules", format!("there are {RULES_MAX} rules; delete some")));
     }
     let bytes =
@@ -272,76 +167,12 @@ async fn write(app: &Arc<App>, headers: &HeaderMap, op: &str, rule: Rule) -> Ans
         done.and_then(|_| for_it.rules.refresh(&*for_it.log)).map_err(|error| {
             for_it.metrics.say(&format!("cannot write a rule: {error}"));
             Problem::new(503, "log-away", "the log does not take the rule now").retry_after(5)
-        })
+        })?;
+        // The rule is written; that the rows cannot be looked at now does not take it back.
+        if let Err(error) = for_it.choosing(|choice| for_it.board.refresh(&for_it.tables, choice)) {
+            for_it.metrics.say(&format!("cannot read the table: {error}; the rule shows later"));
+        }
+        Ok(())
     })
     .await
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use uptake_connectors::log::MemoryLog;
-
-    fn rules(rules: &[&str]) -> RuleBook {
-        let log = MemoryLog::new();
-        log.create_topic(RULES, 1).unwrap();
-        for (n, rule) in rules.iter().enumerate() {
-            let rule = Rule { id: n.to_string(), ..serde_json::from_str(rule).unwrap() };
-            rule.check().unwrap();
-            let entry = Entry { at: 1, by: "me".into(), op: "put".into(), rule };
-            log.append(RULES, 0, &[Record::new("", serde_json::to_vec(&entry).unwrap())], 1).unwrap();
-        }
-        let book = RuleBook::default();
-        book.refresh(&log).unwrap();
-        book
-    }
-
-    fn check(given: &[&str], row: RowName, segment: &str, expected: &str) {
-        let items: Vec<Item> = ["a", "b", "c", "d"]
-            .into_iter()
-            .zip([9.0, 8.0, 7.0, 6.0])
-            .map(|(video, score)| Item {
-                video_id: video.into(),
-                score,
-                plays: 1,
-                impressions: 1,
-                propensity: 1.0,
-                pinned: false,
-            })
-            .collect();
-        let applied = rules(given).applied(&items, row, segment, 1_000);
-        let text: Vec<&str> = applied.iter().map(|item| &*item.video_id).collect();
-        assert_eq!(text.join(" "), expected, "{given:?}");
-    }
-
-    #[test]
-    fn rules_move_what_they_name_and_nothing_else() {
-        use RowName::{Loved, Popular};
-        check(&[], Popular, "", "a b c d");
-        check(&[r#"{"action":"pin","video_id":"d","position":2}"#], Popular, "", "a d b c");
-        check(&[r#"{"action":"pin","video_id":"z","position":1}"#], Popular, "", "z a b c d");
-        check(&[r#"{"action":"block","video_id":"a"}"#], Popular, "", "b c d");
-        check(&[r#"{"action":"boost","video_id":"d","factor":1.4}"#], Popular, "", "a d b c");
-        check(&[r#"{"action":"block","video_id":"a","expires_at":1000}"#], Popular, "", "a b c d");
-        check(&[r#"{"action":"block","video_id":"a","row":"loved"}"#], Popular, "", "a b c d");
-        check(&[r#"{"action":"block","video_id":"a","row":"loved"}"#], Loved, "", "b c d");
-        check(&[r#"{"action":"block","video_id":"a","segment":"country=BR"}"#], Loved, "", "a b c d");
-        let both =
-            [r#"{"action":"block","video_id":"a"}"#, r#"{"action":"pin","video_id":"a","position":1}"#];
-        check(&both, Popular, "", "b c d");
-    }
-
-    #[test]
-    fn what_can_be_no_rule_is_refused() {
-        for rule in [
-            r#"{"action":"pin","video_id":"a"}"#,
-            r#"{"action":"pin","video_id":"a","position":0}"#,
-            r#"{"action":"boost","video_id":"a","factor":1e9}"#,
-            r#"{"action":"block","video_id":""}"#,
-            r#"{"action":"block","video_id":"a","row":"other"}"#,
-        ] {
-            assert!(serde_json::from_str::<Rule>(rule).unwrap().check().is_err(), "{rule}");
-        }
-        assert!(serde_json::from_str::<Rule>(r#"{"action":"block","video_id":"a","x":1}"#).is_err());
-    }
 }

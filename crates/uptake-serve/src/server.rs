@@ -22,7 +22,7 @@ use uptake_connectors::log::Log;
 use uptake_model::EpochLength;
 use uptake_model::decode::DecodeConfig;
 
-use crate::app::{App, ServeError, router};
+use crate::app::{App, LoadCatalogue, ServeError, router};
 use crate::operations::Books;
 use crate::rows::Rows;
 use crate::settings::{Secrets, Settings};
@@ -47,6 +47,8 @@ pub struct Parts {
     pub input_topics: Vec<String>,
     /// The length of an epoch.
     pub epoch: EpochLength,
+    /// What is known of the titles.
+    pub load_catalogue: LoadCatalogue,
 }
 
 /// A server that listens.
@@ -180,7 +182,9 @@ async fn refresh(app: Arc<App>) {
             if let Err(error) = for_it.rules.refresh(&*for_it.log) {
                 for_it.metrics.say(&format!("cannot read the rules: {error}"));
             }
-            if let Err(error) = for_it.board.refresh(&for_it.tables) {
+            for_it.refresh_catalogue();
+            let refreshed = for_it.choosing(|choice| for_it.board.refresh(&for_it.tables, choice));
+            if let Err(error) = refreshed {
                 for_it.metrics.say(&format!("cannot read the table: {error}; rows stay as they were"));
             }
         });

@@ -8,7 +8,12 @@ use std::time::Duration;
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 
+use uptake_trends::{RowName, RowOptions};
+
 use crate::ids::random;
+
+/// How many items of a row are kept ready.
+pub const ITEMS_MAX: usize = 500;
 
 /// Whether request ids must be signed.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -87,6 +92,12 @@ pub struct Settings {
     pub streams_max: usize,
     /// How often rows are looked at again.
     pub rows_refresh: Duration,
+    /// The form of the rows.
+    pub rows: RowOptions,
+    /// How many of a row's last places are drawn, to learn how titles are taken.
+    pub explore_slots: usize,
+    /// In which rows.
+    pub explore_rows: Vec<RowName>,
 }
 
 impl Default for Settings {
@@ -117,6 +128,9 @@ impl Default for Settings {
             proxies: 0,
             streams_max: 1_000,
             rows_refresh: Duration::from_millis(500),
+            rows: RowOptions { behind: ITEMS_MAX, ..RowOptions::default() },
+            explore_slots: 1,
+            explore_rows: vec![RowName::Loved],
         }
     }
 }

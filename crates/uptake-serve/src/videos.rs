@@ -63,7 +63,9 @@ pub(crate) async fn why(
     let for_it = Arc::clone(&app);
     app.blocking(move || {
         let segment = stored_segment(&for_it, &asked.segment)?;
-        let why = for_it.tables.with(|table| for_it.board.rows().why(table, &segment, &id));
+        let why = for_it.choosing(|choice| {
+            for_it.tables.with(|table| for_it.board.rows().why(table, &segment, &id, choice))
+        });
         let why = why.map_err(|error| for_it.table_away(&error))?;
         let why = why.unwrap_or_else(|| json!({ "known": false, "lacks": "there is no table yet" }));
         let scorer = for_it.board.rows().scorer();

@@ -116,6 +116,11 @@ impl Catalogue {
         }
     }
 
+    /// All titles, by id.
+    pub fn titles(&self) -> impl Iterator<Item = &Title> {
+        self.titles.values()
+    }
+
     /// How many titles it holds.
     pub fn len(&self) -> usize {
         self.titles.len()

@@ -1,11 +1,7 @@
 //! Exploration: one or two places of a row go to titles that may be better than is known, drawn by
 //! Thompson sampling (Thompson, *Biometrika*, 1933), with the probability of each draw.
 //!
-//! What was served is recorded with its propensities, so that another scorer can be judged by it.
-
-use std::sync::Arc;
-
-use serde::{Deserialize, Serialize};
+//! What is served is recorded with these, so that another scorer can be judged by it.
 
 use crate::rate::Estimate;
 
@@ -57,22 +53,23 @@ impl Random {
 /// How many draws a propensity is counted from: its error is at most ±0.016.
 pub const DRAWS: u32 = 1000;
 
-/// Draws a title for a place, in proportion to the chance that it is the best: returns which one,
-/// and the probability with which it was to be drawn.
+/// The chance of each candidate to be the best, counted over [`DRAWS`] draws of all their rates.
 ///
-/// The probability is counted over [`DRAWS`] draws and the title is then drawn from these very
-/// shares, so the propensity is exact for what was done.
+/// A title is to be drawn from these very shares, so its share is its propensity, exactly.
 ///
 /// ```
-/// use uptake_trends::explore::{Random, thompson};
+/// use uptake_trends::explore::{Random, draw, shares};
 /// use uptake_trends::rate::{Evidence, Prior};
 /// let of = |plays, shown| Prior { mean: 0.05, weight: 20.0 }.with(Evidence { plays, shown });
-/// let sure = [of(500.0, 5_000.0), of(100.0, 5_000.0)];
-/// let (which, propensity) = thompson(&sure, &mut Random::new(1)).unwrap();
-/// assert!(which == 0 && propensity > 0.99);
+/// let shares = shares(&[of(500.0, 5_000.0), of(100.0, 5_000.0)], &mut Random::new(1));
+/// assert!(shares[0] > 0.99);
+/// assert_eq!(draw(&shares, 0.5), Some(0));
 /// ```
-pub fn thompson(candidates: &[Estimate], random: &mut Random) -> Option<(usize, f64)> {
+pub fn shares(candidates: &[Estimate], random: &mut Random) -> Vec<f64> {
     let mut wins = vec![0u32; candidates.len()];
+    if candidates.is_empty() {
+        return Vec::new();
+    }
     for _ in 0..DRAWS {
         let mut best = (f64::NEG_INFINITY, 0);
         for (at, estimate) in candidates.iter().enumerate() {
@@ -81,56 +78,22 @@ pub fn thompson(candidates: &[Estimate], random: &mut Random) -> Option<(usize, 
                 best = (draw, at);
             }
         }
-        *wins.get_mut(best.1)? += 1;
+        wins[best.1] += 1;
     }
-    let mut left = (random.unit() * f64::from(DRAWS)).ceil() as u32;
-    for (at, &won) in wins.iter().enumerate() {
-        if left <= won {
-            return Some((at, f64::from(won) / f64::from(DRAWS)));
+    wins.into_iter().map(|won| f64::from(won) / f64::from(DRAWS)).collect()
+}
+
+/// Draws one in proportion to its share, by a number from 0, exclusive, to 1; `None` if all are 0.
+pub fn draw(shares: &[f64], unit: f64) -> Option<usize> {
+    let whole: f64 = shares.iter().sum();
+    let mut left = unit * whole;
+    let mut last = None;
+    for (at, share) in shares.iter().enumerate().filter(|(_, share)| **share > 0.0) {
+        last = Some(at);
+        if left <= *share {
+            break;
         }
-        left -= won;
+        left -= share;
     }
-    None
+    last
 }
-
-/// A row as it was served.
-///
-/// ```
-/// use uptake_trends::explore::{Served, Slot};
-/// let slot = Slot { video: "v1".into(), position: 1, propensity: 1.0 };
-/// let served = Served {
-///     request_id: "7f3a91c04be2d655".into(), row: "loved".into(), segment: "".into(),
-///     at_ms: 0, scorer: "1".into(), slots: vec![slot],
-/// };
-/// let line = serde_json::to_string(&served).unwrap();
-/// assert_eq!(serde_json::from_str::<Served>(&line).unwrap(), served);
-/// ```
-#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
-pub struct Served {
-    /// The request: the plays that come of it carry the same id.
-    pub request_id: String,
-    /// The row's name.
-    pub row: String,
-    /// The segment.
-    pub segment: String,
-    /// When, in ms since 1970.
-    pub at_ms: i64,
-    /// Which scorer chose: [`SCORER`] and whatever the caller adds.
-    pub scorer: String,
-    /// What stood where.
-    pub slots: Vec<Slot>,
-}
-
-/// A place of a served row.
-#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
-pub struct Slot {
-    /// The title.
-    pub video: Arc<str>,
-    /// From 1.
-    pub position: u32,
-    /// The probability with which it was put there; 1 where nothing was drawn.
-    pub propensity: f64,
-}
-
-/// The version of the formulas; it changes when a ranking can.
-pub const SCORER: &str = "1";

@@ -18,6 +18,7 @@ use crate::trends::{Numbers, Trends};
 
 /// Which row.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(rename_all = "lowercase")]
 pub enum RowName {
     /// What is played most.
@@ -55,11 +56,13 @@ pub struct RowOptions {
     pub genre_max: usize,
     /// At most this many of one franchise; 0 is no limit.
     pub franchise_max: usize,
+    /// How many titles are kept ready behind those that have a place.
+    pub behind: usize,
 }
 
 impl Default for RowOptions {
     fn default() -> Self {
-        Self { places: 20, hysteresis: 5, entries_max: 3, genre_max: 0, franchise_max: 1 }
+        Self { places: 20, hysteresis: 5, entries_max: 3, genre_max: 0, franchise_max: 1, behind: 0 }
     }
 }
 
@@ -186,6 +189,7 @@ pub struct Choice<'a> {
 #[derive(Clone, Debug, Default)]
 pub struct Shelf {
     placed: Vec<Placed>,
+    behind: Vec<Placed>,
     /// Why candidates that were looked at are not in.
     left_out: BTreeMap<Arc<str>, Lacks>,
 }
@@ -194,6 +198,11 @@ impl Shelf {
     /// Who stands in it, first place first.
     pub fn placed(&self) -> &[Placed] {
         &self.placed
+    }
+
+    /// Who would be shown next, if somebody asks for more titles or will not have some of these.
+    pub fn behind(&self) -> &[Placed] {
+        &self.behind
     }
 
     /// Why a candidate that was looked at is not in.
@@ -212,7 +221,6 @@ impl Shelf {
         let o = choice.options;
         self.left_out.clear();
         let before: BTreeSet<Arc<str>> = self.placed.iter().map(|placed| placed.video.clone()).collect();
-        let pins: Vec<Arc<str>> = choice.rules.pinned(row, segment, choice.now);
         let mut candidates: Vec<(f64, Arc<str>)> = Vec::with_capacity(ranked.len());
         for (score, video) in ranked {
             if choice.rules.is_blocked(&video, row, segment, choice.now) {
@@ -228,11 +236,13 @@ impl Shelf {
             choice.rules.is_blocked(video, row, segment, choice.now)
                 || !choice.catalogue.is_available(video, choice.now)
         };
-        let pins: Vec<Arc<str>> = pins.into_iter().filter(|pin| !blocked(pin)).take(o.places).collect();
+        let pinned = choice.rules.pinned(row, segment, choice.now);
+        let pinned: Vec<(usize, Arc<str>)> = pinned.into_iter().filter(|(_, pin)| !blocked(pin)).collect();
+        let pins: BTreeSet<&Arc<str>> = pinned.iter().map(|(_, video)| video).collect();
         let mut groups = Groups::default();
         let mut chosen: Vec<(f64, Arc<str>)> = Vec::new();
         pins.iter().for_each(|pin| groups.take(pin, choice));
-        let free = o.places - pins.len();
+        let free = o.places.saturating_sub(pinned.iter().filter(|(at, _)| *at <= o.places).count());
         // Incumbents within K + h first, so that nobody flutters in and out.
         let rank_of: BTreeMap<&Arc<str>, usize> =
             candidates.iter().enumerate().map(|(rank, (_, video))| (video, rank)).collect();
@@ -286,9 +296,30 @@ impl Shelf {
             entered += 1;
         }
         chosen.sort_by(|a, b| b.0.total_cmp(&a.0).then_with(|| a.1.cmp(&b.1)));
-        let pinned = pins.into_iter().map(|video| Placed { video, score: 0.0, pinned: true });
-        let rest = chosen.into_iter().map(|(score, video)| Placed { video, score, pinned: false });
-        self.placed = pinned.chain(rest).collect();
+        let mut line: Vec<Placed> =
+            chosen.into_iter().map(|(score, video)| Placed { video, score, pinned: false }).collect();
+        let placed = line.len() + o.places - free;
+        let chosen: BTreeSet<Arc<str>> = line.iter().map(|placed| placed.video.clone()).collect();
+        for (score, video) in &candidates {
+            if line.len() >= o.places + o.behind {
+                break;
+            }
+            if o.behind > 0
+                && !chosen.contains(video)
+                && !pins.contains(video)
+                && groups.full(video, choice).is_none()
+            {
+                groups.take(video, choice);
+                line.push(Placed { video: video.clone(), score: *score, pinned: false });
+            }
+        }
+        for (position, video) in &pinned {
+            let score = rank_of.get(video).map_or(0.0, |rank| candidates[*rank].0);
+            let at = (position - 1).min(line.len());
+            line.insert(at, Placed { video: video.clone(), score, pinned: true });
+        }
+        self.behind = line.split_off(placed.min(line.len()));
+        self.placed = line;
         entered
     }
 }

@@ -8,7 +8,7 @@ use proptest::prelude::*;
 use uptake_model::tally::Counts;
 use uptake_model::{Epoch, EpochLength, EventTime, TallyRow};
 use uptake_trends::catalogue::Title;
-use uptake_trends::explore::{Random, thompson};
+use uptake_trends::explore::{Random, draw, shares};
 use uptake_trends::lift::{Level, Rising};
 use uptake_trends::rate::{Evidence, Prior};
 use uptake_trends::robots::Support;
@@ -189,11 +189,15 @@ fn people_have_the_last_word() {
     }
     trends.refresh(end(1000));
     let rule = |video: &str, action| Rule {
-        video: video.into(),
+        id: video.into(),
         action,
+        video_id: video.into(),
         row: None,
         segment: None,
-        expires_ms: None,
+        position: (action == Action::Pin).then_some(1),
+        factor: (action == Action::Boost).then_some(2.0),
+        expires_at: None,
+        note: None,
     };
     let (mut rules, options) = (Rules::default(), RowOptions { places: 3, ..RowOptions::default() });
     let titles = |franchise: &str, ids: &[&str]| -> Vec<Title> {
@@ -206,13 +210,12 @@ fn people_have_the_last_word() {
     let first = shelf_of(&rules);
     assert_eq!(names(&first), ["a", "b", "d"], "one place for a franchise");
     assert!(matches!(first.left_out("c"), Some(Lacks::Capped { .. })));
-    rules.set(rule("a", Action::Block), EventTime(0), "ana", "rights");
-    rules.set(rule("e", Action::Pin), EventTime(0), "ana", "festival");
-    rules.set(rule("c", Action::Boost { factor: 2.0 }), EventTime(0), "bo", "campaign");
+    rules.set(rule("a", Action::Block));
+    rules.set(rule("e", Action::Pin));
+    rules.set(rule("c", Action::Boost));
     let second = shelf_of(&rules);
     assert_eq!(names(&second), ["e", "c", "d"]);
     assert_eq!(second.left_out("a"), Some(&Lacks::Blocked));
-    assert_eq!(rules.audit().len(), 3);
     let answer = why(&trends, &second, RowName::Popular, "", "a").unwrap();
     assert!(answer.to_string().contains("a person blocked it"), "{answer}");
     let back: uptake_trends::why::Why =
@@ -251,7 +254,8 @@ fn at_most_the_budget_is_pushed_out_at_once_and_a_fall_within_the_buffer_is_none
     let ranked = |from: u32| -> Vec<(f64, Arc<str>)> {
         (0..40).map(|i| (f64::from(100 - i), Arc::from(format!("t{:02}", (i + from) % 40)))).collect()
     };
-    let options = RowOptions { places: 10, hysteresis: 3, entries_max: 2, genre_max: 0, franchise_max: 0 };
+    let options =
+        RowOptions { places: 10, hysteresis: 3, entries_max: 2, genre_max: 0, franchise_max: 0, behind: 0 };
     let (rules, catalogue) = (Rules::default(), Catalogue::default());
     let choice = Choice { options: &options, rules: &rules, catalogue: &catalogue, now: EventTime(0) };
     let mut shelf = Shelf::default();
@@ -269,11 +273,66 @@ fn propensities_are_the_shares_of_the_draws() {
     let mut drawn = [0.0f64; 3];
     let mut said = [0.0f64; 3];
     for seed in 0..300 {
-        let (which, propensity) = thompson(&all, &mut Random::new(seed)).unwrap();
+        let mut random = Random::new(seed);
+        let shares = shares(&all, &mut random);
+        let which = draw(&shares, random.unit()).unwrap();
         drawn[which] += 1.0 / 300.0;
-        said[which] = propensity;
+        said[which] = shares[which];
     }
     for (drawn, said) in drawn.iter().zip(said) {
         assert!((drawn - said).abs() < 0.12, "{drawn} {said}");
+    }
+}
+
+#[test]
+fn rules_move_what_they_name_and_nothing_else() {
+    use RowName::{Loved, Popular};
+    let check = |given: &[&str], row: RowName, segment: &str, expected: &str| {
+        let mut rules = Rules::default();
+        for (n, rule) in given.iter().enumerate() {
+            let rule = Rule { id: n.to_string(), ..serde_json::from_str(rule).unwrap() };
+            rule.check().unwrap();
+            rules.set(rule);
+        }
+        let options = RowOptions { places: 3, behind: 10, ..RowOptions::default() };
+        let catalogue = Catalogue::default();
+        let choice =
+            Choice { options: &options, rules: &rules, catalogue: &catalogue, now: EventTime(1_000) };
+        let ranked = ["a", "b", "c", "d"].into_iter().zip([9.0, 8.0, 7.0, 6.0]);
+        let mut shelf = Shelf::default();
+        shelf.update(row, segment, ranked.map(|(video, score)| (score, video.into())).collect(), &choice);
+        let line: Vec<&str> = shelf.placed().iter().chain(shelf.behind()).map(|p| &*p.video).collect();
+        assert_eq!(line.join(" "), expected, "{given:?}");
+        assert_eq!(shelf.placed().len(), 3, "{given:?}");
+    };
+    check(&[], Popular, "", "a b c d");
+    check(&[r#"{"action":"pin","video_id":"d","position":2}"#], Popular, "", "a d b c");
+    check(&[r#"{"action":"pin","video_id":"z","position":1}"#], Popular, "", "z a b c d");
+    check(&[r#"{"action":"pin","video_id":"z","position":5}"#], Popular, "", "a b c d z");
+    check(&[r#"{"action":"pin","video_id":"z","position":4}"#], Popular, "", "a b c z d");
+    check(&[r#"{"action":"block","video_id":"a"}"#], Popular, "", "b c d");
+    check(&[r#"{"action":"boost","video_id":"d","factor":1.4}"#], Popular, "", "a d b c");
+    check(&[r#"{"action":"block","video_id":"a","expires_at":1000}"#], Popular, "", "a b c d");
+    check(&[r#"{"action":"block","video_id":"a","row":"loved"}"#], Popular, "", "a b c d");
+    check(&[r#"{"action":"block","video_id":"a","row":"loved"}"#], Loved, "", "b c d");
+    check(&[r#"{"action":"block","video_id":"a","segment":"country=BR"}"#], Loved, "", "a b c d");
+    let both = [r#"{"action":"block","video_id":"a"}"#, r#"{"action":"pin","video_id":"a","position":1}"#];
+    check(&both, Popular, "", "b c d");
+}
+
+#[test]
+fn what_can_be_no_rule_is_refused() {
+    for rule in [
+        r#"{"action":"pin","video_id":"a"}"#,
+        r#"{"action":"pin","video_id":"a","position":0}"#,
+        r#"{"action":"boost","video_id":"a","factor":1e9}"#,
+        r#"{"action":"block","video_id":""}"#,
+    ] {
+        assert!(serde_json::from_str::<Rule>(rule).unwrap().check().is_err(), "{rule}");
+    }
+    for text in
+        [r#"{"action":"block","video_id":"a","x":1}"#, r#"{"action":"block","video_id":"a","row":"other"}"#]
+    {
+        assert!(serde_json::from_str::<Rule>(text).is_err(), "{text}");
     }
 }

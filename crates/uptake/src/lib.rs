@@ -3,6 +3,7 @@
 //!
 //! [`pipeline`] is the place to begin: it reads as the data flows.
 
+mod catalogue;
 pub mod checkpoint;
 pub mod clock;
 pub mod commands;

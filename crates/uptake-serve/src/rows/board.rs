@@ -8,13 +8,13 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use tokio::sync::watch;
 use uptake_model::Epoch;
+use uptake_trends::rows::Choice;
 
-use super::{Item, Ranked, RowName, Rows};
+use super::{Item, Ranked, RowName, Rows, only_pinned};
 use crate::clock::now_ms;
+use crate::settings::ITEMS_MAX;
 use crate::tables::{Tables, TablesError};
 
-/// How many items of a row are kept ready.
-pub(crate) const ITEMS_MAX: usize = 500;
 /// The most rows that are kept ready; one more pushes out the one that nobody asked for longest.
 const KEPT_MAX: usize = 1_000;
 /// A row that nobody asks for is not looked at any more.
@@ -79,8 +79,9 @@ impl Board {
         tables: &Tables,
         row: RowName,
         segment: &str,
+        choice: &Choice<'_>,
     ) -> Result<watch::Receiver<Arc<Ready>>, TablesError> {
-        let ranked = tables.with(|table| self.rows.rank(table, row, segment, ITEMS_MAX))?.unwrap_or_default();
+        let ranked = self.rank(tables, row, segment, choice)?;
         let ready = Arc::new(Ready::of(ranked, self.rows.scorer()));
         let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
         if kept.len() >= KEPT_MAX {
@@ -98,8 +99,19 @@ impl Board {
         Ok(one.sender.subscribe())
     }
 
+    fn rank(
+        &self,
+        tables: &Tables,
+        row: RowName,
+        segment: &str,
+        choice: &Choice<'_>,
+    ) -> Result<Ranked, TablesError> {
+        let ranked = tables.with(|table| self.rows.rank(table, row, segment, ITEMS_MAX, choice))?;
+        Ok(ranked.unwrap_or_else(|| only_pinned(row, segment, choice)))
+    }
+
     /// Looks at all rows again; who is subscribed to one that changed is told.
-    pub(crate) fn refresh(&self, tables: &Tables) -> Result<(), TablesError> {
+    pub(crate) fn refresh(&self, tables: &Tables, choice: &Choice<'_>) -> Result<(), TablesError> {
         let all: Vec<((RowName, String), Arc<Kept>)> = {
             let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
             let now = now_ms();
@@ -109,13 +121,11 @@ impl Board {
             kept.iter().map(|(key, one)| (key.clone(), Arc::clone(one))).collect()
         };
         for ((row, segment), one) in all {
-            let ranked = tables.with(|table| self.rows.rank(table, row, &segment, ITEMS_MAX))?;
-            let ready = Ready::of(ranked.unwrap_or_default(), self.rows.scorer());
+            let ready = Ready::of(self.rank(tables, row, &segment, choice)?, self.rows.scorer());
             one.sender.send_if_modified(|now| {
                 let is_new = now.version != ready.version;
-                if is_new {
-                    *now = Arc::new(ready);
-                }
+                // Whom is drawn from may change where the row does not.
+                *now = Arc::new(ready);
                 is_new
             });
         }

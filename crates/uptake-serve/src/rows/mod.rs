@@ -1,7 +1,7 @@
 //! Rows: what is ranked, how it is kept ready, and how it is served.
 //!
 //! [`Rows`] ranks; a board asks it again and again in the background, so that a request
-//! reads memory. People's rules are applied last, when a row is served, and hold at once.
+//! reads memory. A rule that changes has all rows looked at again before it is answered.
 
 pub(crate) mod board;
 pub(crate) mod serve;
@@ -15,7 +15,9 @@ use uptake_connectors::TableError;
 use uptake_connectors::table::Table;
 use uptake_model::Epoch;
 pub use uptake_trends::RowName;
+use uptake_trends::rows::Choice;
 
+pub(crate) use self::trends::only_pinned;
 pub use self::trends::{Lineage, TrendsRows, read_lineage};
 
 /// A video in a row.
@@ -34,6 +36,28 @@ pub struct Item {
     pub propensity: f64,
     /// Whether a rule put it here.
     pub pinned: bool,
+    /// Whether it was drawn to learn how it is taken, in a place that others would have had.
+    pub explored: bool,
+    /// What the catalogue calls it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub title: Option<String>,
+    /// The year it came out.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub year: Option<i32>,
+    /// Its genres.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub genres: Vec<String>,
+}
+
+/// A title that a row may draw to learn how it is taken.
+#[derive(Clone, PartialEq, Debug)]
+pub struct Candidate {
+    /// The title as it would be served.
+    pub item: Item,
+    /// The chance that it is the best of the candidates.
+    pub share: f64,
+    /// Its estimated rate.
+    pub rate: f64,
 }
 
 /// A ranked row, best first.
@@ -43,6 +67,8 @@ pub struct Ranked {
     pub epoch: Option<Epoch>,
     /// The items.
     pub items: Vec<Item>,
+    /// Whom its explored places are drawn from.
+    pub candidates: Vec<Candidate>,
 }
 
 /// What ranks videos.
@@ -60,13 +86,20 @@ pub trait Rows: Send + Sync {
         row: RowName,
         segment: &str,
         limit: usize,
+        choice: &Choice<'_>,
     ) -> Result<Ranked, TableError>;
 
     /// Why a video stands where it does, or what it lacks: numbers by name.
     ///
     /// # Errors
     /// The table cannot be read.
-    fn why(&self, table: &dyn Table, segment: &str, video: &str) -> Result<serde_json::Value, TableError>;
+    fn why(
+        &self,
+        table: &dyn Table,
+        segment: &str,
+        video: &str,
+        choice: &Choice<'_>,
+    ) -> Result<serde_json::Value, TableError>;
 }
 
 /// The row of a name in an address.

@@ -1,5 +1,6 @@
 //! Serving a row: rules applied, a request id minted and signed, what was served written down.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 
 use axum::Json;
@@ -8,17 +9,19 @@ use axum::extract::{Path, Query, State};
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use serde::{Deserialize, Serialize};
-use serde_json::json;
+use serde_json::{Value, json};
 use tokio::sync::watch;
 use uptake_connectors::log::Record;
 use uptake_model::segment;
+use uptake_trends::Catalogue;
+use uptake_trends::explore::draw;
 
-use super::board::{ITEMS_MAX, Ready, version};
-use super::{Item, RowName};
+use super::board::{Ready, version};
+use super::{Candidate, Item, RowName};
 use crate::app::{App, SERVED_ROWS};
 use crate::clock::now_ms;
 use crate::collect::Batch;
-use crate::ids::new_request;
+use crate::ids::{new_request, random};
 use crate::problem::{Answer, Problem};
 
 /// What a row is asked for with.
@@ -33,6 +36,8 @@ pub(crate) struct Asked {
     /// Ids of videos to leave out, with commas between them.
     #[serde(default)]
     pub(crate) exclude: String,
+    /// Only titles of this genre, as the catalogue names it.
+    pub(crate) genre: Option<String>,
 }
 
 /// A row as it is served.
@@ -79,6 +84,19 @@ impl Asked {
         Ok(asked)
     }
 
+    /// Says of a video whether the client wants to see it.
+    fn wanted(&self, app: &App) -> impl Fn(&str) -> bool {
+        let excluded: HashSet<&str> = self.excluded().collect();
+        let (catalogue, genre) = (app.catalogue(), self.genre.as_deref());
+        move |video| {
+            let has = |genre: &str| {
+                let title = catalogue.get(video);
+                title.is_some_and(|title| title.genres.iter().any(|of| of.eq_ignore_ascii_case(genre)))
+            };
+            !excluded.contains(video) && genre.is_none_or(has)
+        }
+    }
+
     fn excluded(&self) -> impl Iterator<Item = &str> {
         self.exclude.split(',').map(str::trim).filter(|id| !id.is_empty())
     }
@@ -105,7 +123,7 @@ pub(crate) async fn row(
     let asked = Asked::checked(query)?;
     let (segment, ready) = follow(&app, name, &asked).await?;
     let ready = ready.borrow().clone();
-    let items = chosen(&app, name, &segment, &asked, &ready, now_ms());
+    let items = chosen(&app, &asked, &ready);
     let tag = tag(&app, &ready, &items);
     let is_known = headers.get_all(header::IF_NONE_MATCH).iter().any(|value| {
         let list = value.to_str().unwrap_or_default();
@@ -114,7 +132,7 @@ pub(crate) async fn row(
     let mut response = if is_known {
         StatusCode::NOT_MODIFIED.into_response()
     } else {
-        Json(serve(&app, name, segment, &ready, items).await?).into_response()
+        Json(serve(&app, name, segment, &asked, &ready, items).await?).into_response()
     };
     let out = response.headers_mut();
     if let Ok(tag) = HeaderValue::from_str(&tag) {
@@ -140,8 +158,8 @@ pub(crate) async fn follow(
         if let Some(ready) = for_it.board.ready(name, &segment) {
             return Ok((segment, ready));
         }
-        let ready =
-            for_it.board.make_ready(&for_it.tables, name, &segment).map_err(|e| for_it.table_away(&e))?;
+        let ready = for_it.choosing(|choice| for_it.board.make_ready(&for_it.tables, name, &segment, choice));
+        let ready = ready.map_err(|e| for_it.table_away(&e))?;
         Ok((segment, ready))
     })
     .await
@@ -158,20 +176,59 @@ pub(crate) fn stored_segment(app: &App, asked: &str) -> Answer<String> {
     found.map_err(|what| Problem::new(400, "no-such-segment", format!("segment {asked}: {what}")))
 }
 
-/// The items that are served: without those that are left out, by the rules as they are now.
-pub(crate) fn chosen(
+/// The items that are served, without those that are left out, with what the catalogue says of them.
+pub(crate) fn chosen(app: &App, asked: &Asked, ready: &Ready) -> Vec<Item> {
+    let (catalogue, wanted) = (app.catalogue(), asked.wanted(app));
+    let limit = asked.limit.unwrap_or(20);
+    let items = ready.ranked.items.iter().filter(|item| wanted(&item.video_id)).take(limit);
+    items.map(|item| described(item, &catalogue)).collect()
+}
+
+fn described(item: &Item, catalogue: &Catalogue) -> Item {
+    let mut item = item.clone();
+    if let Some(title) = catalogue.get(&item.video_id) {
+        item.title = Some(title.title.clone()).filter(|text| !text.is_empty());
+        item.year = title.year;
+        item.genres.clone_from(&title.genres);
+    }
+    item
+}
+
+/// A row as short as this has no place to spare.
+const EXPLORED_FROM: usize = 5;
+
+/// Draws the last places of a row anew, for this request alone. Returns whom each was drawn from.
+///
+/// The row's ETag is that of the row before the draw, so a draw is no news to who has the row.
+fn explore(
     app: &App,
     name: RowName,
-    segment: &str,
     asked: &Asked,
     ready: &Ready,
-    now: i64,
-) -> Vec<Item> {
-    let excluded: std::collections::HashSet<&str> = asked.excluded().collect();
-    let mut items = app.rules.applied(&ready.ranked.items, name, segment, now);
-    items.retain(|item| !excluded.contains(&*item.video_id));
-    items.truncate(asked.limit.unwrap_or(20).min(ITEMS_MAX));
-    items
+    items: &mut [Item],
+) -> Vec<Vec<Candidate>> {
+    let mut draws = Vec::new();
+    if items.len() < EXPLORED_FROM || !app.settings.explore_rows.contains(&name) {
+        return draws;
+    }
+    let (catalogue, wanted) = (app.catalogue(), asked.wanted(app));
+    let is_free = |video: &str| wanted(video) && items.iter().all(|item| *item.video_id != *video);
+    let mut from: Vec<Candidate> =
+        ready.ranked.candidates.iter().filter(|one| is_free(&one.item.video_id)).cloned().collect();
+    let places: Vec<usize> = (0..items.len()).rev().filter(|at| !items[*at].pinned).collect();
+    for at in places.into_iter().take(app.settings.explore_slots) {
+        let Some(bits) = random::<8>() else { break };
+        // From 0, exclusive, to 1.
+        let unit = ((u64::from_le_bytes(bits) >> 11) as f64 + 1.0) / (1u64 << 53) as f64;
+        let shares: Vec<f64> = from.iter().map(|one| one.share).collect();
+        let (whole, Some(drawn)) = (shares.iter().sum::<f64>(), draw(&shares, unit)) else { break };
+        from.iter_mut().for_each(|one| one.share /= whole);
+        draws.push(from.clone());
+        let drawn = from.remove(drawn);
+        items[at] = described(&drawn.item, &catalogue);
+        (items[at].propensity, items[at].explored) = (drawn.share, true);
+    }
+    draws
 }
 
 /// Says whether two rows show the same; in quotation marks, as an ETag is.
@@ -184,9 +241,18 @@ pub(crate) async fn serve(
     app: &App,
     name: RowName,
     segment: String,
+    asked: &Asked,
     ready: &Ready,
-    items: Vec<Item>,
+    mut items: Vec<Item>,
 ) -> Answer<Served> {
+    let draws = explore(app, name, asked, ready, &mut items);
+    let draws: Vec<Value> = draws
+        .iter()
+        .map(|from| {
+            let one = |one: &Candidate| json!({ "video_id": one.item.video_id, "share": one.share, "rate": one.rate });
+            from.iter().map(one).collect()
+        })
+        .collect();
     let request =
         new_request().ok_or_else(|| Problem::new(500, "no-random", "the system gives no random bytes"))?;
     let served_at = now_ms();
@@ -196,6 +262,7 @@ pub(crate) async fn serve(
             json!({
                 "video_id": item.video_id, "position": position, "score": item.score,
                 "propensity": item.propensity, "pinned": item.pinned,
+                "explored": item.explored,
             })
         })
         .collect();
@@ -203,6 +270,7 @@ pub(crate) async fn serve(
     let record = json!({
         "request_id": request.to_string(), "served_at": served_at, "row": name.as_str(), "segment": segment,
         "scorer": app.board.rows().scorer(), "epoch": epoch.map(|epoch| epoch.0), "items": list,
+        "draws": draws,
     });
     let batch = Batch {
         topic: SERVED_ROWS.into(),

@@ -18,13 +18,10 @@ use super::RowName;
 use super::board::Ready;
 use super::serve::{Asked, chosen, follow, named, serve, tag};
 use crate::app::App;
-use crate::clock::now_ms;
 use crate::problem::{Answer, Problem};
 
 /// How often something is sent where nothing changes, so that no one in between hangs up.
 const HEARTBEAT: Duration = Duration::from_secs(15);
-/// How long rules that changed, or expired, may wait to show in a stream.
-const LOOK_AGAIN: Duration = Duration::from_secs(1);
 
 struct Subscriber {
     app: Arc<App>,
@@ -98,10 +95,11 @@ async fn next(mut one: Subscriber) -> Option<(Result<Event, Infallible>, Subscri
             return None;
         }
         let ready = one.ready.borrow_and_update().clone();
-        let items = chosen(&one.app, one.name, &one.segment, &one.asked, &ready, now_ms());
+        let items = chosen(&one.app, &one.asked, &ready);
         let version = tag(&one.app, &ready, &items).trim_matches('"').to_owned();
         if version != one.last {
-            let served = serve(&one.app, one.name, one.segment.clone(), &ready, items).await.ok()?;
+            let served =
+                serve(&one.app, one.name, one.segment.clone(), &one.asked, &ready, items).await.ok()?;
             one.last.clone_from(&version);
             let event = Event::default().event("row").id(version).json_data(served).ok()?;
             // Who is cut off comes back after two seconds.
@@ -112,7 +110,6 @@ async fn next(mut one: Subscriber) -> Option<(Result<Event, Infallible>, Subscri
         tokio::select! {
             changed = one.ready.changed() => changed.ok()?,
             _ = one.stopping.changed() => return None,
-            () = tokio::time::sleep(LOOK_AGAIN) => {}
         }
     }
 }

@@ -13,16 +13,26 @@ use serde_json::{Value, json};
 use uptake_connectors::TableError;
 use uptake_connectors::table::Table;
 use uptake_model::{Epoch, EpochLength, EventTime, TallyRow};
-use uptake_trends::rows::{Choice, candidates};
-use uptake_trends::{Catalogue, Options, RowName, RowOptions, Rules, Shelf, Trends, tree, why};
+use uptake_trends::explore::{Random, shares};
+use uptake_trends::rate::{Estimate, Evidence};
+use uptake_trends::rows::{Choice, Placed, candidates};
+use uptake_trends::{Exposure, Options, RowName, Shelf, Trends, tree, why};
 
-use super::{Item, Ranked, Rows};
+use super::{Candidate, Item, Ranked, Rows};
 use crate::clock::now_ms;
 
 /// Several rows of a segment that are looked at together read the table once.
 const FRESH: Duration = Duration::from_millis(100);
 /// The most segments that are kept; one more pushes out the one that nobody asked for longest.
 const SEGMENTS_MAX: usize = 64;
+/// How long the titles that a row may draw from stay the same: to find them, all are looked at.
+const DRAWN_FROM: Duration = Duration::from_secs(10);
+/// From how many titles is drawn; all of them are logged with every draw.
+const CANDIDATES_MAX: usize = 10;
+/// How many of those are titles of the catalogue that nobody was shown yet, newest first.
+const UNSEEN_MAX: usize = 3;
+/// How many deviations above its rate a title may hope for, to be drawn from.
+const HOPE: f64 = 2.0;
 /// The most videos of an epoch that are read.
 const VIDEOS_MAX: usize = 10_000_000;
 
@@ -30,21 +40,25 @@ const VIDEOS_MAX: usize = 10_000_000;
 ///
 /// ```
 /// use uptake_connectors::table::{MemoryTable, Table};
-/// use uptake_model::{Epoch, EpochLength, TallyRow, tally::Counts};
+/// use uptake_model::{Epoch, EpochLength, EventTime, TallyRow, tally::Counts};
 /// use uptake_serve::rows::{RowName, Rows, TrendsRows};
+/// use uptake_trends::rows::Choice;
 /// let row = |video: &str, epoch, plays, impressions| TallyRow {
 ///     video_id: video.into(), segment: "".into(), epoch: Epoch(epoch),
 ///     counts: Counts { plays, impressions, exact: true }, sealed: false, sets: None,
 /// };
 /// let mut table = MemoryTable::new();
 /// table.write(&[row("old", 7, 90, 9_000), row("new", 7, 10, 1_000)])?;
-/// let rows = TrendsRows::new(EpochLength::default());
-/// assert_eq!(&*rows.rank(&table, RowName::Popular, "", 10)?.items[0].video_id, "old");
-/// assert!(rows.rank(&table, RowName::Trending, "", 10)?.items.is_empty(), "nothing has risen");
+/// let rows = TrendsRows::new(EpochLength::default(), &[]);
+/// let (options, rules, catalogue) = Default::default();
+/// let choice = Choice { options: &options, rules: &rules, catalogue: &catalogue, now: EventTime(0) };
+/// assert_eq!(&*rows.rank(&table, RowName::Popular, "", 10, &choice)?.items[0].video_id, "old");
+/// assert!(rows.rank(&table, RowName::Trending, "", 10, &choice)?.items.is_empty(), "nothing has risen");
 /// # Ok::<(), uptake_connectors::TableError>(())
 /// ```
 pub struct TrendsRows {
     length: EpochLength,
+    exploring: Vec<RowName>,
     known: Mutex<HashMap<String, Known>>,
 }
 
@@ -58,6 +72,11 @@ struct Known {
     /// Plays and impressions of that epoch.
     counts: HashMap<Arc<str>, (u64, u64)>,
     read_at: Instant,
+    /// By which rules its titles were chosen.
+    rules: u64,
+    hopeful_at: Option<Instant>,
+    /// Titles that may be better than is known, most hopeful first.
+    hopeful: Vec<(Arc<str>, Estimate)>,
 }
 
 /// A row's titles when it was looked at last.
@@ -65,14 +84,14 @@ struct Known {
 struct Ordered {
     /// Who stands in it.
     shelf: Shelf,
-    /// All that lack nothing, best first.
-    candidates: Vec<(f64, Arc<str>)>,
+    /// Whom its explored places are drawn from.
+    drawn_from: Vec<Candidate>,
 }
 
 impl TrendsRows {
-    /// Nothing is known yet; the table's epochs are of this length.
-    pub fn new(length: EpochLength) -> Self {
-        Self { length, known: Mutex::default() }
+    /// Nothing is known yet; the table's epochs are of this length, and those rows are to explore.
+    pub fn new(length: EpochLength, exploring: &[RowName]) -> Self {
+        Self { length, exploring: exploring.to_vec(), known: Mutex::default() }
     }
 
     /// Does something with what is known of a segment now; `None` where nothing was counted.
@@ -80,16 +99,21 @@ impl TrendsRows {
         &self,
         table: &dyn Table,
         segment: &str,
+        choice: &Choice<'_>,
         ask: impl FnOnce(&Known) -> T,
     ) -> Result<Option<T>, TableError> {
         let mut all = self.known.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(known) = all.get_mut(segment) {
             if known.read_at.elapsed() >= FRESH {
                 known.catch_up(table, self.length)?;
+                known.choose(&self.exploring, choice);
+            } else if known.rules != choice.rules.version() {
+                known.choose(&self.exploring, choice);
             }
             return Ok(Some(ask(known)));
         }
-        let Some(known) = Known::load(table, segment, self.length)? else { return Ok(None) };
+        let Some(mut known) = Known::load(table, segment, self.length)? else { return Ok(None) };
+        known.choose(&self.exploring, choice);
         if all.len() >= SEGMENTS_MAX {
             let oldest = all.iter().min_by_key(|(_, known)| known.read_at).map(|(name, _)| name.clone());
             oldest.and_then(|name| all.remove(&name));
@@ -111,9 +135,12 @@ impl Known {
             epoch,
             counts: HashMap::new(),
             read_at: Instant::now(),
+            rules: 0,
+            hopeful_at: None,
+            hopeful: Vec::new(),
         };
         known.trends.replay(&rows, |epoch| as_of(epoch, length), |_, _| {});
-        known.look(rows.iter(), length);
+        known.note_counts(rows.iter());
         Ok(Some(known))
     }
 
@@ -133,40 +160,113 @@ impl Known {
         }
         self.epoch = newest.max(self.epoch);
         self.trends.refresh(as_of(self.epoch, length));
-        self.look(latest.iter(), length);
+        self.note_counts(latest.iter());
         self.read_at = Instant::now();
         Ok(())
     }
 
-    fn look<'a>(&mut self, latest: impl Iterator<Item = &'a TallyRow>, length: EpochLength) {
+    fn note_counts<'a>(&mut self, latest: impl Iterator<Item = &'a TallyRow>) {
         let of_it = latest.filter(|row| row.segment == self.segments[0] && row.epoch == self.epoch);
         self.counts = of_it
             .map(|row| (Arc::clone(&row.video_id), (row.counts.plays, row.counts.impressions)))
             .collect();
-        // People's rules are applied when a row is served: they hold at once.
-        let (rules, catalogue, options) = (Rules::default(), Catalogue::default(), RowOptions::default());
-        let now = as_of(self.epoch, length);
-        let choice = Choice { options: &options, rules: &rules, catalogue: &catalogue, now };
-        for (row, ordered) in &mut self.rows {
-            ordered.candidates = candidates(&self.trends, *row, &self.segments[0]);
-            ordered.shelf.update(*row, &self.segments[0], ordered.candidates.clone(), &choice);
+    }
+
+    /// Chooses who stands in the rows.
+    fn choose(&mut self, exploring: &[RowName], choice: &Choice<'_>) {
+        self.rules = choice.rules.version();
+        let segment = Arc::clone(&self.segments[0]);
+        // Where plays are held against time, to be shown teaches nothing.
+        let explores = !exploring.is_empty() && self.trends.options().exposure == Exposure::Impressions;
+        if explores && self.hopeful_at.is_none_or(|at| at.elapsed() >= DRAWN_FROM) {
+            self.hopeful = self.find_hopeful(&segment, choice);
+            self.hopeful_at = Some(Instant::now());
         }
+        let mut rows = std::mem::take(&mut self.rows);
+        for (row, ordered) in &mut rows {
+            ordered.shelf.update(*row, &segment, candidates(&self.trends, *row, &segment), choice);
+            if explores && exploring.contains(row) {
+                ordered.drawn_from = self.drawn_from(*row, &segment, &ordered.shelf, choice);
+            }
+        }
+        self.rows = rows;
+    }
+
+    /// Those titles whose rate may be the highest, as far as is known, and some that nobody saw.
+    fn find_hopeful(&self, segment: &str, choice: &Choice<'_>) -> Vec<(Arc<str>, Estimate)> {
+        let hope = |estimate: &Estimate| estimate.rate + HOPE * estimate.sd;
+        let ranked = self.trends.ranked(segment, |numbers| hope(&numbers.estimate));
+        let seen = ranked.into_iter().map(|(_, numbers)| numbers);
+        let seen = seen.filter(|numbers| numbers.suspicion.is_none());
+        // The first of them stand in the row: that many more are looked at.
+        let most = choice.options.places + CANDIDATES_MAX;
+        let seen: Vec<_> = seen.take(most).map(|numbers| (numbers.video, numbers.estimate)).collect();
+        let mut unseen: Vec<_> = choice
+            .catalogue
+            .titles()
+            .filter(|title| choice.catalogue.is_available(&title.id, choice.now))
+            .filter(|title| self.trends.numbers(&title.id, segment).is_none())
+            .collect();
+        unseen.sort_by_key(|title| (std::cmp::Reverse((title.available_from_ms, title.year)), &title.id));
+        let prior = self.trends.segment_prior(segment).map(|prior| prior.with(Evidence::default()));
+        let unseen = unseen.into_iter().take(UNSEEN_MAX);
+        unseen.filter_map(|title| Some((Arc::from(&*title.id), prior?))).chain(seen).collect()
+    }
+
+    fn drawn_from(&self, row: RowName, segment: &str, shelf: &Shelf, choice: &Choice<'_>) -> Vec<Candidate> {
+        let is_placed = |video: &str| shelf.placed().iter().any(|placed| *placed.video == *video);
+        let is_shown = |video: &str| {
+            !is_placed(video)
+                && choice.catalogue.is_available(video, choice.now)
+                && !choice.rules.is_blocked(video, row, segment, choice.now)
+        };
+        let all = self.hopeful.iter().filter(|(video, _)| is_shown(video)).take(CANDIDATES_MAX);
+        let all: Vec<&(Arc<str>, Estimate)> = all.collect();
+        let estimates: Vec<Estimate> = all.iter().map(|(_, estimate)| *estimate).collect();
+        let shares = shares(&estimates, &mut Random::new(now_ms().unsigned_abs()));
+        let candidate = |((video, estimate), share): (&(Arc<str>, Estimate), f64)| Candidate {
+            item: self.item(&Placed { video: Arc::clone(video), score: estimate.rate, pinned: false }),
+            share,
+            rate: estimate.rate,
+        };
+        all.into_iter().zip(shares).map(candidate).collect()
+    }
+
+    fn item(&self, placed: &Placed) -> Item {
+        let (plays, impressions) = self.counts.get(&placed.video).copied().unwrap_or_default();
+        Item { plays, impressions, ..Item::of(placed) }
     }
 
     /// Who stands in the row, and behind them who would come next.
     fn ranked(&self, row: RowName, limit: usize) -> Ranked {
-        let Ordered { shelf, candidates } = &self.rows[&row];
-        let placed = shelf.placed().iter().map(|placed| (placed.score, &placed.video));
-        let is_placed: std::collections::HashSet<&Arc<str>> =
-            placed.clone().map(|(_, video)| video).collect();
-        let next = candidates.iter().map(|(score, video)| (*score, video));
-        let items = placed.chain(next.filter(|(_, video)| !is_placed.contains(video))).take(limit);
-        let items = items.map(|(score, video)| {
-            let (plays, impressions) = self.counts.get(video).copied().unwrap_or_default();
-            let video_id = Arc::clone(video);
-            Item { video_id, score, plays, impressions, propensity: 1.0, pinned: false }
-        });
-        Ranked { epoch: Some(self.epoch), items: items.collect() }
+        let Ordered { shelf, drawn_from } = &self.rows[&row];
+        let items = shelf.placed().iter().chain(shelf.behind()).take(limit);
+        let items = items.map(|placed| self.item(placed)).collect();
+        Ranked { epoch: Some(self.epoch), items, candidates: drawn_from.clone() }
+    }
+}
+
+/// A row in which nobody stands but whom a person pinned: nothing was counted yet.
+pub(crate) fn only_pinned(row: RowName, segment: &str, choice: &Choice<'_>) -> Ranked {
+    let mut shelf = Shelf::default();
+    shelf.update(row, segment, Vec::new(), choice);
+    Ranked { items: shelf.placed().iter().chain(shelf.behind()).map(Item::of).collect(), ..Ranked::default() }
+}
+
+impl Item {
+    fn of(placed: &Placed) -> Self {
+        Self {
+            video_id: Arc::clone(&placed.video),
+            score: placed.score,
+            plays: 0,
+            impressions: 0,
+            propensity: 1.0,
+            pinned: placed.pinned,
+            explored: false,
+            title: None,
+            year: None,
+            genres: Vec::new(),
+        }
     }
 }
 
@@ -234,12 +334,20 @@ impl Rows for TrendsRows {
         row: RowName,
         segment: &str,
         limit: usize,
+        choice: &Choice<'_>,
     ) -> Result<Ranked, TableError> {
-        Ok(self.with(table, segment, |known| known.ranked(row, limit))?.unwrap_or_default())
+        let ranked = self.with(table, segment, choice, |known| known.ranked(row, limit))?;
+        Ok(ranked.unwrap_or_else(|| only_pinned(row, segment, choice)))
     }
 
-    fn why(&self, table: &dyn Table, segment: &str, video: &str) -> Result<Value, TableError> {
-        let answer = self.with(table, segment, |known| {
+    fn why(
+        &self,
+        table: &dyn Table,
+        segment: &str,
+        video: &str,
+        choice: &Choice<'_>,
+    ) -> Result<Value, TableError> {
+        let answer = self.with(table, segment, choice, |known| {
             let all: Option<Vec<_>> = known
                 .rows
                 .iter()

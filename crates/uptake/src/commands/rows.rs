@@ -41,7 +41,7 @@ pub(super) struct Of {
     /// The segment, as country=BR,device=tv [default: everyone]
     #[arg(long, default_value = "", hide_default_value = true)]
     pub(super) segment: String,
-    /// What is known of the titles: CSV or a JSON array, with id, title, year, genres, franchise,
+    /// What is known of the titles: CSV, a JSON array or Parquet, with id, title, year, genres, franchise,
     /// available_from_ms, available_to_ms
     #[arg(long, value_name = "FILE")]
     pub(super) catalogue: Option<PathBuf>,
@@ -112,13 +112,7 @@ impl Of {
 
     fn catalogue(&self) -> Result<Catalogue, CommandError> {
         let Some(path) = &self.catalogue else { return Ok(Catalogue::default()) };
-        let wrong = |what: String| CommandError::Usage(format!("{}: {what}", path.display()));
-        let text = std::fs::read_to_string(path).map_err(|error| wrong(error.to_string()))?;
-        match text.trim_start().starts_with('[') {
-            true => Catalogue::from_json(&text),
-            false => Catalogue::from_csv(&text),
-        }
-        .map_err(wrong)
+        crate::catalogue::read(path).map_err(CommandError::Usage)
     }
 }
 

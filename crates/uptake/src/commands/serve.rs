@@ -11,11 +11,12 @@ use uptake_connectors::TableError;
 use uptake_connectors::log::{Durability, Log};
 use uptake_connectors::objects::{self, Objects};
 use uptake_connectors::table::{self, Table};
-use uptake_serve::rows::TrendsRows;
+use uptake_serve::rows::{RowName, TrendsRows};
 use uptake_serve::settings::Secrets;
 use uptake_serve::{Books, Parts, ReadUpTo, Server};
 
 use super::{CommandError, Configured};
+use crate::catalogue::Watched;
 use crate::checkpoint::{InputPosition, Number, Store};
 use crate::config::{Config, is_address};
 use crate::data_dir;
@@ -124,12 +125,23 @@ fn parts(data: &Path, config: &Config, log: Arc<dyn Log>) -> Result<Parts, Comma
     Ok(Parts {
         log,
         open_table: Box::new(open_table),
-        rows: Arc::new(TrendsRows::new(config.epoch)),
+        rows: Arc::new(TrendsRows::new(config.epoch, explore_rows(config))),
         books: Arc::new(Checkpoints { objects, config: config.clone() }),
         decode: Arc::clone(&config.decode),
         input_topics: config.input_topics.clone(),
         epoch: config.epoch,
+        load_catalogue: match &config.catalogue {
+            None => Box::new(|| Ok(None)),
+            Some(path) => {
+                let watched = Watched::new(path.clone(), config.hides_unknown_titles);
+                Box::new(move || watched.changed())
+            }
+        },
     })
+}
+
+fn explore_rows(config: &Config) -> &[RowName] {
+    if config.serve.explore_slots == 0 { &[] } else { &config.serve.explore_rows }
 }
 
 /// The books of the main cluster's newest checkpoint.

@@ -237,6 +237,27 @@ pub const KEYS: &[Key] = &[
     key("serve.streams_max", "1000", "The most subscribers of row streams."),
     key("serve.rows_refresh", r#""500ms""#, "How often rows and rules are looked at again."),
     key(
+        "rows.catalogue",
+        r#""""#,
+        "A file that says what is known of the titles: CSV, a JSON array or Parquet, with id, title, year,\ngenres, franchise, available_from_ms, available_to_ms. Read again when it changes.",
+    ),
+    key("rows.unknown_titles", r#""show""#, "What the catalogue does not hold: \"show\" or \"hide\"."),
+    key("rows.places", "20", "How many titles have a place in a served row."),
+    key(
+        "rows.hysteresis",
+        "5",
+        "How many ranks beyond the last place a title that has one may fall before it leaves.",
+    ),
+    key("rows.entries_max", "3", "How many titles may push others out at a refresh."),
+    key("rows.genre_max", "0", "How many titles of one genre a row shows; 0 for no limit."),
+    key("rows.franchise_max", "1", "How many titles of one franchise a row shows; 0 for no limit."),
+    key(
+        "rows.explore_slots",
+        "1",
+        "How many of the last places of a row of five or more are drawn from titles that may be better\nthan is known, each with its probability (0 to 2).",
+    ),
+    key("rows.explore_rows", r#"["loved"]"#, "In which rows: \"popular\", \"loved\", \"trending\"."),
+    key(
         "kafka.group",
         r#""uptake""#,
         "The consumer group under which positions are reported, for tools that show lag. A value\nof this section as env:NAME is read from the environment; none is ever printed.",

@@ -101,6 +101,10 @@ pub struct Config {
     pub cluster_start_deadline: Duration,
     /// How long a batch may take before a process of a cluster is taken for lost.
     pub cluster_progress_deadline: Duration,
+    /// A file that says what is known of the titles.
+    pub catalogue: Option<std::path::PathBuf>,
+    /// Whether what it does not hold is not shown.
+    pub hides_unknown_titles: bool,
     /// How the collector and the API behave.
     pub serve: uptake_serve::settings::Settings,
 }

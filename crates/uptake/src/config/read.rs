@@ -276,6 +276,8 @@ pub(super) fn config(values: Values, mistakes: &mut Vec<String>) -> Config {
         output_retry_for: ms(r.duration("output.retry_for", 0, Some(UNBOUNDED))),
         cluster_start_deadline: ms(r.duration("cluster.start_deadline", 1_000, None)),
         cluster_progress_deadline: ms(r.duration("cluster.progress_deadline", 1_000, None)),
+        catalogue: super::serve::path(&mut r, "rows.catalogue"),
+        hides_unknown_titles: r.choice("rows.unknown_titles", &[("show", false), ("hide", true)]),
         serve: super::serve::settings(&mut r),
     }
 }

@@ -2,7 +2,8 @@
 
 use std::path::PathBuf;
 
-use uptake_serve::settings::{CheckIds, MemberIds, Settings};
+use uptake_serve::settings::{CheckIds, ITEMS_MAX, MemberIds, Settings};
+use uptake_trends::{RowName, RowOptions};
 
 use super::UNBOUNDED;
 use super::read::{Reader, ms};
@@ -70,10 +71,38 @@ pub(super) fn settings(r: &mut Reader<'_>) -> Settings {
         proxies: r.number("serve.proxies", 0, 10, None) as usize,
         streams_max: r.number("serve.streams_max", 0, 1_000_000, None) as usize,
         rows_refresh: ms(r.duration("serve.rows_refresh", 10, None)),
+        rows: row_options(r),
+        explore_slots: r.number("rows.explore_slots", 0, 2, None) as usize,
+        explore_rows: explore_rows(r),
     }
 }
 
-fn path(r: &mut Reader<'_>, key: &str) -> Option<PathBuf> {
+fn row_options(r: &mut Reader<'_>) -> RowOptions {
+    let mut number = |key, least, most| r.number(key, least, most, None) as usize;
+    RowOptions {
+        places: number("rows.places", 1, ITEMS_MAX as i64),
+        hysteresis: number("rows.hysteresis", 0, ITEMS_MAX as i64),
+        entries_max: number("rows.entries_max", 1, ITEMS_MAX as i64),
+        genre_max: number("rows.genre_max", 0, ITEMS_MAX as i64),
+        franchise_max: number("rows.franchise_max", 0, ITEMS_MAX as i64),
+        behind: ITEMS_MAX,
+    }
+}
+
+fn explore_rows(r: &mut Reader<'_>) -> Vec<RowName> {
+    let mut rows = Vec::new();
+    for text in r.texts("rows.explore_rows") {
+        match RowName::ALL.into_iter().find(|row| row.as_str() == text) {
+            Some(row) => rows.push(row),
+            None => {
+                r.mistake("rows.explore_rows", format_args!("{text:?} is not popular, loved or trending"))
+            }
+        }
+    }
+    rows
+}
+
+pub(super) fn path(r: &mut Reader<'_>, key: &str) -> Option<PathBuf> {
     Some(r.text(key)).filter(|text| !text.is_empty()).map(PathBuf::from)
 }
 
