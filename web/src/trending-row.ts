@@ -13,6 +13,8 @@ export interface RowItem {
   video_id: string;
   plays: number;
   impressions: number;
+  /** What the server's catalogue calls it, if it has one. */
+  title?: string;
 }
 
 export interface Description {
@@ -48,7 +50,7 @@ header button { font: inherit; font-size: .85em; color: inherit; background: non
 
 export class TrendingRow extends HTMLElement {
   /** What a video looks like. */
-  describe: (item: RowItem) => Description = (item) => ({ title: item.video_id });
+  describe: (item: RowItem) => Description = (item) => ({ title: item.title ?? item.video_id });
   private list = document.createElement("ol");
   private pause = document.createElement("button");
   private heading = document.createElement("h2");

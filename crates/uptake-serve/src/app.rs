@@ -36,7 +36,7 @@ use crate::tables::Tables;
 use crate::{assets, operations, videos};
 
 /// The topic of served rows: what was shown under which request, with which probability.
-pub(crate) const SERVED_ROWS: &str = "served-rows";
+pub const SERVED_ROWS: &str = "served-rows";
 
 /// Reads the catalogue; `None` where it is as it was when it was read last.
 pub type LoadCatalogue = Box<dyn Fn() -> Result<Option<Catalogue>, String> + Send + Sync>;

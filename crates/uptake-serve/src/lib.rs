@@ -20,7 +20,7 @@ pub mod settings;
 mod tables;
 mod videos;
 
-pub use app::{LoadCatalogue, ServeError};
+pub use app::{LoadCatalogue, SERVED_ROWS, ServeError};
 pub use operations::{Books, ReadUpTo};
 pub use server::{Parts, Server};
 pub use tables::OpenTable;

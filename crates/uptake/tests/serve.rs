@@ -334,8 +334,13 @@ fn only_requests_that_we_signed_count_where_that_is_required() {
 
 /// Sends what makes v1 the most played of three videos, and counts it.
 fn counted(place: &Place, api: &Api) {
+    played(place, api, &[("v1", 12), ("v2", 9), ("v3", 6)]);
+}
+
+/// Has each video shown by 16 requests and played by as many as are said.
+fn played(place: &Place, api: &Api, videos: &[(&str, usize)]) {
     let mut events = Vec::new();
-    for (video, plays) in [("v1", 12), ("v2", 9), ("v3", 6)] {
+    for &(video, plays) in videos {
         for n in 0..16 {
             let request = format!("{video}-{n}");
             events.push(event("impression", &request, video));
@@ -411,6 +416,87 @@ fn rows_show_what_counted_by_peoples_rules_in_every_process() {
 }
 
 /// Reads server-sent events until one is whole.
+#[test]
+fn a_row_has_what_the_catalogue_allows_and_draws_its_last_place_with_a_known_chance() {
+    let place = Place::new();
+    let saga = |id: &str| format!("{id},Saga {id},2001,Drama,saga,\n");
+    let plain: Vec<String> = (1..=9).map(|n| format!("v{n},Title {n},2000,Comedy|Crime,,\n")).collect();
+    let catalogue = format!(
+        "id,title,year,genres,franchise,available_to_ms\n{}{}{}gone,Gone,1999,Comedy,,1000\nnew,New,2026,Drama,,\n",
+        saga("s1"),
+        saga("s2"),
+        plain.concat()
+    );
+    place.write("titles.csv", &catalogue);
+    let path = place.path("titles.csv").display().to_string();
+    let settings =
+        ["--set".to_owned(), format!("rows.catalogue={path}"), "--set".into(), "rows.places=6".into()];
+    let settings: Vec<&str> = settings.iter().map(String::as_str).collect();
+    let api = Api::start(&place, &settings);
+    let names: Vec<String> = (1..=9).map(|n| format!("v{n}")).collect();
+    let mut videos: Vec<(&str, usize)> =
+        names.iter().map(|name| &**name).zip([9, 8, 7, 6, 5, 4, 3, 3, 3]).collect();
+    videos.extend([("s1", 14), ("s2", 13), ("gone", 15)]);
+    played(&place, &api, &videos);
+    let rows = |query: &str| api.get(&format!("/v1/rows/{query}")).ok();
+    wait_until("the row is there", SOON, || ids(&rows("popular?limit=6")) == "s1 v1 v2 v3 v4 v5");
+    assert_eq!(rows("popular")["items"][1]["title"], "Title 1");
+    assert_eq!(
+        ids(&rows("popular?genre=drama")),
+        "s1",
+        "one place for a franchise, and none for what is gone"
+    );
+
+    // Of a row of five the last place is drawn, among others for a title that nobody was shown.
+    let mut drawn = BTreeSet::new();
+    for _ in 0..60 {
+        let row = rows("loved?limit=5");
+        assert_eq!(row["items"][3]["explored"], false);
+        let last = &row["items"][4];
+        assert_eq!(last["explored"], true, "{row}");
+        drawn.insert(last["video_id"].as_str().unwrap().to_owned());
+    }
+    assert!(drawn.len() > 1, "{drawn:?}");
+    let tag = api.get("/v1/rows/loved?limit=5").headers["etag"].clone();
+    let again = api.ask("GET", "/v1/rows/loved?limit=5", &[("if-none-match", &tag)], b"");
+    assert_eq!(again.status, 304, "a draw is no news");
+    let served: Vec<Value> = records(&place, "served-rows").into_iter().map(|(_, row)| row).collect();
+    let loved: Vec<&Value> = served.iter().filter(|row| row["row"] == "loved").collect();
+    for row in &loved {
+        let (from, last) = (row["draws"][0].as_array().unwrap(), &row["items"][4]);
+        let sum: f64 = from.iter().map(|one| one["share"].as_f64().unwrap()).sum();
+        assert!((sum - 1.0).abs() < 1e-9 && from.iter().any(|one| one["video_id"] == "new"), "{row}");
+        let its = from.iter().find(|one| one["video_id"] == last["video_id"]).unwrap();
+        assert_eq!(its["share"], last["propensity"]);
+    }
+    // Half of the drawn ones are played: what is judged by the log says so.
+    for row in loved.iter().step_by(2) {
+        let (request, video) =
+            (row["request_id"].as_str().unwrap(), row["items"][4]["video_id"].as_str().unwrap());
+        assert_eq!(api.send(&event("play", request, video)).json()["accepted"], 1);
+    }
+    let data = place.path("data").display().to_string();
+    let said: Value =
+        serde_json::from_str(&uptake(["eval", "served", "--data", &data, "--json"]).ok()).unwrap();
+    assert_eq!(said["draws"].as_u64(), Some(loved.len() as u64));
+    let half = loved.len().div_ceil(2) as f64 / loved.len() as f64;
+    let logged = said["rankings"]["wilson"]["logged"]["value"].as_f64().unwrap();
+    assert!((logged - half).abs() < 1e-9, "{said}");
+
+    // A catalogue that changes is read again; one that cannot be used leaves the one before it.
+    place.write(
+        "titles.csv",
+        catalogue.replace("s1,Saga s1,2001,Drama,saga,", "s1,Saga s1,2001,Drama,saga,1000"),
+    );
+    wait_until("the other of the saga is in", SOON, || ids(&rows("popular?genre=drama")) == "s2");
+    place.write("titles.csv", "nonsense");
+    wait_until("it is said", SOON, || api.live.stderr().contains("the header has no column id"));
+    assert_eq!(ids(&rows("popular?genre=drama")), "s2");
+    api.stop();
+    let refused = uptake(["serve", "--data", &data, "--set", &format!("rows.catalogue={path}")]);
+    assert!(refused.stderr.contains("rows.catalogue"), "{}", refused.stderr);
+}
+
 fn next_event(stream: &mut BufReader<TcpStream>) -> Option<(String, Value)> {
     let (mut id, mut data) = (String::new(), None);
     for line in stream.lines() {

@@ -3,6 +3,8 @@ export interface RowItem {
     video_id: string;
     plays: number;
     impressions: number;
+    /** What the server's catalogue calls it, if it has one. */
+    title?: string;
 }
 export interface Description {
     title: string;

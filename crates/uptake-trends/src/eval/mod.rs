@@ -1,10 +1,12 @@
 //! Evaluation without an experiment: what another scorer would have brought, from a log.
 //!
 //! [`offpolicy`] judges a policy by what another one served, with its propensities; [`progressive`]
-//! ranks with the past only and scores on what comes next, for logs without propensities.
+//! ranks with the past only and scores on what comes next, for logs without propensities;
+//! [`served`] makes samples for the former from rows that were served.
 
 pub mod offpolicy;
 pub mod progressive;
+pub mod served;
 
 /// The lower bound of Wilson's interval of a rate (*JASA*, 1927).
 ///

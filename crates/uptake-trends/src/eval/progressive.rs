@@ -69,7 +69,8 @@ pub struct Score {
     pub epochs: usize,
 }
 
-const DAY: i64 = 48;
+/// How many epochs of the past the plain rankings look at.
+pub(super) const DAY: i64 = 48;
 
 /// Ranks rows of one segment epoch by epoch; the first `warm_up` epochs are not scored.
 pub fn progressive(rows: &[TallyRow], places: usize, warm_up: usize, options: Options) -> Vec<Score> {
@@ -167,24 +168,25 @@ fn rank(
         });
         return ranked.into_iter().take(places).map(|(_, numbers)| numbers.video).collect();
     }
-    let mut all: Vec<(f64, &Arc<str>)> = past
-        .iter()
-        .map(|(video, of)| {
-            let plays: f64 = of.iter().map(|e| e.1).sum();
-            let shown: f64 = of.iter().map(|e| e.2).sum();
-            let at = |epoch: i64| of.iter().find(|e| e.0 == epoch).map_or(0.0, |e| e.1);
-            let score = match ranking {
-                Ranking::Growth => (at(epoch) + 1.0) / (at(epoch - 1) + 1.0),
-                Ranking::Gravity => {
-                    of.iter().map(|e| e.1 / ((epoch - e.0) as f64 * epoch_hours + 2.0).powf(1.8)).sum()
-                }
-                Ranking::RawRate => plays / shown.max(1.0),
-                Ranking::Wilson => wilson_lower(plays, shown, 1.96),
-                _ => plays,
-            };
-            (score, video)
-        })
-        .collect();
+    let mut all: Vec<(f64, &Arc<str>)> =
+        past.iter().map(|(video, of)| (past_score(ranking, of, epoch, epoch_hours), video)).collect();
     all.sort_by(|a, b| b.0.total_cmp(&a.0).then_with(|| a.1.cmp(b.1)));
     all.into_iter().take(places).map(|(_, video)| video.clone()).collect()
+}
+
+/// The score of a title by a plain ranking, from its epochs with their plays and impressions; `epoch`
+/// is the last one.
+pub(super) fn past_score(ranking: Ranking, of: &[(i64, f64, f64)], epoch: i64, epoch_hours: f64) -> f64 {
+    let plays: f64 = of.iter().map(|e| e.1).sum();
+    let shown: f64 = of.iter().map(|e| e.2).sum();
+    let at = |epoch: i64| of.iter().find(|e| e.0 == epoch).map_or(0.0, |e| e.1);
+    match ranking {
+        Ranking::Growth => (at(epoch) + 1.0) / (at(epoch - 1) + 1.0),
+        Ranking::Gravity => {
+            of.iter().map(|e| e.1 / ((epoch - e.0) as f64 * epoch_hours + 2.0).powf(1.8)).sum()
+        }
+        Ranking::RawRate => plays / shown.max(1.0),
+        Ranking::Wilson => wilson_lower(plays, shown, 1.96),
+        _ => plays,
+    }
 }

@@ -2,6 +2,7 @@
 
 mod html;
 mod log;
+mod served;
 
 use std::io::Write;
 use std::path::PathBuf;
@@ -46,6 +47,8 @@ pub(super) struct Eval {
 enum How {
     /// Rank at the end of each epoch with the past only, and score on the next one
     Progressive(Progressive),
+    // Its help stands with its arguments.
+    Served(served::Served),
 }
 
 #[derive(Args, Debug)]
@@ -81,8 +84,10 @@ struct To {
 
 impl Eval {
     pub(super) fn run(self) -> Result<(), CommandError> {
-        if let Some(How::Progressive(progressive)) = self.how {
-            return progressive.run();
+        match self.how {
+            Some(How::Progressive(progressive)) => return progressive.run(),
+            Some(How::Served(served)) => return served.run(),
+            None => {}
         }
         let path = self.file.unwrap_or_default();
         if !(self.confidence > 0.0 && self.confidence < 1.0) {
