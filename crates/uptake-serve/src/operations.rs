@@ -7,8 +7,6 @@ use axum::extract::State;
 use axum::http::{HeaderMap, header};
 use axum::response::IntoResponse;
 use serde_json::{Value, json};
-use uptake_trends::RowName;
-use uptake_trends::rules::{Action, Rule};
 use utoipa::OpenApi;
 
 use crate::app::App;
@@ -16,7 +14,7 @@ use crate::collect::{Verdict, Verdicts};
 use crate::problem::{Answer, Problem};
 use crate::rows::Item;
 use crate::rows::serve::Served;
-use crate::rules::Entry;
+use crate::rules::{ActionSchema, Entry, RuleSchema};
 
 /// How far a partition of the input was read, as the newest checkpoint says.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -131,7 +129,7 @@ pub(crate) async fn metrics(State(app): State<Arc<App>>) -> impl IntoResponse {
         readyz,
         metrics
     ),
-    components(schemas(Verdicts, Verdict, Served, Item, Rule, Action, RowName, Entry))
+    components(schemas(Verdicts, Verdict, Served, Item, RuleSchema, ActionSchema, Entry))
 )]
 struct Api;
 

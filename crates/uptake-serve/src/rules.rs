@@ -15,8 +15,9 @@ use serde::{Deserialize, Serialize};
 use uptake_connectors::LogError;
 use uptake_connectors::log::{Log, Record};
 use uptake_model::EventTime;
+use uptake_trends::RowName;
 use uptake_trends::Rules;
-use uptake_trends::rules::Rule;
+use uptake_trends::rules::{Action, Rule};
 
 use crate::app::App;
 use crate::clock::now_ms;
@@ -30,6 +31,49 @@ const AUDIT_MAX: usize = 1_000;
 /// How many rules may hold at once.
 const RULES_MAX: usize = 10_000;
 
+/// How [`Rule`] looks in the API's document. The domain knows no such document; serde checks that both have
+/// the same fields.
+#[derive(Serialize, utoipa::ToSchema)]
+#[schema(as = Rule)]
+#[serde(remote = "Rule")]
+#[expect(dead_code, reason = "it is there to be described")]
+pub(crate) struct RuleSchema {
+    /// Its id; given by the server.
+    #[schema(required = false)]
+    id: String,
+    #[schema(value_type = ActionSchema)]
+    action: Action,
+    /// The title.
+    video_id: String,
+    /// The row it holds in; all rows where none is named.
+    #[schema(value_type = Option<String>)]
+    row: Option<RowName>,
+    /// The segment it holds in, as the rows name it; all where none is named.
+    segment: Option<String>,
+    /// Where a pin stands, from 1 to 100.
+    position: Option<usize>,
+    /// What a boost multiplies the score by, from 0.01 to 100.
+    factor: Option<f64>,
+    /// When it ends, in milliseconds since 1970 UTC; never where nothing is said.
+    expires_at: Option<i64>,
+    /// Why it is there, for those who come later.
+    note: Option<String>,
+}
+
+/// What a rule does.
+#[derive(Serialize, utoipa::ToSchema)]
+#[schema(as = Action)]
+#[serde(remote = "Action", rename_all = "lowercase")]
+#[expect(dead_code, reason = "it is there to be described")]
+pub(crate) enum ActionSchema {
+    /// It stands at a position, whatever its score.
+    Pin,
+    /// It is not shown. A block wins over a pin.
+    Block,
+    /// Its score is multiplied.
+    Boost,
+}
+
 /// A line of the audit.
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize, utoipa::ToSchema)]
 pub(crate) struct Entry {
@@ -39,6 +83,7 @@ pub(crate) struct Entry {
     by: String,
     /// `put` or `delete`.
     op: String,
+    #[schema(value_type = RuleSchema)]
     rule: Rule,
 }
 
@@ -95,7 +140,7 @@ impl RuleBook {
 
 /// The rules that hold.
 #[utoipa::path(get, path = "/v1/rules", tag = "rules",
-    responses((status = 200, body = Vec<Rule>), (status = 401, description = "Not the admin token")))]
+    responses((status = 200, body = Vec<RuleSchema>), (status = 401, description = "Not the admin token")))]
 pub(crate) async fn list(State(app): State<Arc<App>>, headers: HeaderMap) -> Answer<Json<Vec<Rule>>> {
     app.access.check_admin(&headers)?;
     let (known, now) = (app.rules.known(), now_ms());
@@ -112,9 +157,9 @@ pub(crate) async fn audit(State(app): State<Arc<App>>, headers: HeaderMap) -> An
 }
 
 /// Adds a rule; it holds when this is answered, in other processes within their refresh interval.
-#[utoipa::path(post, path = "/v1/rules", tag = "rules", request_body = Rule,
+#[utoipa::path(post, path = "/v1/rules", tag = "rules", request_body = RuleSchema,
     params(("x-uptake-actor" = Option<String>, Header, description = "Who does it, for the audit")),
-    responses((status = 201, body = Rule), (status = 400, description = "No such rule can be"),
+    responses((status = 201, body = RuleSchema), (status = 400, description = "No such rule can be"),
         (status = 409, description = "There are as many as can be"),
         (status = 415, description = "Not application/json"), (status = 422, description = "Not the fields of a rule"),
         (status = 401, description = "Not the admin token")))]

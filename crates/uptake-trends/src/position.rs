@@ -40,6 +40,16 @@ pub struct Factor {
 /// As many plays must link a cell to another: those of the titles shown in both, on the smaller side.
 pub const LINK_PLAYS_MIN: f64 = 20.0;
 
+/// What an impression in `cell` is worth: its factor, or where the data cannot tell it that of the nearest
+/// cell before it that they can, so that cells are to be numbered down a row.
+///
+/// Who looks at the tenth place has passed the fourth: to take the factor 1 there, while the fourth has
+/// 0.3, would be worse than no correction at all.
+pub fn worth(factors: &BTreeMap<u32, Factor>, cell: u32) -> f64 {
+    let told = factors.range(..=cell).rev().find(|(_, factor)| factor.identified);
+    told.map_or(1.0, |(_, factor)| factor.factor)
+}
+
 impl Positions {
     /// Adds what was shown and played of a title in a cell.
     pub fn add(&mut self, title: u32, cell: u32, shown: f64, plays: f64) {

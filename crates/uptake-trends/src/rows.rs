@@ -18,7 +18,6 @@ use crate::trends::{Numbers, Trends};
 
 /// Which row.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize)]
-#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(rename_all = "lowercase")]
 pub enum RowName {
     /// What is played most.

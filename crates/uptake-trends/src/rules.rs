@@ -12,7 +12,6 @@ use crate::rows::RowName;
 
 /// What a rule does.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
-#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(rename_all = "lowercase")]
 pub enum Action {
     /// It stands at a position, whatever its score.
@@ -25,7 +24,6 @@ pub enum Action {
 
 /// A rule about one title.
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
-#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(deny_unknown_fields)]
 pub struct Rule {
     /// Its id; given by the server.
