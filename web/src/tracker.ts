@@ -3,9 +3,13 @@
 //   <script src="https://uptake.example/tracker.js" defer></script>
 //   <div data-uptake-request="TOKEN"> <a data-uptake-video="v1" href="…">…</a> … </div>
 //
-// A video is seen when half of it was in the viewport for a second while the page was visible.
+// A video is seen when half of it was in the viewport for a second while the page was visible, or when
+// it is played.
 // Every event is made once and keeps its time and ids through every retry, so what arrives twice
 // counts once. What cannot be sent waits in localStorage, within bounds.
+//
+// The document hears of each event as `uptake-event`, and of each batch that was answered as
+// `uptake-sent`: its events, the status, and the collector's verdicts.
 
 export interface UptakeEvent {
   kind: "impression" | "play";
@@ -62,6 +66,9 @@ export function start(): Uptake {
   let failures = 0;
   let timer = 0;
 
+  // A page may show what is reported of it.
+  const tell = (name: string, detail: unknown) => document.dispatchEvent(new CustomEvent("uptake-" + name, { detail }));
+
   // ---- What happened
 
   const rowOf = (video: Element) => video.closest<HTMLElement>("[data-uptake-request]");
@@ -87,7 +94,13 @@ export function start(): Uptake {
     queue.push(event);
     // The oldest are the least of use.
     if (queue.length > QUEUE_EVENTS) queue.splice(0, queue.length - QUEUE_EVENTS);
+    tell("event", event);
     later(kind === "play" ? 0 : FLUSH_MS);
+  };
+  /** Who plays a video has seen it, however short it was in view; a play without an impression is nobody's. */
+  const played = (video: Element) => {
+    record("impression", video);
+    record("play", video);
   };
 
   // ---- What is seen
@@ -152,7 +165,7 @@ export function start(): Uptake {
     });
     root.addEventListener("click", (event) => {
       const video = event.target instanceof Element && event.target.closest("[data-uptake-video]");
-      if (video && (video as HTMLElement).dataset.uptakePlay !== "manual") record("play", video);
+      if (video && (video as HTMLElement).dataset.uptakePlay !== "manual") played(video);
     }, true);
   };
 
@@ -203,6 +216,7 @@ export function start(): Uptake {
       });
       if (answer.status === 429 || answer.status >= 500) throw new Error();
       failures = 0;
+      tell("sent", { events, status: answer.status, verdicts: await answer.json().catch(() => null) });
     } catch {
       failures++;
       if (granted) queue = [...events, ...queue].slice(-QUEUE_EVENTS);
@@ -252,7 +266,7 @@ export function start(): Uptake {
 
   return {
     observe,
-    play: (video) => record("play", video),
+    play: played,
     consent: (now) => {
       granted = now;
       if (!now) {

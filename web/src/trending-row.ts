@@ -3,7 +3,8 @@
 //   <script src="https://uptake.example/trending-row.js" defer></script>
 //   <trending-row name="trending" label="Trending now" limit="8"></trending-row>
 //
-// Attributes: name (popular, loved, trending), segment, limit, label, endpoint. A page says what a
+// Attributes: name (popular, loved, trending), segment, limit, label, endpoint, and empty: what to say where
+// there is nothing to show. A page says what a
 // video looks like with `element.describe = (item) => ({ title, image, href })`, and hears of
 // plays as the event `uptake-play`.
 
@@ -15,6 +16,8 @@ export interface RowItem {
   impressions: number;
   /** What the server's catalogue calls it, if it has one. */
   title?: string;
+  year?: number;
+  genres?: string[];
 }
 
 export interface Description {
@@ -39,9 +42,10 @@ ol { display: grid; grid-auto-flow: column; grid-auto-columns: var(--trending-ro
   overflow-x: auto; list-style: none; margin: 0; padding: .25rem; min-height: var(--trending-row-height, 7.5rem);
   overflow-anchor: none; }
 li { display: flex; min-width: 0; }
-li > * { flex: 1; min-width: 0; font: inherit; color: inherit; text-align: left; text-decoration: none; padding: .5rem;
+li > * { flex: 1; display: flex; flex-direction: column; gap: .35rem; justify-content: flex-start; min-width: 0; font: inherit; color: inherit; text-align: left; text-decoration: none; padding: .5rem;
   border: 1px solid color-mix(in srgb, currentColor 25%, transparent); border-radius: .5rem; background: transparent;
   overflow: hidden; cursor: pointer; }
+li.empty { display: block; grid-column: 1 / -1; width: max-content; max-width: 100%; align-items: center; opacity: .8; }
 img { display: block; width: 100%; aspect-ratio: 16 / 9; object-fit: cover; border-radius: .25rem; }
 b { display: block; font-weight: 600; overflow: hidden; text-overflow: ellipsis; white-space: nowrap; }
 :focus-visible { outline: 2px solid currentColor; outline-offset: 2px; }
@@ -89,8 +93,10 @@ export class TrendingRow extends HTMLElement {
     this.isBuilt = true;
     const label = this.getAttribute("label") ?? "Trending";
     const root = this.attachShadow({ mode: "open" });
-    const style = document.createElement("style");
-    style.textContent = STYLE;
+    // Also where a page's policy forbids styles in the text.
+    const style = new CSSStyleSheet();
+    style.replaceSync(STYLE);
+    root.adoptedStyleSheets = [style];
     const region = document.createElement("section");
     region.setAttribute("aria-label", label);
     this.heading.textContent = label;
@@ -106,7 +112,7 @@ export class TrendingRow extends HTMLElement {
     const header = document.createElement("header");
     header.append(this.heading, this.pause);
     region.append(header, this.list);
-    root.append(style, region);
+    root.append(region);
     // While somebody points at a tile, or is on it with the keyboard, no tile moves.
     for (const [name, busy] of [["pointerenter", true], ["pointerleave", false], ["focusin", true], ["focusout", false]] as const) {
       this.list.addEventListener(name, () => {
@@ -163,6 +169,13 @@ export class TrendingRow extends HTMLElement {
     });
     this.list.dataset.uptakeRow = row.row;
     this.list.dataset.uptakeRequest = row.request_id;
+    const empty = this.getAttribute("empty");
+    if (!tiles.length && empty) {
+      const entry = document.createElement("li");
+      entry.className = "empty";
+      entry.textContent = empty;
+      tiles.push(entry);
+    }
     this.list.replaceChildren(...tiles);
   }
 }

@@ -132,7 +132,7 @@ fn steps(workspace: &Workspace, advisories: bool) -> Vec<Step> {
     steps.extend([
         Step { name: "documentation", slow: true, run: Box::new(|_, _| documentation()) },
         Step {
-            name: "tracker and row in a browser",
+            name: "tracker, row and pages in a browser",
             slow: true,
             run: Box::new(|workspace, _| web::check(workspace)),
         },

@@ -1,4 +1,4 @@
-//! The tracker and `<trending-row>`: that what the program holds is what their source builds, and
+//! The tracker, `<trending-row>` and the pages: that what the program holds is what their source builds, and
 //! that they do in a real browser what they should.
 
 use std::fs;
@@ -14,7 +14,7 @@ const BROWSER: &str = "/usr/bin/chromium";
 /// The tracker is on every page of a site: so many bytes at most, even before compression.
 const TRACKER_BYTES_MAX: usize = 5 << 10;
 /// What the program holds.
-const BUILT: [&str; 2] = ["tracker.js", "trending-row.js"];
+const BUILT: [&str; 5] = ["tracker.js", "trending-row.js", "watch.js", "title.js", "title.css"];
 
 /// Builds `web/` anew, compares, and runs its tests.
 ///
@@ -52,7 +52,9 @@ pub(crate) fn check(workspace: &Workspace) -> Result<()> {
         not_run(&format!("{BROWSER} is missing: apt-get install chromium"));
         return Ok(());
     }
-    process::run(Command::new("npm").arg("test").current_dir(&web), "")
+    process::run(process::cargo().args(["build", "--package", "uptake", "--locked"]), "")?;
+    let program = workspace.target.join("debug/uptake");
+    process::run(Command::new("npm").arg("test").env("UPTAKE", program).current_dir(&web), "")
 }
 
 /// Whether the browser is there, or could be installed: by Debian's package manager, as root.
@@ -74,5 +76,5 @@ fn have_browser() -> bool {
 
 fn not_run(reason: &str) {
     let line = "!".repeat(78);
-    println!("\n{line}\n!! NOT RUN: tests of the tracker in a browser\n!! {reason}\n{line}");
+    println!("\n{line}\n!! NOT RUN: tests of the tracker and the pages in a browser\n!! {reason}\n{line}");
 }

@@ -1,4 +1,4 @@
-//! Files that are part of the program: the tracker, the element, and the page of the API.
+//! Files that are part of the program: the tracker, the element, and the pages.
 
 use axum::Router;
 use axum::http::header;
@@ -10,7 +10,13 @@ const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; i
                       connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
 
 /// Address, content type, bytes.
-const FILES: [(&str, &str, &str); 5] = [
+const FILES: [(&str, &str, &str); 11] = [
+    ("/icon.svg", "image/svg+xml", include_str!("assets/icon.svg")),
+    ("/", "text/html; charset=utf-8", include_str!("assets/watch.html")),
+    ("/watch.js", "text/javascript; charset=utf-8", include_str!("../../../web/dist/watch.js")),
+    ("/title", "text/html; charset=utf-8", include_str!("assets/title.html")),
+    ("/title.js", "text/javascript; charset=utf-8", include_str!("../../../web/dist/title.js")),
+    ("/title.css", "text/css; charset=utf-8", include_str!("../../../web/dist/title.css")),
     ("/tracker.js", "text/javascript; charset=utf-8", include_str!("../../../web/dist/tracker.js")),
     ("/trending-row.js", "text/javascript; charset=utf-8", include_str!("../../../web/dist/trending-row.js")),
     ("/docs", "text/html; charset=utf-8", include_str!("assets/docs.html")),

@@ -43,7 +43,8 @@ pub(crate) async fn series(
                 })
             })
             .collect();
-        Ok(Json(json!({ "video_id": id, "segment": segment, "epochs": epochs })))
+        let title = for_it.catalogue().get(&id).map(|title| title.title.clone());
+        Ok(Json(json!({ "video_id": id, "title": title, "segment": segment, "epochs": epochs })))
     })
     .await
 }

@@ -5,6 +5,8 @@ export interface RowItem {
     impressions: number;
     /** What the server's catalogue calls it, if it has one. */
     title?: string;
+    year?: number;
+    genres?: string[];
 }
 export interface Description {
     title: string;

@@ -1,0 +1,2 @@
+// The bundler gathers style sheets; they hold no names.
+declare module "*.css";

@@ -1,0 +1,153 @@
+// A title: how it was shown and played, epoch by epoch, and why it stands where it does.
+
+/*! With uPlot, https://github.com/leeoniya/uPlot. The MIT License (MIT). Copyright (c) 2022 Leon Sorokin.
+Permission is hereby granted, free of charge, to any person obtaining a copy of this software and associated
+documentation files (the "Software"), to deal in the Software without restriction, including without limitation the
+rights to use, copy, modify, merge, publish, distribute, sublicense, and/or sell copies of the Software, and to permit
+persons to whom the Software is furnished to do so, subject to the following conditions: The above copyright notice
+and this permission notice shall be included in all copies or substantial portions of the Software. THE SOFTWARE IS
+PROVIDED "AS IS", WITHOUT WARRANTY OF ANY KIND, EXPRESS OR IMPLIED, INCLUDING BUT NOT LIMITED TO THE WARRANTIES OF
+MERCHANTABILITY, FITNESS FOR A PARTICULAR PURPOSE AND NONINFRINGEMENT. IN NO EVENT SHALL THE AUTHORS OR COPYRIGHT
+HOLDERS BE LIABLE FOR ANY CLAIM, DAMAGES OR OTHER LIABILITY, WHETHER IN AN ACTION OF CONTRACT, TORT OR OTHERWISE, ARISING
+FROM, OUT OF OR IN CONNECTION WITH THE SOFTWARE OR THE USE OR OTHER DEALINGS IN THE SOFTWARE. */
+
+import uPlot from "uplot";
+import "uplot/dist/uPlot.min.css";
+import { poster } from "./poster";
+
+interface Epoch {
+  start: string;
+  plays: number;
+  impressions: number;
+  sealed: boolean;
+}
+
+interface Why {
+  known: boolean;
+  lacks?: string;
+  rank?: Record<string, number | null>;
+  words?: Record<string, string>;
+}
+
+const ROWS = ["trending", "loved", "popular"];
+
+const find = <T extends HTMLElement>(id: string): T => document.getElementById(id) as T;
+const make = (name: string, text: string, parent: HTMLElement): HTMLElement => {
+  const made = document.createElement(name);
+  made.textContent = text;
+  parent.append(made);
+  return made;
+};
+
+const query = new URLSearchParams(location.search);
+const id = query.get("id") ?? "";
+const segment = query.get("segment") ?? "";
+const of = segment ? `?segment=${encodeURIComponent(segment)}` : "";
+
+const ask = async <T>(path: string): Promise<T> => {
+  const answer = await fetch(path + of);
+  const body = (await answer.json()) as T & { detail?: string };
+  if (!answer.ok) throw new Error(body.detail ?? `the server answers ${answer.status}`);
+  return body;
+};
+
+const colour = (name: string) => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
+
+const draw = (epochs: Epoch[]): void => {
+  const box = find("chart");
+  const data: uPlot.AlignedData = [
+    epochs.map((epoch) => Date.parse(epoch.start) / 1000),
+    epochs.map((epoch) => epoch.impressions),
+    epochs.map((epoch) => epoch.plays),
+    epochs.map((epoch) => (epoch.impressions ? (100 * epoch.plays) / epoch.impressions : null)),
+  ];
+  const [first = 0, last = 0] = [data[0][0], data[0][epochs.length - 1]];
+  const axis = { stroke: colour("--soft"), grid: { stroke: colour("--line"), width: 1 }, ticks: { stroke: colour("--line"), width: 1 } };
+  const build = () => {
+    const width = Math.max(280, box.clientWidth);
+    const options: uPlot.Options = {
+      width,
+      height: Math.round(Math.min(320, Math.max(220, width * 0.4))),
+      cursor: { drag: { x: false, y: false } },
+      // Epochs are those of UTC, as in the table.
+      tzDate: (seconds) => uPlot.tzDate(new Date(seconds * 1000), "Etc/UTC"),
+      scales: {
+        // A title that is new has half a day before it all the same.
+        x: { range: () => [Math.min(first, last - 12 * 3600), last + 1800] },
+        y: { range: (_, __, most) => [0, Math.max(1, most * 1.05)] },
+        "%": { range: (_, __, most) => [0, Math.max(1, most * 1.1)] },
+      },
+      series: [
+        {},
+        { label: "shown", stroke: colour("--soft"), fill: colour("--shade"), width: 1.5, points: { show: epochs.length < 60 } },
+        { label: "played", stroke: colour("--mark"), width: 2, points: { show: epochs.length < 60 } },
+        { label: "rate, %", stroke: colour("--warm"), width: 1.5, dash: [5, 4], scale: "%", points: { show: false } },
+      ],
+      axes: [axis, { ...axis, size: 56 }, { ...axis, scale: "%", side: 1, grid: { show: false }, size: 44 }],
+    };
+    box.replaceChildren();
+    new uPlot(options, data, box);
+  };
+  build();
+  let width = box.clientWidth;
+  new ResizeObserver(() => {
+    if (Math.abs(box.clientWidth - width) < 8) return;
+    width = box.clientWidth;
+    build();
+  }).observe(box);
+  matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => {
+    Object.assign(axis, { stroke: colour("--soft"), grid: { stroke: colour("--line"), width: 1 } });
+    build();
+  });
+};
+
+const table = (epochs: Epoch[]): void => {
+  for (const epoch of [...epochs].reverse().slice(0, 96)) {
+    const line = document.createElement("tr");
+    const rate = epoch.impressions ? `${((100 * epoch.plays) / epoch.impressions).toFixed(1)} %` : "";
+    const start = epoch.start.replace("T", " ").replace(/:00Z$/, " UTC");
+    [start, String(epoch.impressions), String(epoch.plays), rate, epoch.sealed ? "final" : "may grow"].forEach((text) => make("td", text, line));
+    find("epochs").append(line);
+  }
+};
+
+const explain = (why: Why, title: string): void => {
+  const box = find("why");
+  for (const row of ROWS) {
+    const words = why.words?.[row];
+    if (!words) continue;
+    const [first = "", ...rest] = words.replace(id, title).split("\n");
+    const part = make("section", "", box);
+    make("h3", row[0]?.toUpperCase() + row.slice(1), part);
+    make("p", first, part).className = why.rank?.[row] ? "in" : "out";
+    const more = document.createElement("ul");
+    rest.filter((line) => line).forEach((line) => make("li", line, more));
+    part.append(more);
+  }
+  if (!why.known) make("p", why.lacks ?? "Nothing is known of it.", box);
+};
+
+const show = async (): Promise<void> => {
+  find("name").textContent = id || "No title";
+  if (!id) throw new Error("the address names no title: /title?id=…");
+  document.title = `${id} · Uptake`;
+  find<HTMLImageElement>("poster").src = poster(id, id);
+  const path = `/v1/videos/${encodeURIComponent(id)}`;
+  const { epochs, title } = await ask<{ epochs: Epoch[]; title?: string }>(path);
+  if (title) {
+    find("name").textContent = title;
+    document.title = `${title} · Uptake`;
+    find<HTMLImageElement>("poster").src = poster(id, title);
+  }
+  find("found").hidden = false;
+  find("who").textContent = segment ? `for ${segment}` : "for everyone";
+  draw(epochs);
+  table(epochs);
+  explain((await ask<{ why: Why }>(`${path}/why`)).why, title ?? id);
+};
+
+show().catch((error: unknown) => {
+  const box = find("failed");
+  box.hidden = false;
+  box.textContent = error instanceof Error ? `This title cannot be shown: ${error.message}.` : String(error);
+});
