@@ -52,6 +52,13 @@ before(async () => {
     }
   }
   await send(events);
+  // Else an order that is only there while they are counted would be taken for the one to be changed.
+  for (const id of ["v0", "v1"]) {
+    await until("the seed is counted", async () => {
+      const { epochs = [] } = await (await fetch(`${base}/v1/videos/${id}`)).json();
+      return epochs.reduce((sum, epoch) => sum + epoch.plays + epoch.impressions, 0) === 20 + 30;
+    });
+  }
   browser = await chromium.launch({ executablePath: "/usr/bin/chromium", args: ["--no-sandbox"] });
 });
 after(async () => {
