@@ -156,9 +156,9 @@ impl App {
 
     /// Does something with what rows are chosen with, as of now.
     pub(crate) fn choosing<T>(&self, choose: impl FnOnce(&Choice<'_>) -> T) -> T {
-        let (rules, catalogue) = (self.rules.rules(), self.catalogue());
+        let (known, catalogue) = (self.rules.known(), self.catalogue());
         let (options, now) = (&self.settings.rows, EventTime(now_ms()));
-        choose(&Choice { options, rules: &rules, catalogue: &catalogue, now })
+        choose(&Choice { options, rules: &known.rules, catalogue: &catalogue, now })
     }
 
     /// The start of an epoch, as text.

@@ -95,18 +95,15 @@ pub(crate) struct RuleBook {
 }
 
 #[derive(Clone, Default)]
-struct Known {
-    rules: Rules,
+pub(crate) struct Known {
+    /// Also those whose end has come.
+    pub(crate) rules: Rules,
     audit: VecDeque<Entry>,
 }
 
 impl RuleBook {
-    /// The rules as of the last look, also those whose end has come.
-    pub(crate) fn rules(&self) -> Rules {
-        self.known().rules.clone()
-    }
-
-    fn known(&self) -> Arc<Known> {
+    /// What is known as of the last look.
+    pub(crate) fn known(&self) -> Arc<Known> {
         Arc::clone(&self.known.read().unwrap_or_else(PoisonError::into_inner))
     }
 

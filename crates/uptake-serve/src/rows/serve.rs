@@ -14,7 +14,7 @@ use tokio::sync::watch;
 use uptake_connectors::log::Record;
 use uptake_model::segment;
 use uptake_trends::Catalogue;
-use uptake_trends::explore::draw;
+use uptake_trends::explore::{Random, draw};
 
 use super::board::{Ready, version};
 use super::{Candidate, Item, RowName};
@@ -218,8 +218,7 @@ fn explore(
     let places: Vec<usize> = (0..items.len()).rev().filter(|at| !items[*at].pinned).collect();
     for at in places.into_iter().take(app.settings.explore_slots) {
         let Some(bits) = random::<8>() else { break };
-        // From 0, exclusive, to 1.
-        let unit = ((u64::from_le_bytes(bits) >> 11) as f64 + 1.0) / (1u64 << 53) as f64;
+        let unit = Random::new(u64::from_le_bytes(bits)).unit();
         let shares: Vec<f64> = from.iter().map(|one| one.share).collect();
         let (whole, Some(drawn)) = (shares.iter().sum::<f64>(), draw(&shares, unit)) else { break };
         from.iter_mut().for_each(|one| one.share /= whole);

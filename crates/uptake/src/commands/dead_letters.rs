@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 use uptake_connectors::log::{Log, Stored};
 use uptake_model::{Reason, RequestId};
 
-use super::CommandError;
+use super::{CommandError, READ_BYTES, READ_RECORDS};
 use crate::data_dir::{DEAD_LETTERS, DEAD_LETTERS_REPLAYED};
 use crate::outputs::notice;
 use crate::stages::collect::DeadLetterKey;
@@ -71,7 +71,7 @@ impl Replayed {
     fn read(log: &dyn Log) -> Result<Self, CommandError> {
         let mut all = Self::default();
         if log.partitions(DEAD_LETTERS_REPLAYED).is_ok() {
-            each_record(log, DEAD_LETTERS_REPLAYED, &mut |record| {
+            each_copy(log, DEAD_LETTERS_REPLAYED, &mut |record| {
                 if let Ok(replayed) = serde_json::from_slice::<Self>(&record.value) {
                     all.ranges.extend(replayed.ranges);
                 }
@@ -97,12 +97,8 @@ impl Replayed {
     }
 }
 
-/// Records that are read at once.
-const READ_RECORDS: usize = 16_384;
-const READ_BYTES: usize = 4 << 20;
-
-/// Reads a topic of one partition up to where it ends now.
-fn each_record(
+/// Reads a topic of one partition up to where it ends now, as copies: `each` may append to the log.
+fn each_copy(
     log: &dyn Log,
     topic: &str,
     each: &mut dyn FnMut(Stored) -> Result<(), CommandError>,
@@ -127,7 +123,7 @@ fn each_letter(
     }
     let replayed = Replayed::read(log)?;
     let (mut seen, mut others) = (HashSet::new(), 0u64);
-    each_record(log, DEAD_LETTERS, &mut |record| {
+    each_copy(log, DEAD_LETTERS, &mut |record| {
         let Ok(key) = serde_json::from_slice::<DeadLetterKey>(&record.key) else {
             others += 1;
             return Ok(());

@@ -11,7 +11,7 @@ use clap::{Args, Subcommand};
 use serde_json::json;
 use uptake_trends::Options;
 use uptake_trends::eval::offpolicy::{Report, Value, evaluate};
-use uptake_trends::eval::progressive::{Score, progressive};
+use uptake_trends::eval::progressive::{Ranking, Score, progressive};
 
 use super::rows::tallies;
 use super::tallies::{open, stored_segment};
@@ -130,6 +130,11 @@ fn named(report: &Report) -> Vec<(&'static str, Value)> {
     named
 }
 
+/// The name of a ranking, as in JSON.
+fn name(ranking: Ranking) -> String {
+    json!(ranking).as_str().unwrap_or_default().to_owned()
+}
+
 fn rate(x: f64) -> String {
     format!("{x:.6}")
 }
@@ -150,11 +155,10 @@ impl Progressive {
         rows.retain(|row| *row.segment == *segment);
         let options = Options::for_rows(&rows, epoch_length(&*source)?);
         let scores: Vec<Score> = progressive(&rows, self.places, self.warm_up, options);
-        let name = |score: &Score| json!(score.ranking).as_str().unwrap_or_default().to_owned();
         let bars: Vec<html::Bar> = scores
             .iter()
             .map(|score| html::Bar {
-                name: name(score),
+                name: name(score.ranking),
                 value: score.next,
                 low: score.next - 1.96 * score.error,
                 high: score.next + 1.96 * score.error,
@@ -176,7 +180,7 @@ impl Progressive {
             .iter()
             .map(|s| {
                 vec![
-                    name(s),
+                    name(s.ranking),
                     format!("{:.4}", s.next),
                     format!("{:.4}", s.error),
                     format!("{:.2}", s.seen),

@@ -12,7 +12,7 @@ use uptake_model::{Epoch, EventTime};
 use super::ledger::{late_ages, late_by_age};
 use super::tallies::{open, when};
 use super::text::{grouped, table};
-use super::{CommandError, Configured, existing_log};
+use super::{CommandError, Configured, each_record, existing_log};
 use crate::data_dir::{LATE, epoch_length};
 use crate::outputs::notice;
 
@@ -44,10 +44,6 @@ struct LateEvent {
     age_ms: i64,
 }
 
-/// Records that are read at once.
-const READ_RECORDS: usize = 16_384;
-const READ_BYTES: usize = 4 << 20;
-
 impl Late {
     pub(super) fn run(self) -> Result<(), CommandError> {
         let Self::List { data, json, configured } = self;
@@ -59,18 +55,15 @@ impl Late {
         let mut epochs: BTreeMap<Epoch, Account> = BTreeMap::new();
         let (mut seen, mut others) = (HashSet::new(), 0u64);
         if log.partitions(LATE).is_ok() {
-            let (mut offset, end) = (log.start_offset(LATE, 0)?, log.end_offset(LATE, 0)?);
-            while offset < end {
-                offset = log.read_each(LATE, 0, offset, READ_RECORDS, READ_BYTES, &mut |record| {
-                    let Ok(event) = serde_json::from_slice::<LateEvent>(record.value) else {
-                        return others += 1;
-                    };
-                    let epoch = length.epoch(EventTime(event.timestamp));
-                    if seen.insert((event.kind, event.request_id, event.video_id, event.timestamp)) {
-                        epochs.entry(epoch).or_default().add_late(event.age_ms);
-                    }
-                })?;
-            }
+            each_record(&*log, LATE, 0, &mut |record| {
+                let Ok(event) = serde_json::from_slice::<LateEvent>(record.value) else {
+                    return others += 1;
+                };
+                let epoch = length.epoch(EventTime(event.timestamp));
+                if seen.insert((event.kind, event.request_id, event.video_id, event.timestamp)) {
+                    epochs.entry(epoch).or_default().add_late(event.age_ms);
+                }
+            })?;
         }
         if others > 0 {
             notice(&format!("{others} records of the topic {LATE} are no late events; left out"));

@@ -24,7 +24,7 @@ use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand};
 use uptake_connectors::input::{EventFiles, InputOptions};
-use uptake_connectors::log::{self, Log};
+use uptake_connectors::log::{self, Log, StoredRef};
 use uptake_connectors::{
     ArchiveError, Backend, FailureKind, LogError, ObjectsError, RemoteError, TableError,
 };
@@ -146,6 +146,25 @@ fn existing_log(data: &Path, config: &Config) -> Result<Box<dyn Log>, CommandErr
     let (log, recovered) = log::open(&backend, config.places.log_options())?;
     data_dir::repaired(&recovered).for_each(|line| notice(&line));
     Ok(log)
+}
+
+/// Records that are read at once.
+const READ_RECORDS: usize = 16_384;
+const READ_BYTES: usize = 4 << 20;
+
+/// Shows each record that a partition of a topic has now. What is shown is the log's own memory: who wants to
+/// append meanwhile reads copies.
+fn each_record(
+    log: &dyn Log,
+    topic: &str,
+    partition: u32,
+    see: &mut dyn FnMut(StoredRef<'_>),
+) -> Result<(), LogError> {
+    let (mut next, end) = (log.start_offset(topic, partition)?, log.end_offset(topic, partition)?);
+    while next < end {
+        next = log.read_each(topic, partition, next, READ_RECORDS, READ_BYTES, see)?;
+    }
+    Ok(())
 }
 
 /// Why a command failed.

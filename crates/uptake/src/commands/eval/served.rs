@@ -15,11 +15,11 @@ use uptake_serve::SERVED_ROWS;
 use uptake_trends::eval::offpolicy::{Report, evaluate};
 use uptake_trends::eval::served::{Candidate, Draw, JUDGED, samples};
 
-use super::{To, html, rate};
+use super::{To, html, name, rate};
 use crate::commands::rows::{Row, tallies};
 use crate::commands::tallies::{open, stored_segment};
 use crate::commands::text::table;
-use crate::commands::{CommandError, Configured, existing_log};
+use crate::commands::{CommandError, Configured, each_record, existing_log};
 use crate::config::Config;
 use crate::data_dir::epoch_length;
 
@@ -98,9 +98,8 @@ impl Served {
         })?;
         let hours = length.ms() as f64 / 3_600_000.0;
         let judged = JUDGED.into_iter().filter_map(|ranking| {
-            let name = json!(ranking).as_str().unwrap_or_default().to_owned();
             let samples = samples(&draws, ranking, &rows, hours);
-            Some((name, evaluate(&samples, self.clip.unwrap_or(f64::INFINITY), CONFIDENCE)?))
+            Some((name(ranking), evaluate(&samples, self.clip.unwrap_or(f64::INFINITY), CONFIDENCE)?))
         });
         let judged: Vec<(String, Report)> = judged.collect();
         self.print(served, draws.len(), &judged)
@@ -158,20 +157,11 @@ fn played(log: &dyn Log, config: &Config) -> Result<HashSet<(RequestId, VideoHas
     Ok(found)
 }
 
-/// Records that are read at once.
-const READ_RECORDS: usize = 16_384;
-const READ_BYTES: usize = 4 << 20;
-
 /// Shows the values of all records that a topic has now.
 fn each(log: &dyn Log, topic: &str, see: &mut dyn FnMut(&[u8])) -> Result<(), CommandError> {
     let missing = |_| CommandError::Usage(format!("the log has no topic {topic}: nothing was served yet"));
     for partition in 0..log.partitions(topic).map_err(missing)? {
-        let (mut next, end) = (log.start_offset(topic, partition)?, log.end_offset(topic, partition)?);
-        while next < end {
-            next = log.read_each(topic, partition, next, READ_RECORDS, READ_BYTES, &mut |record| {
-                see(record.value)
-            })?;
-        }
+        each_record(log, topic, partition, &mut |record| see(record.value))?;
     }
     Ok(())
 }
