@@ -173,6 +173,12 @@ impl Cluster {
                 // One that called again was started again.
                 sockets[process] = Some(socket);
             }
+            // Whoever begins with a connection that has ended loses its peer at once, and starts
+            // again while the others still hold its own: three could go on so for ever, each
+            // waiting for one that has just gone.
+            for socket in &mut sockets {
+                socket.take_if(|socket| has_ended(socket));
+            }
             let missing: Vec<usize> =
                 (0..sockets.len()).filter(|&p| p != self.process && sockets[p].is_none()).collect();
             if missing.is_empty() {
@@ -263,6 +269,16 @@ impl Cluster {
     }
 }
 
+/// Whether the other side has closed the connection, as far as one can know without a word of it.
+fn has_ended(socket: &TcpStream) -> bool {
+    let looked = socket.set_nonblocking(true).and_then(|()| socket.peek(&mut [0]));
+    let ended = match looked {
+        Ok(bytes) => bytes == 0,
+        Err(e) => !matches!(e.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted),
+    };
+    ended || socket.set_nonblocking(false).is_err()
+}
+
 /// Whom a connection leads to.
 struct Peer {
     process: usize,
@@ -343,5 +359,54 @@ impl Stream for Watched {
     fn shutdown(&self, how: Shutdown) -> io::Result<()> {
         // At the end of a run the other side may have closed first.
         self.socket.shutdown(how).or(Ok(()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn join(addresses: &[String], process: usize, halt: &Halt) -> std::thread::JoinHandle<Joined> {
+        let cluster = Cluster {
+            process,
+            addresses: addresses.to_vec(),
+            fingerprint: 7,
+            start_deadline: Duration::from_secs(20),
+            progress_deadline: Duration::from_secs(20),
+        };
+        let halt = halt.clone();
+        std::thread::spawn(move || cluster.sockets(1, &halt).map_err(|error| error.to_string()))
+    }
+
+    type Joined = Result<Option<Vec<Option<TcpStream>>>, String>;
+
+    /// Until a process that waits for another has met it.
+    fn a_moment() {
+        std::thread::sleep(3 * RETRY_EVERY);
+    }
+
+    #[test]
+    fn who_waits_lets_go_of_who_went_and_meets_it_again() {
+        let free: Vec<TcpListener> = (0..3).map(|_| TcpListener::bind("127.0.0.1:0").unwrap()).collect();
+        let addresses: Vec<String> = free.iter().map(|l| l.local_addr().unwrap().to_string()).collect();
+        drop(free);
+        for gone in [0, 1] {
+            let (stays, goes) = (Halt::default(), Halt::default());
+            let other = join(&addresses, 1 - gone, &stays);
+            let first = join(&addresses, gone, &goes);
+            a_moment();
+            // The third is not there yet when one of the two that have met goes, and comes again.
+            goes.halt();
+            assert!(first.join().unwrap().unwrap().is_none());
+            let last = join(&addresses, 2, &stays);
+            a_moment();
+            assert!(!other.is_finished(), "it began with a connection that had ended");
+            let again = join(&addresses, gone, &stays);
+            let all = [other, last, again].map(|process| process.join().unwrap().unwrap().unwrap());
+            for sockets in &all {
+                assert_eq!(sockets.iter().flatten().count(), 2);
+                assert!(sockets.iter().flatten().all(|socket| !has_ended(socket)));
+            }
+        }
     }
 }

@@ -119,7 +119,12 @@ fn supervised_processes_come_back_by_themselves() {
                 kills += 1;
             }
         }
-        wait_until("the table is complete", PATIENCE, || table_now(&data) == stream.table);
+        let begun = Instant::now();
+        while table_now(&data) != stream.table {
+            let said: Vec<String> = all.iter().map(Live::stderr).collect();
+            assert!(begun.elapsed() < PATIENCE, "the table is not complete:\n{}", said.join("\n---\n"));
+            std::thread::sleep(Duration::from_millis(50));
+        }
         // One of them is told to stop, and all do, in good order.
         all[(rng.next_u64() % processes as u64) as usize].signal("TERM");
         let said: Vec<String> = all.into_iter().map(|process| process.end(SOON).ok()).collect();
