@@ -123,3 +123,18 @@ fn a_damaged_set_is_named() {
         assert!(matches!(error, TableError::Corrupt { .. }) && error.to_string().contains("v1"), "{error}");
     }
 }
+
+#[test]
+fn many_may_make_the_same_table_at_once() {
+    for round in 0..150 {
+        let folder = tempfile::tempdir().unwrap();
+        std::thread::scope(|scope| {
+            let opening: Vec<_> = (0..4)
+                .map(|_| scope.spawn(|| SqliteTable::open(folder.path()).map(drop).map_err(|e| e.to_string())))
+                .collect();
+            for one in opening {
+                assert_eq!(one.join().unwrap(), Ok(()), "round {round}");
+            }
+        });
+    }
+}

@@ -49,24 +49,28 @@ struct Open {
 
 /// An event of a request.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) struct Seen {
-    pub(crate) title: u16,
-    pub(crate) is_play: bool,
-    pub(crate) stamp_ms: i64,
+pub struct Seen {
+    /// The title, by its place among all.
+    pub title: u16,
+    /// Whether it was played.
+    pub is_play: bool,
+    /// When, in milliseconds since 1970 UTC.
+    pub stamp_ms: i64,
 }
 
 impl Truth {
-    pub(crate) fn new(counting: Counting) -> Self {
+    /// Nothing was sent.
+    pub fn new(counting: Counting) -> Self {
         Self { counting, ..Self::default() }
     }
 
     /// A request will send this many events.
-    pub(crate) fn open(&mut self, request: u64, events: usize) {
+    pub fn open(&mut self, request: u64, events: usize) {
         self.open.insert(request, Open { to_come: events, sent: Vec::with_capacity(events) });
     }
 
     /// One of them was sent. Unknown requests, as those of test devices, are no matter.
-    pub(crate) fn sent(&mut self, request: u64, event: Seen) {
+    pub fn sent(&mut self, request: u64, event: Seen) {
         let Some(open) = self.open.get_mut(&request) else { return };
         open.sent.push(event);
         open.to_come -= 1;
@@ -77,7 +81,7 @@ impl Truth {
         }
     }
 
-    /// By title (its place in [`crate::titles`]) and epoch (⌊time / length⌋), everything that
+    /// By title (its place among all) and epoch (⌊time / length⌋), everything that
     /// has a counting event.
     pub fn table(&self) -> BTreeMap<(u16, i64), Requests> {
         let mut table = self.closed.clone();

@@ -210,18 +210,17 @@ impl SqliteTable {
     }
 
     fn layout(&self) -> Result<Layout> {
-        let (version, tables) = self.on("open", |db| {
-            let version: i64 = db.pragma_query_value(None, "user_version", |row| row.get(0))?;
-            let tables: i64 = db.query_row("SELECT count(*) FROM sqlite_schema", [], |row| row.get(0))?;
-            Ok((version, tables))
+        let (version, tables, id): (i64, i64, i64) = self.on("open", |db| {
+            // All at one moment: another process may be making the table between two looks.
+            let moment = db.unchecked_transaction()?;
+            let version = moment.pragma_query_value(None, "user_version", |row| row.get(0))?;
+            let tables = moment.query_row("SELECT count(*) FROM sqlite_schema", [], |row| row.get(0))?;
+            let id = moment.pragma_query_value(None, "application_id", |row| row.get(0))?;
+            Ok((version, tables, id))
         })?;
         match version {
             0 if tables == 0 => Ok(Layout::Empty),
-            VERSION => {
-                let id: i64 =
-                    self.on("open", |db| db.pragma_query_value(None, "application_id", |row| row.get(0)))?;
-                if id == APPLICATION_ID { Ok(Layout::Ours) } else { Err(self.foreign()) }
-            }
+            VERSION if id == APPLICATION_ID => Ok(Layout::Ours),
             found if found > VERSION => {
                 Err(TableError::Newer { path: self.path.clone(), found, known: VERSION })
             }
