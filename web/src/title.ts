@@ -13,6 +13,7 @@ FROM, OUT OF OR IN CONNECTION WITH THE SOFTWARE OR THE USE OR OTHER DEALINGS IN 
 
 import uPlot from "uplot";
 import "uplot/dist/uPlot.min.css";
+import { axis, colour, find, make, redraw } from "./page";
 import { poster } from "./poster";
 
 interface Epoch {
@@ -31,14 +32,6 @@ interface Why {
 
 const ROWS = ["trending", "loved", "popular"];
 
-const find = <T extends HTMLElement>(id: string): T => document.getElementById(id) as T;
-const make = (name: string, text: string, parent: HTMLElement): HTMLElement => {
-  const made = document.createElement(name);
-  made.textContent = text;
-  parent.append(made);
-  return made;
-};
-
 const query = new URLSearchParams(location.search);
 const id = query.get("id") ?? "";
 const segment = query.get("segment") ?? "";
@@ -51,8 +44,6 @@ const ask = async <T>(path: string): Promise<T> => {
   return body;
 };
 
-const colour = (name: string) => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
-
 const draw = (epochs: Epoch[]): void => {
   const box = find("chart");
   const data: uPlot.AlignedData = [
@@ -62,7 +53,6 @@ const draw = (epochs: Epoch[]): void => {
     epochs.map((epoch) => (epoch.impressions ? (100 * epoch.plays) / epoch.impressions : null)),
   ];
   const [first = 0, last = 0] = [data[0][0], data[0][epochs.length - 1]];
-  const axis = { stroke: colour("--soft"), grid: { stroke: colour("--line"), width: 1 }, ticks: { stroke: colour("--line"), width: 1 } };
   const build = () => {
     const width = Math.max(280, box.clientWidth);
     const options: uPlot.Options = {
@@ -83,22 +73,12 @@ const draw = (epochs: Epoch[]): void => {
         { label: "played", stroke: colour("--mark"), width: 2, points: { show: epochs.length < 60 } },
         { label: "rate, %", stroke: colour("--warm"), width: 1.5, dash: [5, 4], scale: "%", points: { show: false } },
       ],
-      axes: [axis, { ...axis, size: 56 }, { ...axis, scale: "%", side: 1, grid: { show: false }, size: 44 }],
+      axes: [axis(), { ...axis(), size: 56 }, { ...axis(), scale: "%", side: 1, grid: { show: false }, size: 44 }],
     };
     box.replaceChildren();
     new uPlot(options, data, box);
   };
-  build();
-  let width = box.clientWidth;
-  new ResizeObserver(() => {
-    if (Math.abs(box.clientWidth - width) < 8) return;
-    width = box.clientWidth;
-    build();
-  }).observe(box);
-  matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => {
-    Object.assign(axis, { stroke: colour("--soft"), grid: { stroke: colour("--line"), width: 1 } });
-    build();
-  });
+  redraw(box, build);
 };
 
 const table = (epochs: Epoch[]): void => {

@@ -1,41 +1,18 @@
 // The viewer's page: the three rows, live, and beside them what this page has reported of itself.
 
-import "./trending-row";
+import { find } from "./page";
+import { showRows, titleOf } from "./rows";
 import type { UptakeEvent } from "./tracker";
-import type { RowItem, TrendingRow } from "./trending-row";
-import { poster } from "./poster";
-
-const ROWS = [
-  ["trending", "Trending now", "Nothing is played more than usual right now."],
-  ["loved", "Loved by those who see it", "Nothing was shown yet."],
-  ["popular", "Popular", "Nothing was played yet."],
-] as const;
+import type { RowItem } from "./trending-row";
 
 /** The most events that the list shows. */
 const SHOWN = 50;
 
-const find = <T extends HTMLElement>(id: string): T => document.getElementById(id) as T;
-const titles = new Map<string, string>();
-
-const describe = (item: RowItem) => {
-  const title = item.title ?? item.video_id;
-  titles.set(item.video_id, title);
-  return { title, image: poster(item.video_id, title) };
-};
-
-const segment = new URLSearchParams(location.search).get("segment");
-for (const [name, label, empty] of ROWS) {
-  const row = document.createElement("trending-row") as TrendingRow;
-  row.describe = describe;
-  for (const [key, value] of Object.entries({ name, label, empty, limit: "12", ...(segment ? { segment } : {}) })) {
-    row.setAttribute(key, value);
-  }
-  find("rows").append(row);
-}
+showRows(find("rows"), new URLSearchParams(location.search).get("segment"));
 
 document.addEventListener("uptake-play", (event) => {
   const { video_id } = (event as CustomEvent<RowItem>).detail;
-  const title = titles.get(video_id) ?? video_id;
+  const title = titleOf(video_id);
   find("playing").hidden = false;
   find("playing-title").textContent = title;
   find<HTMLAnchorElement>("playing-why").href = `/title?id=${encodeURIComponent(video_id)}`;
@@ -50,7 +27,7 @@ const key = (event: UptakeEvent) => `${event.kind} ${event.request_id} ${event.v
 document.addEventListener("uptake-event", (heard) => {
   const event = (heard as CustomEvent<UptakeEvent>).detail;
   const line = document.createElement("tr");
-  const title = titles.get(event.video_id) ?? event.video_id;
+  const title = titleOf(event.video_id);
   const place = event.row ? `${event.row}${event.position ? `, ${event.position}` : ""}` : "";
   for (const text of [new Date(event.timestamp).toLocaleTimeString(), event.kind, title, place, "waits"]) {
     const cell = document.createElement("td");

@@ -105,7 +105,16 @@ fn bearer(headers: &HeaderMap) -> Option<&str> {
 
 /// Whether the request was meant for this machine, and comes from no page of somebody else: a page
 /// whose name points here says its own name, and one of another origin says that.
-fn is_local(headers: &HeaderMap) -> bool {
+///
+/// ```
+/// use axum::http::{HeaderMap, HeaderValue, header};
+/// let mut headers = HeaderMap::new();
+/// headers.insert(header::HOST, HeaderValue::from_static("localhost:8080"));
+/// assert!(uptake_serve::is_local(&headers));
+/// headers.insert(header::ORIGIN, HeaderValue::from_static("https://elsewhere.example"));
+/// assert!(!uptake_serve::is_local(&headers));
+/// ```
+pub fn is_local(headers: &HeaderMap) -> bool {
     let text = |name| headers.get(name).map(|value| value.to_str().unwrap_or("?"));
     let origin = text(header::ORIGIN).map(|origin| origin.split_once("://").map_or("?", |(_, host)| host));
     text(header::HOST).is_none_or(is_this_machine) && origin.is_none_or(is_this_machine)

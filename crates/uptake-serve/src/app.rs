@@ -22,7 +22,7 @@ use uptake_trends::Catalogue;
 use uptake_trends::rows::Choice;
 
 use crate::access::Access;
-use crate::clock::now_ms;
+use crate::clock::Now;
 use crate::collect::{self, InputTopics, Judge, Writer};
 use crate::ids::Signer;
 use crate::metrics::Metrics;
@@ -64,6 +64,7 @@ pub(crate) struct App {
     pub(crate) streams: Arc<Semaphore>,
     pub(crate) stopping: watch::Sender<bool>,
     epoch: EpochLength,
+    now: Now,
 }
 
 /// Why the server cannot begin.
@@ -101,7 +102,7 @@ impl App {
         parts: Parts,
         listening: SocketAddr,
     ) -> Result<Self, ServeError> {
-        let Parts { log, open_table, rows, books, decode, input_topics, epoch, load_catalogue } = parts;
+        let Parts { log, open_table, rows, books, decode, input_topics, epoch, load_catalogue, now, .. } = parts;
         let metrics = Arc::new(Metrics::default());
         let ends = [input_topics.first(), input_topics.last()];
         let topics = ends.map(|topic| Arc::from(topic.map_or("", String::as_str)));
@@ -112,7 +113,7 @@ impl App {
         }
         let served_partitions = log.partitions(SERVED_ROWS)?;
         let signer = Arc::new(Signer::new(&secrets.request_keys));
-        let writer = Writer::start(&log, settings.queue_events_max, &metrics).map_err(ServeError::Thread)?;
+        let writer = Writer::start(&log, settings.queue_events_max, &metrics, &now).map_err(ServeError::Thread)?;
         let rules = RuleBook::default();
         rules.refresh(&*log)?;
         let catalogue = load_catalogue().map_err(ServeError::Catalogue)?.unwrap_or_default();
@@ -135,9 +136,15 @@ impl App {
             streams: Arc::new(Semaphore::new(settings.streams_max)),
             stopping: watch::Sender::new(false),
             epoch,
+            now,
             log,
             settings,
         })
+    }
+
+    /// What time it is where the events happen.
+    pub(crate) fn now(&self) -> EventTime {
+        (self.now)()
     }
 
     /// What is known of the titles.
@@ -157,7 +164,7 @@ impl App {
     /// Does something with what rows are chosen with, as of now.
     pub(crate) fn choosing<T>(&self, choose: impl FnOnce(&Choice<'_>) -> T) -> T {
         let (known, catalogue) = (self.rules.known(), self.catalogue());
-        let (options, now) = (&self.settings.rows, EventTime(now_ms()));
+        let (options, now) = (&self.settings.rows, self.now());
         choose(&Choice { options, rules: &known.rules, catalogue: &catalogue, now })
     }
 
@@ -184,8 +191,8 @@ impl App {
     }
 }
 
-/// All routes, with what holds for all of them around.
-pub(crate) fn router(app: &Arc<App>) -> Router {
+/// All routes and those beside ours, with what holds for all of them around.
+pub(crate) fn router(app: &Arc<App>, beside: Router) -> Router {
     let routes = Router::new()
         .route("/v1/events", post(collect::events))
         .route("/v1/rows/{name}", get(row::row))
@@ -201,7 +208,8 @@ pub(crate) fn router(app: &Arc<App>) -> Router {
         .route("/readyz", get(operations::readyz))
         .route("/metrics", get(operations::metrics))
         .route("/openapi.json", get(operations::openapi))
-        .merge(assets::routes());
+        .merge(assets::routes())
+        .merge(beside.with_state(()));
     let compressed = SizeAbove::new(512).and(NotForContentType::SSE);
     routes
         .fallback(|| async { Problem::new(404, "not-found", "there is nothing at this address") })

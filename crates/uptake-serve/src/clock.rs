@@ -4,6 +4,11 @@
 //! row that we served, the time is that of serving plus what the client's monotonic clock counted
 //! since; otherwise the time of arrival less what lay between happening and sending.
 
+use std::sync::Arc;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use uptake_model::EventTime;
+
 /// What is known of an event's time, in milliseconds; those of the client by its own clock.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct Known {
@@ -44,10 +49,19 @@ impl Known {
     }
 }
 
-/// Wall time, in milliseconds since 1970 UTC: read where a request arrives and nowhere below.
-pub(crate) fn now_ms() -> i64 {
-    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
-    i64::try_from(since.as_millis()).unwrap_or(i64::MAX)
+/// Says what time it is where the events happen: read where a request arrives and nowhere below.
+pub type Now = Arc<dyn Fn() -> EventTime + Send + Sync>;
+
+/// The system's wall time.
+///
+/// ```
+/// assert!((uptake_serve::clock::system())().0 > 1_700_000_000_000);
+/// ```
+pub fn system() -> Now {
+    Arc::new(|| {
+        let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        EventTime(i64::try_from(since.as_millis()).unwrap_or(i64::MAX))
+    })
 }
 
 #[cfg(test)]

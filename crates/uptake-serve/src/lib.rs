@@ -20,7 +20,9 @@ pub mod settings;
 mod tables;
 mod videos;
 
+pub use access::is_local;
 pub use app::{LoadCatalogue, SERVED_ROWS, ServeError};
+pub use assets::page_file;
 pub use operations::{Books, ReadUpTo};
 pub use server::{Parts, Server};
 pub use tables::OpenTable;

@@ -151,7 +151,7 @@ impl Metrics {
 
     /// Says what went wrong, once in ten seconds.
     pub(crate) fn say(&self, text: &str) {
-        let now = crate::clock::now_ms();
+        let now = crate::clock::system()().0;
         let last = self.said_ms.load(Ordering::Relaxed);
         if now.saturating_sub(last) > 10_000 {
             self.said_ms.store(now, Ordering::Relaxed);

@@ -14,13 +14,11 @@ use axum::response::{IntoResponse, Response};
 use serde::{Deserialize, Serialize};
 use uptake_connectors::LogError;
 use uptake_connectors::log::{Log, Record};
-use uptake_model::EventTime;
 use uptake_trends::RowName;
 use uptake_trends::Rules;
 use uptake_trends::rules::{Action, Rule};
 
 use crate::app::App;
-use crate::clock::now_ms;
 use crate::ids::random;
 use crate::problem::{Answer, Problem};
 
@@ -140,8 +138,8 @@ impl RuleBook {
     responses((status = 200, body = Vec<RuleSchema>), (status = 401, description = "Not the admin token")))]
 pub(crate) async fn list(State(app): State<Arc<App>>, headers: HeaderMap) -> Answer<Json<Vec<Rule>>> {
     app.access.check_admin(&headers)?;
-    let (known, now) = (app.rules.known(), now_ms());
-    let holding = known.rules.all().filter(|rule| !rule.is_over(EventTime(now)));
+    let (known, now) = (app.rules.known(), app.now());
+    let holding = known.rules.all().filter(|rule| !rule.is_over(now));
     Ok(Json(holding.cloned().collect()))
 }
 
@@ -199,7 +197,7 @@ pub(crate) async fn remove(
 async fn write(app: &Arc<App>, headers: &HeaderMap, op: &str, rule: Rule) -> Answer<()> {
     let by = headers.get("x-uptake-actor").and_then(|value| value.to_str().ok()).unwrap_or("unknown");
     let by = by.chars().take(100).collect();
-    let entry = Entry { at: now_ms(), by, op: op.to_owned(), rule };
+    let entry = Entry { at: app.now().0, by, op: op.to_owned(), rule };
     let record =
         serde_json::to_vec(&entry).map_err(|error| Problem::new(500, "defect", error.to_string()))?;
     let record = Record::new(entry.rule.id.clone(), record);

@@ -23,6 +23,7 @@ use uptake_model::EpochLength;
 use uptake_model::decode::DecodeConfig;
 
 use crate::app::{App, LoadCatalogue, ServeError, router};
+use crate::clock::Now;
 use crate::operations::Books;
 use crate::rows::Rows;
 use crate::settings::{Secrets, Settings};
@@ -49,6 +50,10 @@ pub struct Parts {
     pub epoch: EpochLength,
     /// What is known of the titles.
     pub load_catalogue: LoadCatalogue,
+    /// What time it is where the events happen.
+    pub now: Now,
+    /// Routes beside our own.
+    pub routes: Router,
 }
 
 /// A server that listens.
@@ -57,6 +62,7 @@ pub struct Server {
     listener: TcpListener,
     tls: Option<TlsAcceptor>,
     address: SocketAddr,
+    beside: Router,
 }
 
 impl Server {
@@ -64,13 +70,14 @@ impl Server {
     ///
     /// # Errors
     /// The address is taken, the certificate cannot be used, or the log lacks the input's topics.
-    pub async fn bind(settings: Settings, secrets: &Secrets, parts: Parts) -> Result<Self, ServeError> {
+    pub async fn bind(settings: Settings, secrets: &Secrets, mut parts: Parts) -> Result<Self, ServeError> {
         let tls = settings.tls.as_ref().map(|(certificate, key)| acceptor(certificate, key)).transpose()?;
         let failed = |source| ServeError::Listen { listen: settings.listen.clone(), source };
         let listener = TcpListener::bind(&settings.listen).await.map_err(failed)?;
         let address = listener.local_addr().map_err(failed)?;
+        let beside = std::mem::take(&mut parts.routes);
         let app = Arc::new(App::new(settings, secrets, parts, address)?);
-        Ok(Self { app, listener, tls, address })
+        Ok(Self { app, listener, tls, address, beside })
     }
 
     /// Where it listens, with the port that the system chose where none was asked for.
@@ -86,9 +93,9 @@ impl Server {
     /// Serves until `stop`; then takes nothing new, finishes what has begun, and writes what was
     /// taken.
     pub async fn run(self, stop: impl Future<Output = ()>) {
-        let Self { app, listener, tls, .. } = self;
+        let Self { app, listener, tls, beside, .. } = self;
         let background = tokio::spawn(refresh(Arc::clone(&app)));
-        let routes = router(&app);
+        let routes = router(&app, beside);
         let graceful = GracefulShutdown::new();
         let connections = Arc::new(Semaphore::new(app.settings.connections_max));
         let mut stop = std::pin::pin!(stop);

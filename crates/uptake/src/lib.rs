@@ -8,6 +8,7 @@ pub mod checkpoint;
 pub mod clock;
 pub mod commands;
 pub mod config;
+mod crowd;
 pub mod data_dir;
 pub mod engine;
 pub mod memory;

@@ -1,1 +1,1 @@
-import "./trending-row";
+export {};

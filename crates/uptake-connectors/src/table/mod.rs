@@ -13,7 +13,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 pub use cassandra::{CassandraOptions, CassandraTable};
 pub use memory::MemoryTable;
-pub use sqlite::{FILE_NAME, SqliteTable};
+pub use sqlite::{FILE_NAME, Held, SqliteTable};
 use uptake_model::{Epoch, RequestId, TallyRow};
 
 use crate::error::TableError;

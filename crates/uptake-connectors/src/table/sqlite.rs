@@ -106,7 +106,40 @@ pub struct SqliteTable {
     path: PathBuf,
 }
 
+/// Keeps every writer away from a table for as long as it lives: for drills. Readers go on.
+#[derive(Debug)]
+pub struct Held {
+    _connection: Connection,
+}
+
 impl SqliteTable {
+    /// Keeps every writer away from the table in `directory`, as a server that is away would.
+    ///
+    /// ```
+    /// use uptake_connectors::table::{SqliteTable, Table};
+    /// let folder = tempfile::tempdir()?;
+    /// let mut table = SqliteTable::open(folder.path())?;
+    /// table.meta_put("a", "1")?;
+    /// let held = SqliteTable::hold(folder.path())?;
+    /// assert_eq!(table.meta_get("a")?.as_deref(), Some("1"));
+    /// drop(held);
+    /// table.meta_put("a", "2")?;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
+    /// # Errors
+    /// There is no table, or another writer does not make room.
+    pub fn hold(directory: &Path) -> Result<Held> {
+        let path = directory.join(FILE_NAME);
+        if !path.exists() {
+            return Err(TableError::Missing { path });
+        }
+        let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+        let table = Self::connect(path, flags)?;
+        table.on("hold", |db| db.execute_batch("BEGIN IMMEDIATE"))?;
+        Ok(Held { _connection: table.connection })
+    }
+
     /// Opens the table in `directory` to write and to read; makes the directory and the file
     /// where there are none.
     ///

@@ -20,7 +20,6 @@ use serde::Serialize;
 use uptake_model::Kind;
 
 use crate::app::App;
-use crate::clock::now_ms;
 use crate::problem::{Answer, Problem};
 
 pub(crate) use judge::Judge;
@@ -75,7 +74,7 @@ pub(crate) async fn events(State(app): State<Arc<App>>, headers: HeaderMap, body
     };
     let items = body::split(&plain, app.settings.events_max)?;
     app.access.check_write_key(&headers, items.key.as_deref())?;
-    let judged = app.judge.all(&items.events, items.sent, now_ms(), &app.metrics);
+    let judged = app.judge.all(&items.events, items.sent, app.now().0, &app.metrics);
     let mut verdicts = Verdicts { accepted: 0, refused: 0, items: Vec::with_capacity(judged.len()) };
     let mut groups: BTreeMap<(usize, u32), Batch> = BTreeMap::new();
     let mut reasons: BTreeMap<&'static str, u64> = BTreeMap::new();

@@ -14,7 +14,7 @@ use std::thread::JoinHandle;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 use uptake_connectors::log::{Log, Record};
 
-use crate::clock::now_ms;
+use crate::clock::Now;
 use crate::metrics::Metrics;
 
 /// Threads that append. More do not help: an embedded log is bound by the processor, a remote
@@ -59,13 +59,14 @@ impl Writer {
         log: &Arc<dyn Log>,
         records_max: usize,
         metrics: &Arc<Metrics>,
+        now: &Now,
     ) -> std::io::Result<Self> {
         let (mut lanes, mut threads) = (Vec::new(), Vec::new());
         for n in 0..LANES {
             let (sender, receiver) = channel();
-            let (log, metrics) = (Arc::clone(log), Arc::clone(metrics));
+            let (log, metrics, now) = (Arc::clone(log), Arc::clone(metrics), Arc::clone(now));
             let lane = std::thread::Builder::new().name(format!("append-{n}"));
-            threads.push(lane.spawn(move || run(&*log, &receiver, &metrics))?);
+            threads.push(lane.spawn(move || run(&*log, &receiver, &metrics, &now))?);
             lanes.push(sender);
         }
         let permits = Arc::new(Semaphore::new(records_max));
@@ -117,7 +118,7 @@ impl Writer {
     }
 }
 
-fn run(log: &dyn Log, jobs: &Receiver<Job>, metrics: &Metrics) {
+fn run(log: &dyn Log, jobs: &Receiver<Job>, metrics: &Metrics, now: &Now) {
     while let Ok(first) = jobs.recv() {
         let mut count = first.batch.records.len();
         let mut groups: BTreeMap<(Arc<str>, u32), Vec<Job>> = BTreeMap::new();
@@ -132,7 +133,7 @@ fn run(log: &dyn Log, jobs: &Receiver<Job>, metrics: &Metrics) {
         for ((topic, partition), mut group) in groups {
             let records: Vec<Record> =
                 group.iter_mut().flat_map(|job| std::mem::take(&mut job.batch.records)).collect();
-            let appended = log.append(&topic, partition, &records, now_ms());
+            let appended = log.append(&topic, partition, &records, now().0);
             metrics.append(records.len(), appended.is_ok());
             if let Err(error) = &appended {
                 metrics.say_not_appended(&topic, partition, error);

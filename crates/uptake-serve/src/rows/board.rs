@@ -3,22 +3,21 @@
 use std::collections::HashMap;
 use std::collections::hash_map::DefaultHasher;
 use std::hash::{Hash, Hasher};
-use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use tokio::sync::watch;
 use uptake_model::Epoch;
 use uptake_trends::rows::Choice;
 
 use super::{Item, Ranked, RowName, Rows, only_pinned};
-use crate::clock::now_ms;
 use crate::settings::ITEMS_MAX;
 use crate::tables::{Tables, TablesError};
 
 /// The most rows that are kept ready; one more pushes out the one that nobody asked for longest.
 const KEPT_MAX: usize = 1_000;
 /// A row that nobody asks for is not looked at any more.
-const FORGOTTEN_MS: i64 = 300_000;
+const FORGOTTEN_AFTER: Duration = Duration::from_secs(300);
 
 /// A row as it was when it was last looked at.
 #[derive(Clone, Debug, Default)]
@@ -46,8 +45,14 @@ pub(crate) fn version(scorer: &str, epoch: Option<Epoch>, items: &[Item]) -> u64
 }
 
 struct Kept {
-    asked_ms: AtomicI64,
+    asked: Mutex<Instant>,
     sender: watch::Sender<Arc<Ready>>,
+}
+
+impl Kept {
+    fn asked(&self) -> Instant {
+        *self.asked.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 /// The rows.
@@ -69,7 +74,7 @@ impl Board {
     pub(crate) fn ready(&self, row: RowName, segment: &str) -> Option<watch::Receiver<Arc<Ready>>> {
         let kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
         let kept = kept.get(&(row, segment.to_owned()))?;
-        kept.asked_ms.store(now_ms(), Ordering::Relaxed);
+        *kept.asked.lock().unwrap_or_else(PoisonError::into_inner) = Instant::now();
         Some(kept.sender.subscribe())
     }
 
@@ -86,7 +91,7 @@ impl Board {
         let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
         if kept.len() >= KEPT_MAX {
             let oldest = kept.iter().filter(|(_, kept)| kept.sender.receiver_count() == 0);
-            let oldest = oldest.min_by_key(|(_, kept)| kept.asked_ms.load(Ordering::Relaxed));
+            let oldest = oldest.min_by_key(|(_, kept)| kept.asked());
             match oldest.map(|(key, _)| key.clone()) {
                 Some(key) => drop(kept.remove(&key)),
                 // Everybody is subscribed to another one: this one is served and not kept.
@@ -94,7 +99,7 @@ impl Board {
             }
         }
         let one = kept.entry((row, segment.to_owned())).or_insert_with(|| {
-            Arc::new(Kept { asked_ms: AtomicI64::new(now_ms()), sender: watch::Sender::new(ready) })
+            Arc::new(Kept { asked: Mutex::new(Instant::now()), sender: watch::Sender::new(ready) })
         });
         Ok(one.sender.subscribe())
     }
@@ -114,9 +119,8 @@ impl Board {
     pub(crate) fn refresh(&self, tables: &Tables, choice: &Choice<'_>) -> Result<(), TablesError> {
         let all: Vec<((RowName, String), Arc<Kept>)> = {
             let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
-            let now = now_ms();
             kept.retain(|_, one| {
-                one.sender.receiver_count() > 0 || now - one.asked_ms.load(Ordering::Relaxed) < FORGOTTEN_MS
+                one.sender.receiver_count() > 0 || one.asked().elapsed() < FORGOTTEN_AFTER
             });
             kept.iter().map(|(key, one)| (key.clone(), Arc::clone(one))).collect()
         };

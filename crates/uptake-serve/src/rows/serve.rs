@@ -19,7 +19,6 @@ use uptake_trends::explore::{Random, draw};
 use super::board::{Ready, version};
 use super::{Candidate, Item, RowName};
 use crate::app::{App, SERVED_ROWS};
-use crate::clock::now_ms;
 use crate::collect::Batch;
 use crate::ids::{new_request, random};
 use crate::problem::{Answer, Problem};
@@ -254,7 +253,7 @@ pub(crate) async fn serve(
         .collect();
     let request =
         new_request().ok_or_else(|| Problem::new(500, "no-random", "the system gives no random bytes"))?;
-    let served_at = now_ms();
+    let served_at = app.now().0;
     let list: Vec<_> = (1..)
         .zip(&items)
         .map(|(position, item)| {

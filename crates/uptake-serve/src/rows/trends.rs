@@ -19,7 +19,7 @@ use uptake_trends::rows::{Choice, Placed, candidates};
 use uptake_trends::{Exposure, Options, RowName, Shelf, Trends, tree, why};
 
 use super::{Candidate, Item, Ranked, Rows};
-use crate::clock::now_ms;
+use crate::ids::random;
 
 /// Several rows of a segment that are looked at together read the table once.
 const FRESH: Duration = Duration::from_millis(100);
@@ -105,14 +105,14 @@ impl TrendsRows {
         let mut all = self.known.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(known) = all.get_mut(segment) {
             if known.read_at.elapsed() >= FRESH {
-                known.catch_up(table, self.length)?;
+                known.catch_up(table, self.length, choice.now)?;
                 known.choose(&self.exploring, choice);
             } else if known.rules != choice.rules.version() {
                 known.choose(&self.exploring, choice);
             }
             return Ok(Some(ask(known)));
         }
-        let Some(mut known) = Known::load(table, segment, self.length)? else { return Ok(None) };
+        let Some(mut known) = Known::load(table, segment, self.length, choice.now)? else { return Ok(None) };
         known.choose(&self.exploring, choice);
         if all.len() >= SEGMENTS_MAX {
             let oldest = all.iter().min_by_key(|(_, known)| known.read_at).map(|(name, _)| name.clone());
@@ -125,7 +125,12 @@ impl TrendsRows {
 }
 
 impl Known {
-    fn load(table: &dyn Table, segment: &str, length: EpochLength) -> Result<Option<Self>, TableError> {
+    fn load(
+        table: &dyn Table,
+        segment: &str,
+        length: EpochLength,
+        now: EventTime,
+    ) -> Result<Option<Self>, TableError> {
         let Some(Lineage { segments, rows }) = read_lineage(table, segment)? else { return Ok(None) };
         let Some(epoch) = rows.iter().map(|row| row.epoch).max() else { return Ok(None) };
         let mut known = Self {
@@ -139,13 +144,18 @@ impl Known {
             hopeful_at: None,
             hopeful: Vec::new(),
         };
-        known.trends.replay(&rows, |epoch| as_of(epoch, length), |_, _| {});
+        known.trends.replay(&rows, |epoch| as_of(epoch, length, now), |_, _| {});
         known.note_counts(rows.iter());
         Ok(Some(known))
     }
 
     /// Takes in what has changed of the epochs that may still grow.
-    fn catch_up(&mut self, table: &dyn Table, length: EpochLength) -> Result<(), TableError> {
+    fn catch_up(
+        &mut self,
+        table: &dyn Table,
+        length: EpochLength,
+        now: EventTime,
+    ) -> Result<(), TableError> {
         let first = self.epoch.0 - self.trends.options().open_epochs;
         let newest = table.top(&self.segments[0], None, 1)?.first().map_or(self.epoch, |row| row.epoch);
         let mut latest = Vec::new();
@@ -159,7 +169,7 @@ impl Known {
             }
         }
         self.epoch = newest.max(self.epoch);
-        self.trends.refresh(as_of(self.epoch, length));
+        self.trends.refresh(as_of(self.epoch, length, now));
         self.note_counts(latest.iter());
         self.read_at = Instant::now();
         Ok(())
@@ -223,7 +233,7 @@ impl Known {
         let all = self.hopeful.iter().filter(|(video, _)| is_shown(video)).take(CANDIDATES_MAX);
         let all: Vec<&(Arc<str>, Estimate)> = all.collect();
         let estimates: Vec<Estimate> = all.iter().map(|(_, estimate)| *estimate).collect();
-        let shares = shares(&estimates, &mut Random::new(now_ms().unsigned_abs()));
+        let shares = shares(&estimates, &mut Random::new(random::<8>().map_or(0, u64::from_le_bytes)));
         let candidate = |((video, estimate), share): (&(Arc<str>, Estimate), f64)| Candidate {
             item: self.item(&Placed { video: Arc::clone(video), score: estimate.rate, pinned: false }),
             share,
@@ -317,9 +327,8 @@ pub fn read_lineage(table: &dyn Table, segment: &str) -> Result<Option<Lineage>,
 }
 
 /// How far the stream is: now, if the epoch is going on, or its end.
-fn as_of(epoch: Epoch, length: EpochLength) -> EventTime {
+fn as_of(epoch: Epoch, length: EpochLength, now: EventTime) -> EventTime {
     let (start, end) = (length.start(epoch), length.end(epoch));
-    let now = EventTime(now_ms());
     if now > start && now < end { now } else { end }
 }
 

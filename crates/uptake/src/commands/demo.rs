@@ -1,333 +1,157 @@
-//! `uptake demo`: the pipeline at a pace at which one can watch it.
+//! `uptake demo`: the closed loop in one command.
 //!
-//! The events come from a simulated audience, or from files. It is the pipeline of `uptake
-//! replay` with another source of lines; the screen reads the table as any other program would.
-//! In the end the table is compared with what the audience knows of itself.
+//! A crowd visits a real deployment on this machine: the collector and the API in this process, the pipeline in
+//! one of its own, which may be killed. Time runs faster, by a clock that the server and the crowd share. A page
+//! shows the rows, and what happens and why.
 
-mod feed;
-mod screen;
+mod clock;
+mod control;
+mod deployment;
+mod pipeline;
+mod story;
 
 use std::io::Write;
-use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::net::{SocketAddr, TcpListener};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::mpsc::{RecvTimeoutError, channel};
+use std::time::{Duration, Instant};
 
 use clap::Args;
-use tempfile::TempDir;
-use uptake_connectors::table::{SqliteTable, Table};
-use uptake_flow::Halt;
-use uptake_model::decode::DecodeConfig;
-use uptake_model::filter::{self, Filters};
-use uptake_model::join::JoinKind;
-use uptake_model::ledger::Account;
-use uptake_sim::{Audience, Counting, EVENTS_PER_REQUEST, titles};
+use uptake_sim::Moment;
 
-use super::ledger;
-use super::replay::workers_or_all;
-use super::text::grouped;
-use super::{CommandError, Configured, event_files};
-use crate::clock::Clock;
-use crate::config::Config;
-use crate::data_dir::{self, DataDir};
-use crate::engine::{self, Setup};
+use super::simulate::{moment, positive};
+use super::{CommandError, Configured};
 use crate::outputs::notice;
-use crate::stages::collect::{Input, SharedFiles};
-use feed::{Feed, FilesAtPace, Generated, Limits};
-use screen::Screen;
+use clock::WorldClock;
+use control::{Shared, Told};
+use deployment::Deployment;
 
-/// How long the demo runs when nobody says.
-const DURATION: Duration = Duration::from_secs(60);
-
-/// With these the screen follows the events at once; a pipeline that nobody watches would only
-/// work more for it.
-const WRITE_INTERVAL: Duration = Duration::from_millis(200);
-const BATCH_TICK: Duration = Duration::from_millis(100);
-
-/// A little less patience than by default, so that requests expire and epochs are sealed while
-/// one watches. The audience's phones deliver within an hour, or days late.
-const LATENESS_MS: i64 = 90 * 60_000;
-
-/// Count a generated (or given) stream of events before your eyes.
+/// See it all at once: a crowd, the rows it is shown, and the rows following what it plays
+///
+/// Prints an address for the browser. The titles and the interest in them are real, of February and March 2012:
+/// an awards night, a premiere, a robot. Time runs faster, and can be paused, and jumped through; the page can
+/// kill the pipeline, lock the table and make the devices lie. At the end every tally is compared with what the
+/// crowd knows of itself.
 #[derive(Args, Debug)]
 pub(super) struct Demo {
-    /// Event files or folders to replay at a pace [default: a simulated audience]
-    #[arg(value_name = "PATH")]
-    paths: Vec<PathBuf>,
-    /// Where to keep the table, the archive and the log [default: nowhere, they are removed]
+    /// Where to keep everything [default: nowhere, it is removed]
     #[arg(long, value_name = "DIR")]
     data: Option<PathBuf>,
-    /// How many times faster than ours the audience's time runs [default: 600]
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=100_000))]
-    speed: Option<u32>,
-    /// Another number is another audience [default: 1]
-    #[arg(long, value_name = "N")]
-    seed: Option<u64>,
-    /// When to end, as 30s or 5min [default: 60s; with files at their end]
-    #[arg(long = "for", value_name = "DURATION", value_parser = duration)]
+    /// Where the page is, on this machine; port 0 for any that is free
+    #[arg(long, value_name = "HOST:PORT", default_value = "127.0.0.1:8080", value_parser = loopback)]
+    listen: SocketAddr,
+    /// How many times faster than ours the crowd's time runs
+    #[arg(long, value_name = "N", default_value_t = 300.0, value_parser = positive)]
+    speed: f64,
+    /// Visits a second of ours; evenings are livelier
+    #[arg(long, value_name = "N", default_value_t = 100.0, value_parser = positive)]
+    visits_per_second: f64,
+    /// Where to begin: quiet, awards, premiere, robot, release
+    #[arg(long, value_name = "NAME", default_value = "awards", value_parser = moment)]
+    moment: Moment,
+    /// Another number is another crowd
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    seed: u64,
+    /// When to end, as 30s or 5min [default: when told to]
+    #[arg(long = "for", value_name = "DURATION", value_parser = super::duration)]
     length: Option<Duration>,
-    /// End after this many events
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
-    events: Option<u64>,
-    /// How many events come in a second of ours; the audience's evenings are livelier
-    #[arg(long, value_name = "N", default_value_t = 20_000, value_parser = clap::value_parser!(u32).range(10..=10_000_000))]
-    events_per_second: u32,
-    /// Worker threads [default: one per processor]
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=256))]
-    workers: Option<u16>,
+    /// Print the report at the end as JSON, for a script
+    #[arg(long)]
+    json: bool,
     #[command(flatten)]
     configured: Configured,
 }
 
-/// A duration as in the configuration.
-fn duration(text: &str) -> Result<Duration, String> {
-    let span: Option<jiff::Span> = text.parse().ok();
-    let exact = span.and_then(|span| span.to_duration(jiff::SpanRelativeTo::days_are_24_hours()).ok());
-    match exact.and_then(|exact| Duration::try_from(exact).ok()) {
-        Some(duration) if !duration.is_zero() => Ok(duration),
-        _ => Err("not a duration, as 30s, 5min or 1h".to_owned()),
-    }
-}
-
-/// A data directory that is the demo's own, or somebody's.
-enum Place {
-    Own(TempDir),
-    Given(PathBuf),
-}
-
-impl Place {
-    fn path(&self) -> &Path {
-        match self {
-            Self::Own(directory) => directory.path(),
-            Self::Given(path) => path,
-        }
+/// An address of this machine: who reaches the page may kill the pipeline.
+fn loopback(text: &str) -> Result<SocketAddr, String> {
+    match text.parse::<SocketAddr>() {
+        Ok(address) if address.ip().is_loopback() => Ok(address),
+        Ok(_) => Err("the demo can be reached from this machine alone, as 127.0.0.1:8080".to_owned()),
+        Err(_) => Err("not of the form 127.0.0.1:8080".to_owned()),
     }
 }
 
 impl Demo {
-    pub(super) fn run(self) -> Result<(), CommandError> {
-        let config = Arc::new(self.config()?);
-        // What can be wrong with the files is told before anything is made.
-        let files = match self.paths.is_empty() {
-            true => None,
-            false => Some(event_files(&self.paths)?),
-        };
+    pub(super) fn run(mut self) -> Result<(), CommandError> {
+        // What is wrong with the settings, or with the address, is told before anything is made.
+        self.configured.load()?;
+        let free = TcpListener::bind(self.listen).and_then(|listener| listener.local_addr());
+        self.listen = free.map_err(|error| {
+            CommandError::Usage(format!("--listen {}: {error}; name another port, or 0", self.listen))
+        })?;
         let place = match &self.data {
-            Some(path) => Place::Given(path.clone()),
-            None => Place::Own(tempfile::Builder::new().prefix("uptake-demo-").tempdir()?),
+            Some(path) => std::fs::create_dir_all(path).map(|()| None)?,
+            None => Some(tempfile::Builder::new().prefix("uptake-demo-").tempdir()?),
         };
-        let data = DataDir::open(place.path(), &config)?;
-        let _lock = data_dir::lock(place.path(), "replay")?;
-        data.notices.iter().for_each(|line| notice(line));
-        if files.is_none() && !data.table.is_empty()? {
-            let path = place.path().display();
-            return Err(CommandError::Usage(format!(
-                "{path} holds tallies of another run, with which the audience's cannot be compared; \
-                 name a new directory, or leave --data out"
-            )));
-        }
-        let limits = Limits { wall: self.wall_limit(), lines: self.events };
-        let feed = Arc::new(Feed::new(limits));
-        let audience = files.is_none().then(|| Arc::new(Mutex::new(self.audience(&config))));
-        let lines = match (files, &audience) {
-            (Some(files), _) => {
-                SharedFiles::live(FilesAtPace::new(files, self.events_per_second, &config, &feed))
+        let folder = self.data.clone().or_else(|| place.as_ref().map(|place| place.path().to_owned()));
+        let folder = folder.unwrap_or_default();
+
+        let (sender, told) = channel();
+        let stopping = sender.clone();
+        let (mut signals, own) = (0, place.as_ref().map(|place| place.path().to_owned()));
+        ctrlc::set_handler(move || {
+            signals += 1;
+            if signals > 1 {
+                own.iter().for_each(|path| drop(std::fs::remove_dir_all(path)));
+                std::process::exit(130);
             }
-            (None, Some(audience)) => {
-                SharedFiles::live(Generated::new(Arc::clone(audience), self.speed(), &feed))
-            }
-            (None, None) => return Ok(()),
-        };
-        stop_on_signal(&feed, &place)?;
-
-        let table = SqliteTable::open_read_only(place.path())?;
-        let screen = Screen::new(table, &config, &feed, audience.clone(), self.speed());
-        let (screen, watch) = screen.start();
-        let workers = workers_or_all(self.workers);
-        let setup = Setup {
-            config: Arc::clone(&config),
-            workers,
-            data,
-            input: Input::Files(Arc::new(lines)),
-            seals_at_end: true,
-            checkpoints: None,
-            halt: Halt::default(),
-            cluster: None,
-            clock: Clock::system(),
-            schedule: None,
-        };
-        let replayed = engine::run(setup, Some(&watch));
-        let printed = screen.finish();
-        let replayed = replayed?;
-        printed?;
-
-        let total = replayed.ledger.total();
-        let mut out = std::io::stdout().lock();
-        writeln!(out, "\n{}\n", feed.ended_because())?;
-        write!(out, "{}", ledger::text(&total, &config))?;
-        if !replayed.ledger.balances() {
-            return Err(defect("the ledger does not balance"));
-        }
-        if let Some(audience) = &audience {
-            let audience = audience.lock().unwrap_or_else(PoisonError::into_inner);
-            let table = SqliteTable::open_read_only(place.path())?;
-            writeln!(out, "\n{}", compare(&table, &audience, &total, &config)?)?;
-        }
-        write!(out, "\n{}", what_next(&place))?;
-        Ok(out.flush()?)
-    }
-
-    fn config(&self) -> Result<Config, CommandError> {
-        if !self.paths.is_empty() && (self.speed.is_some() || self.seed.is_some()) {
-            return Err(CommandError::Usage(
-                "--speed and --seed are of the simulated audience; the pace of files is --events-per-second"
-                    .to_owned(),
-            ));
-        }
-        let (mut config, default) = (self.configured.load()?, Config::default());
-        // What somebody configured stays.
-        let instead =
-            |value: &mut Duration, default, demo| *value = if *value == default { demo } else { *value };
-        instead(&mut config.table_write_interval, default.table_write_interval, WRITE_INTERVAL);
-        instead(&mut config.batch_tick, default.batch_tick, BATCH_TICK);
-        if self.paths.is_empty() && config.join.lateness_ms == default.join.lateness_ms {
-            config.join.lateness_ms = LATENESS_MS;
-        }
-        Ok(config)
-    }
-
-    fn speed(&self) -> u32 {
-        self.speed.unwrap_or(600)
-    }
-
-    fn wall_limit(&self) -> Option<Duration> {
-        let goes_on = !self.paths.is_empty() || self.events.is_some();
-        self.length.or((!goes_on).then_some(DURATION))
-    }
-
-    fn audience(&self, config: &Config) -> Audience {
-        let default = uptake_sim::Options::default();
-        let per_second = f64::from(self.events_per_second) / f64::from(self.speed());
-        Audience::new(uptake_sim::Options {
-            seed: self.seed.unwrap_or(default.seed),
-            requests_per_second: per_second / EVENTS_PER_REQUEST,
-            counting: Counting {
-                horizon_ms: config.join.horizon_ms,
-                epoch_ms: config.epoch.ms(),
-                impressions_alone: config.join.kind == JoinKind::Left,
-            },
-            ..default
+            // Nobody listens any more where it ends anyway.
+            let _ = stopping.send(Told::Stop);
         })
-    }
-}
+        .map_err(|error| CommandError::Other(error.into()))?;
 
-/// The first signal ends the input, so that everything read is counted; the second one the program.
-fn stop_on_signal(feed: &Arc<Feed>, place: &Place) -> Result<(), CommandError> {
-    let feed = Arc::clone(feed);
-    let own = match place {
-        Place::Own(directory) => Some(directory.path().to_owned()),
-        Place::Given(_) => None,
-    };
-    let handler = move || {
-        if feed.interrupt() {
-            screen::show_cursor();
-            own.iter().for_each(|path| drop(std::fs::remove_dir_all(path)));
-            std::process::exit(130);
+        let clock = Arc::new(WorldClock::new(self.moment.at_ms, self.speed));
+        let shared = Shared::new(clock, sender);
+        let mut current = Some(self.begin(&shared, &folder, 0, self.moment, None)?);
+        println!("\nOpen http://{}/demo in a browser. Ctrl-C ends, and compares.\n", self.listen);
+        let begun = Instant::now();
+        let mut jumps = 0;
+        loop {
+            let left = self.length.map(|length| length.saturating_sub(begun.elapsed()));
+            match told.recv_timeout(left.unwrap_or(Duration::from_secs(3_600))) {
+                Ok(Told::Jump(to)) => {
+                    jumps += 1;
+                    current = Some(self.begin(&shared, &folder, jumps, to, current.take())?);
+                }
+                Err(RecvTimeoutError::Timeout) if self.length.is_none() => {}
+                Ok(Told::Stop) | Err(_) => break,
+            }
         }
-    };
-    ctrlc::set_handler(handler).map_err(|error| CommandError::Other(error.into()))
-}
-
-fn defect(what: &str) -> CommandError {
-    let message = format!("{what}: this is a defect of uptake, please report it with the lines above");
-    CommandError::Other(message.into())
-}
-
-/// Compares the table with the audience's own truth, row by row, and says how it went.
-fn compare(
-    table: &dyn Table,
-    audience: &Audience,
-    total: &Account,
-    config: &Config,
-) -> Result<String, CommandError> {
-    if let Some(why) = not_comparable(total, audience, config) {
-        return Ok(format!("The table was not compared with the audience's own truth, because {why}."));
-    }
-    let mut truth = audience.truth().table();
-    let (mut equal, mut estimated, mut differs) = (0u64, 0u64, Vec::new());
-    table.scan("", &mut |row| {
-        let title = titles().binary_search_by_key(&&*row.video_id, |title| title.id).unwrap_or(usize::MAX);
-        let known = truth.remove(&(title as u16, row.epoch.0)).unwrap_or_default();
-        let counts = row.counts;
-        if !counts.exact {
-            estimated += 1;
-        } else if (counts.plays, counts.impressions) == (known.played, known.shown) {
-            equal += 1;
+        let Some(current) = current else { return Ok(()) };
+        let (report, ledger) = current.end(&shared)?;
+        let mut out = std::io::stdout().lock();
+        if self.json {
+            let json = serde_json::json!({ "report": report, "ledger": ledger.1, "rises": shared.rises() });
+            writeln!(out, "{json}")?;
         } else {
-            differs.push(format!("{} in epoch {}", row.video_id, row.epoch));
+            writeln!(out, "\n{}\n{report}\n\n{}", shared.rises_text(), ledger.0)?;
         }
-        Ok(())
-    })?;
-    let missing = |(title, epoch): &(u16, i64)| {
-        format!("{} in epoch {epoch}, which is missing", titles()[usize::from(*title)].id)
-    };
-    differs.extend(truth.keys().map(missing));
-    if let Some(first) = differs.first() {
-        let n = differs.len();
-        return Err(defect(&format!("{n} tallies differ from the audience's own truth, as {first}")));
+        out.flush()?;
+        match report.is_right() {
+            true => Ok(()),
+            false => Err(super::show::defect("tallies differ from what the crowd knows of itself, or events were lost")),
+        }
     }
-    let sketches = match estimated {
-        0 => String::new(),
-        n => format!(" ({n} more are estimated by sketches)"),
-    };
-    let sent = audience.sent();
-    let unusable = sent.truncated + sent.unknown_kinds + sent.future;
-    let found = [
-        ("delivered twice", total.duplicate, sent.duplicates),
-        ("unusable", total.dead_sum(), unusable),
-        ("of test devices", total.filtered_sum(), sent.test),
-        ("days late", total.late, sent.stale),
-    ];
-    if let Some((name, found, sent)) = found.iter().find(|(_, found, sent)| found != sent) {
-        return Err(defect(&format!("{found} of {sent} lines {name} were found")));
-    }
-    let found: Vec<String> = found.iter().map(|(name, n, _)| format!("{} {name}", grouped(*n))).collect();
-    Ok(format!(
-        "The table equals the audience's own truth: {} rows compared{sketches}.\n\
-         Every request was counted once, and nothing that was wrong with it was missed:\n{}.",
-        grouped(equal),
-        found.join(", "),
-    ))
-}
 
-/// Why the audience, which knows only the plain rules, cannot say what the table should be.
-fn not_comparable(total: &Account, audience: &Audience, config: &Config) -> Option<String> {
-    let default_filters =
-        Filters::parse(&filter::DEFAULT.map(str::to_owned)).unwrap_or_else(|_| Filters::none());
-    let texts =
-        |filters: &Filters| (0..filters.count()).map(|i| filters.text(i).to_owned()).collect::<Vec<_>>();
-    let stale = audience.sent().stale;
-    if texts(&config.filters) != texts(&default_filters) || *config.decode != DecodeConfig::default() {
-        Some("it knows nothing of your filters and fields".to_owned())
-    } else if !config.segments.names(&[]).any(|name| name.is_empty()) {
-        Some("no segment is everyone".to_owned())
-    } else if total.capped > 0 {
-        Some("it knows nothing of caps".to_owned())
-    } else if total.late != stale {
-        let (late, stale) = (grouped(total.late), grouped(stale));
-        Some(format!("{late} events were late under your settings, and it left out {stale}"))
-    } else {
-        None
+    /// Prepares a deployment that has counted what came before a moment, and begins there; ends the one before.
+    fn begin(
+        &self,
+        shared: &Arc<Shared>,
+        folder: &std::path::Path,
+        number: u32,
+        moment: Moment,
+        before: Option<Deployment>,
+    ) -> Result<Deployment, CommandError> {
+        shared.preparing(Some(moment));
+        notice(&format!("preparing {}: what was watched before is counted", moment.what));
+        let folder = folder.join(format!("{number}-{}", moment.name));
+        let prepared = Deployment::prepare(self, &folder, moment, shared)?;
+        if let Some(before) = before {
+            before.abandon(shared)?;
+        }
+        let deployment = prepared.start(self, shared)?;
+        shared.preparing(None);
+        Ok(deployment)
     }
-}
-
-/// What to try next.
-fn what_next(place: &Place) -> String {
-    let (before, data) = match place {
-        Place::Own(_) => ("Next:\n  uptake demo --data demo-data\n", "demo-data".to_owned()),
-        Place::Given(path) => ("Next:\n", path.display().to_string()),
-    };
-    format!(
-        "{before}  uptake top --data {data}\n  uptake tallies --data {data}\n  \
-         uptake replay your-events.jsonl --data your-data\n"
-    )
 }

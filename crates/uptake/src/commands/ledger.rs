@@ -1,13 +1,13 @@
 //! `uptake ledger`: what became of every record that was read, as of the last checkpoint.
 
 use std::io::Write;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use clap::Args;
 use uptake_connectors::objects::{self, Objects};
 use uptake_model::Reason;
-use uptake_model::ledger::{Account, LATE_AGE_HOURS};
+use uptake_model::ledger::{Account, LATE_AGE_HOURS, Ledger};
 
 use super::replay::LAST_REPLAY;
 use super::text::grouped;
@@ -32,6 +32,18 @@ pub(super) struct LedgerOf {
     json: bool,
     #[command(flatten)]
     configured: Configured,
+}
+
+/// The books of the newest checkpoint of the main cluster.
+pub(super) fn newest(data: &Path, config: &Config) -> Result<Ledger, CommandError> {
+    let backend = config.places.checkpoints.backend(data);
+    let objects =
+        objects::open(&backend, &config.places.s3).map_err(crate::data_dir::DataDirError::from)?;
+    let newest = Store::new(Arc::from(objects), super::run::CLUSTER).newest()?;
+    let (manifest, _) = newest.checkpoint.ok_or_else(|| {
+        CommandError::Other(format!("{} has no books yet", crate::data_dir::shown(&backend)).into())
+    })?;
+    Ok(manifest.ledger)
 }
 
 impl LedgerOf {

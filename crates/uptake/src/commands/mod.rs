@@ -13,14 +13,17 @@ mod replay;
 mod rows;
 mod run;
 mod serve;
+mod show;
+mod simulate;
 mod supervise;
 mod tallies;
-mod text;
+pub(crate) mod text;
 mod top;
 mod why;
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
 use uptake_connectors::input::{EventFiles, InputOptions};
@@ -85,8 +88,12 @@ enum Command {
     /// Say what is known of a request or of a video's tally
     #[command(subcommand)]
     Explain(explain::Explain),
-    /// Count a generated (or given) stream of events before your eyes
+    // Its long help stands with its arguments.
     Demo(demo::Demo),
+    /// Count a generated (or given) stream of events before your eyes, in the terminal
+    Show(show::Show),
+    // Its long help stands with its arguments.
+    Simulate(simulate::Simulate),
     /// Make the topics and tables that are missing where the URLs point, and say what is there
     Migrate(migrate::Migrate),
     /// Print the configuration reference: every key with its default
@@ -107,6 +114,16 @@ struct Configured {
 impl Configured {
     fn load(&self) -> Result<Config, ConfigError> {
         Config::load(self.config.as_deref(), &self.settings)
+    }
+}
+
+/// A duration as in the configuration.
+fn duration(text: &str) -> Result<Duration, String> {
+    let span: Option<jiff::Span> = text.parse().ok();
+    let exact = span.and_then(|span| span.to_duration(jiff::SpanRelativeTo::days_are_24_hours()).ok());
+    match exact.and_then(|exact| Duration::try_from(exact).ok()) {
+        Some(duration) if !duration.is_zero() => Ok(duration),
+        _ => Err("not a duration, as 30s, 5min or 1h".to_owned()),
     }
 }
 
@@ -267,6 +284,8 @@ impl Cli {
             Command::Eval(eval) => eval.run(),
             Command::Explain(explain) => explain.run(),
             Command::Demo(demo) => demo.run(),
+            Command::Show(show) => show.run(),
+            Command::Simulate(simulate) => simulate.run(),
             Command::Migrate(migrate) => migrate.run(),
             Command::Config => {
                 Ok(std::io::Write::write_all(&mut std::io::stdout().lock(), reference().as_bytes())?)

@@ -9,7 +9,7 @@ use clap::Args;
 use uptake_flow::{Cluster, Halt};
 
 use super::replay::workers_or_all;
-use super::serve::Serving;
+use super::serve::{Serving, World};
 use super::supervise::{SUPERVISED, supervise};
 use super::text::grouped;
 use super::{CommandError, Configured};
@@ -110,8 +110,10 @@ impl Run {
                 progress_deadline: config.cluster_progress_deadline,
             }
         });
+        let start_serving =
+            |listen| Serving::start(&self.data, &config, Some(listen), World::default());
         let serving =
-            self.serve.map(|listen| Serving::start(&self.data, &config, Some(listen))).transpose()?;
+            self.serve.map(start_serving).transpose()?;
         let topics = config.input_topics.join(", ");
         notice(&format!("reading {topics}: {} partitions; SIGTERM or Ctrl-C stops", partitions.len()));
         let printed_by = Arc::clone(&config);

@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::thread::JoinHandle;
 
+use axum::Router;
 use clap::Args;
 use serde_json::Value;
 use tokio::sync::watch;
@@ -11,6 +12,7 @@ use uptake_connectors::TableError;
 use uptake_connectors::log::{Durability, Log};
 use uptake_connectors::objects::{self, Objects};
 use uptake_connectors::table::{self, Table};
+use uptake_serve::clock::Now;
 use uptake_serve::rows::{RowName, TrendsRows};
 use uptake_serve::settings::Secrets;
 use uptake_serve::{Books, Parts, ReadUpTo, Server};
@@ -47,7 +49,7 @@ pub(super) fn address(text: &str) -> Result<String, String> {
 impl Serve {
     pub(super) fn run(self) -> Result<(), CommandError> {
         let config = self.configured.load()?;
-        let serving = Serving::start(&self.data, &config, self.listen)?;
+        let serving = Serving::start(&self.data, &config, self.listen, World::default())?;
         let stop = serving.stop.clone();
         // The first signal stops in good order, the second one at once.
         let handler = move || {
@@ -60,6 +62,21 @@ impl Serve {
     }
 }
 
+/// What a server finds around it.
+pub(super) struct World {
+    /// What time it is where the events happen.
+    pub(super) now: Now,
+    /// Routes beside the server's own.
+    pub(super) routes: Router,
+}
+
+impl Default for World {
+    /// The system's time, and no other routes.
+    fn default() -> Self {
+        Self { now: uptake_serve::clock::system(), routes: Router::new() }
+    }
+}
+
 /// A server in threads of its own.
 pub(super) struct Serving {
     stop: watch::Sender<bool>,
@@ -68,7 +85,12 @@ pub(super) struct Serving {
 
 impl Serving {
     /// Listens, and serves from now on.
-    pub(super) fn start(data: &Path, config: &Config, listen: Option<String>) -> Result<Self, CommandError> {
+    pub(super) fn start(
+        data: &Path,
+        config: &Config,
+        listen: Option<String>,
+        world: World,
+    ) -> Result<Self, CommandError> {
         let mut settings = config.serve.clone();
         if let Some(listen) = listen {
             settings.listen = listen;
@@ -78,7 +100,7 @@ impl Serving {
         notices.iter().for_each(|line| notice(line));
         let secrets = Secrets::load(&settings, &data.join("keys"))
             .map_err(|error| CommandError::Usage(error.to_string()))?;
-        let parts = parts(data, config, log)?;
+        let parts = parts(data, config, log, world)?;
         let runtime =
             tokio::runtime::Builder::new_multi_thread().enable_all().thread_name("serve").build()?;
         let server = runtime.block_on(Server::bind(settings, &secrets, parts))?;
@@ -109,7 +131,7 @@ impl Serving {
     }
 }
 
-fn parts(data: &Path, config: &Config, log: Arc<dyn Log>) -> Result<Parts, CommandError> {
+fn parts(data: &Path, config: &Config, log: Arc<dyn Log>, world: World) -> Result<Parts, CommandError> {
     let places = &config.places;
     let objects = objects::open(&places.checkpoints.backend(data), &places.s3);
     let objects: Arc<dyn Objects> = Arc::from(objects.map_err(data_dir::DataDirError::from)?);
@@ -130,6 +152,8 @@ fn parts(data: &Path, config: &Config, log: Arc<dyn Log>) -> Result<Parts, Comma
         decode: Arc::clone(&config.decode),
         input_topics: config.input_topics.clone(),
         epoch: config.epoch,
+        now: world.now,
+        routes: world.routes,
         load_catalogue: match &config.catalogue {
             None => Box::new(|| Ok(None)),
             Some(path) => {

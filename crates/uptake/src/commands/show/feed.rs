@@ -18,7 +18,7 @@ use crate::stages::collect::{LiveLines, Next};
 /// Lines are handed over in pieces of at most this many, so that no worker holds the others up.
 const PIECE_LINES: usize = 2_000;
 
-/// When a demo ends.
+/// When it ends.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Limits {
     /// After this time of ours.

@@ -1,4 +1,4 @@
-//! `uptake demo`, run as anyone would run it, without a terminal.
+//! `uptake show`, run as anyone would run it, without a terminal.
 
 use std::path::Path;
 use std::process::{Command, Output};
@@ -27,8 +27,8 @@ fn tallies(data: &Path) -> String {
 }
 
 #[test]
-fn the_demo_counts_every_request_once() {
-    let shown = text(&uptake(&["demo", "--for", "5s", "--seed", "3", "--workers", "2"]));
+fn it_counts_every_request_once() {
+    let shown = text(&uptake(&["show", "--for", "5s", "--seed", "3", "--workers", "2"]));
     assert!(shown.contains("The table equals the audience's own truth: "), "{shown}");
     assert!(shown.contains("every record is accounted for"), "{shown}");
     assert!(shown.contains("Ended after 5 s."), "{shown}");
@@ -43,7 +43,7 @@ fn the_same_seed_comes_to_the_same_table() {
     let folder = tempfile::tempdir().unwrap();
     let run = |name: &str, seed: &str, workers: &str| {
         let data = folder.path().join(name);
-        let mut arguments = vec!["demo", "--events", "60000", "--events-per-second", "60000"];
+        let mut arguments = vec!["show", "--events", "60000", "--events-per-second", "60000"];
         arguments.extend(["--speed", "6000", "--seed", seed, "--workers", workers]);
         arguments.extend(["--data", data.to_str().unwrap()]);
         let shown = text(&uptake(&arguments));
@@ -56,7 +56,7 @@ fn the_same_seed_comes_to_the_same_table() {
     assert!(run("two", "5", "2") == table, "the same seed came to another table");
     assert!(run("other", "6", "1") != table, "another seed came to the same table");
     // The audience's table is not mixed with another one.
-    let again = uptake(&["demo", "--data", folder.path().join("one").to_str().unwrap()]);
+    let again = uptake(&["show", "--data", folder.path().join("one").to_str().unwrap()]);
     assert_eq!(again.status.code(), Some(2));
     assert!(String::from_utf8_lossy(&again.stderr).contains("tallies of another run"));
 }
@@ -64,7 +64,7 @@ fn the_same_seed_comes_to_the_same_table() {
 #[test]
 fn under_other_rules_the_table_is_the_truth_too() {
     let run = |settings: &[&str]| {
-        let mut arguments = vec!["demo", "--events", "40000", "--events-per-second", "40000"];
+        let mut arguments = vec!["show", "--events", "40000", "--events-per-second", "40000"];
         settings.iter().for_each(|setting| arguments.extend(["--set", setting]));
         text(&uptake(&arguments))
     };
@@ -83,14 +83,14 @@ fn files_are_replayed_at_a_pace() {
     let path = folder.path().join("events.jsonl");
     std::fs::write(&path, &lines).unwrap();
     let file = path.to_str().unwrap();
-    let shown = text(&uptake(&["demo", file, "--events-per-second", "60000"]));
+    let shown = text(&uptake(&["show", file, "--events-per-second", "60000"]));
     assert_eq!(entry(&shown, "read"), 30_000, "{shown}");
     assert!(shown.contains("Ended with the last file"), "{shown}");
     let (paced, replayed) = (folder.path().join("paced"), folder.path().join("replayed"));
     let (paced_to, replayed_to) = (paced.to_str().unwrap(), replayed.to_str().unwrap());
-    text(&uptake(&["demo", file, "--events-per-second", "1000000", "--data", paced_to]));
+    text(&uptake(&["show", file, "--events-per-second", "1000000", "--data", paced_to]));
     text(&uptake(&["replay", file, "--data", replayed_to]));
     assert_eq!(tallies(&paced), tallies(&replayed));
-    let wrong = uptake(&["demo", file, "--speed", "9"]);
+    let wrong = uptake(&["show", file, "--speed", "9"]);
     assert_eq!(wrong.status.code(), Some(2));
 }

@@ -1,0 +1,194 @@
+//! A deployment on this machine, with its crowd.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde_json::Value;
+use tokio::runtime::Runtime;
+use tokio::task::JoinHandle;
+use uptake_connectors::log::Durability;
+use uptake_connectors::table::{SqliteTable, Table};
+use uptake_sim::{Moment, Season};
+
+use super::Demo;
+use super::control::{Check, Shared, routes};
+use super::pipeline::Pipeline;
+use crate::commands::append::Producer;
+use crate::commands::serve::{Serving, World};
+use crate::commands::simulate::{counting, failed};
+use crate::commands::{CommandError, Configured, balanced, ledger};
+use crate::config::Config;
+use crate::crowd::{Crowd, Options, Report, Site, Tallies};
+use crate::data_dir;
+
+/// What came before a moment is of as many hours.
+const HISTORY_HOURS: i64 = 48;
+const HOUR: i64 = 3_600_000;
+/// At the end nothing was taken for as long: the rest is given up.
+const PATIENCE: Duration = Duration::from_secs(60);
+/// How long the tallies may take to be complete at the end.
+const SETTLED_WITHIN: Duration = Duration::from_secs(60);
+/// How often past tallies are compared.
+const CHECK_EVERY: Duration = Duration::from_secs(2);
+/// Epochs in which something may still come: reports are kept for an hour.
+const EPOCHS_OPEN: i64 = 4;
+
+/// What differs from the defaults: whoever configures one of these wins.
+const SETTINGS: [&str; 7] = [
+    "join.kind=left",
+    "table.write_interval=200ms",
+    "batch.tick=100ms",
+    "checkpoint.interval=2s",
+    "serve.rate_per_second=off",
+    "serve.connections_max=2000",
+    "rows.places=12",
+];
+
+/// A deployment whose history was counted.
+pub(super) struct Prepared {
+    folder: PathBuf,
+    moment: Moment,
+    config: Config,
+    settings: Vec<String>,
+    crowd: Arc<Crowd>,
+}
+
+/// One that runs.
+pub(super) struct Deployment {
+    prepared: Prepared,
+    serving: Serving,
+    pipeline: Pipeline,
+    runtime: Runtime,
+    running: JoinHandle<()>,
+}
+
+impl Deployment {
+    /// Makes a data directory in which what happened before `moment` is counted.
+    pub(super) fn prepare(
+        demo: &Demo,
+        folder: &Path,
+        moment: Moment,
+        shared: &Arc<Shared>,
+    ) -> Result<Prepared, CommandError> {
+        std::fs::create_dir_all(folder)?;
+        let titles = folder.join("titles.csv");
+        std::fs::write(&titles, Season::real().catalogue())?;
+        let mut all: Vec<String> = SETTINGS.map(str::to_owned).to_vec();
+        all.push(format!("rows.catalogue={}", titles.display()));
+        all.extend(demo.configured.settings.iter().cloned());
+        let configured = Configured { config: demo.configured.config.clone(), settings: all };
+        let config = configured.load()?;
+        let mut settings: Vec<String> = Vec::new();
+        if let Some(file) = &configured.config {
+            settings.extend(["--config".to_owned(), file.display().to_string()]);
+        }
+        settings.extend(configured.settings.iter().flat_map(|one| ["--set".to_owned(), one.clone()]));
+
+        let site = Site::new(&format!("http://{}", demo.listen), None).map_err(|error| failed(&error))?;
+        let options = Options {
+            seed: demo.seed,
+            visits_per_second: demo.visits_per_second,
+            speed: demo.speed,
+            counting: counting(&config),
+            season_from: moment.at_ms - HISTORY_HOURS * HOUR,
+            robot: true,
+        };
+        let clock = Arc::clone(&shared.clock);
+        let crowd = Crowd::new(site, options, move || clock.now(), |at| at);
+        let (log, _) = data_dir::open_log(folder, &config, Durability::default())?;
+        let mut producer = Producer::new(&*log, &config)?;
+        crowd.history(moment.at_ms - HISTORY_HOURS * HOUR, moment.at_ms, |line| producer.line(line))?;
+        producer.flush()?;
+        Pipeline::catch_up(folder, &settings)?;
+        Ok(Prepared { folder: folder.to_owned(), moment, config, settings, crowd })
+    }
+
+    /// Ends, for another one to begin.
+    pub(super) fn abandon(self, shared: &Arc<Shared>) -> Result<(), CommandError> {
+        shared.clock.set_pace(None, Some(true));
+        self.running.abort();
+        // Visits that are under way end with the runtime.
+        self.runtime.shutdown_timeout(Duration::from_secs(1));
+        self.pipeline.stop()?;
+        self.serving.stop()
+    }
+
+    /// Sends what is still to be sent, waits until it is counted, and compares.
+    pub(super) fn end(self, shared: &Arc<Shared>) -> Result<(Report, (String, Value)), CommandError> {
+        let Self { prepared, serving, pipeline, runtime, running } = self;
+        let crowd = Arc::clone(&prepared.crowd);
+        shared.clock.set_pace(None, Some(false));
+        crowd.close();
+        crate::outputs::notice("nobody comes any more; what is kept back is sent now, and the tallies are compared");
+        let report = runtime.block_on(async {
+            running.await.map_err(|error| CommandError::Other(error.into()))?;
+            crowd.report(SETTLED_WITHIN, &Tallies::new()).await.map_err(|error| failed(&error))
+        })?;
+        runtime.shutdown_timeout(Duration::from_secs(1));
+        pipeline.stop()?;
+        serving.stop()?;
+        let ledger = ledger::newest(&prepared.folder, &prepared.config)?;
+        balanced(&ledger)?;
+        let total = ledger.total();
+        Ok((report, (ledger::text(&total, &prepared.config), ledger::json(&total, &prepared.config))))
+    }
+}
+
+impl Prepared {
+    /// Begins at its moment.
+    pub(super) fn start(self, demo: &Demo, shared: &Arc<Shared>) -> Result<Deployment, CommandError> {
+        shared.clock.set(self.moment.at_ms);
+        let clock = Arc::clone(&shared.clock);
+        let now = Arc::new(move || uptake_model::EventTime(clock.now()));
+        let world = World { now, routes: routes(shared) };
+        let serving = Serving::start(&self.folder, &self.config, Some(demo.listen.to_string()), world)?;
+        let pipeline = Pipeline::start(&self.folder, &self.settings, shared)?;
+        shared.begins(self.moment, &self.crowd, pipeline.inner_of(), &self.folder);
+        let runtime =
+            tokio::runtime::Builder::new_multi_thread().worker_threads(1).thread_name("crowd").enable_all().build()?;
+        let running = runtime.spawn(Arc::clone(&self.crowd).run(PATIENCE));
+        runtime.spawn(tell(Arc::clone(shared)));
+        runtime.spawn(check(Arc::clone(shared), Arc::clone(&self.crowd), self.folder.clone(), self.config.epoch.ms()));
+        shared.clock.set_pace(None, Some(false));
+        shared.say(&format!("It is {}. The crowd comes.", self.moment.what));
+        Ok(Deployment { prepared: self, serving, pipeline, runtime, running })
+    }
+}
+
+async fn tell(shared: Arc<Shared>) {
+    loop {
+        tokio::time::sleep(Duration::from_millis(300)).await;
+        shared.tell();
+    }
+}
+
+/// Compares the tallies of epochs that are over with what the crowd knows, again and again.
+async fn check(shared: Arc<Shared>, crowd: Arc<Crowd>, folder: PathBuf, epoch_ms: i64) {
+    loop {
+        tokio::time::sleep(CHECK_EVERY).await;
+        let past = shared.clock.now().div_euclid(epoch_ms) - EPOCHS_OPEN;
+        let (crowd, folder) = (Arc::clone(&crowd), folder.clone());
+        let checked = tokio::task::spawn_blocking(move || {
+            let table = SqliteTable::open_read_only(&folder).ok()?;
+            let (equal, differing) = crowd.compare_past(&tallies(&table)?, past);
+            Some(Check { equal, differing })
+        });
+        if let Ok(Some(check)) = checked.await {
+            shared.checked(check);
+        }
+    }
+}
+
+/// What a table holds of the season's titles.
+fn tallies(table: &dyn Table) -> Option<Tallies> {
+    let mut all = Tallies::new();
+    let read = table.scan("", &mut |row| {
+        if let Some(show) = Season::real().by_id(&row.video_id) {
+            let counts = row.counts;
+            all.insert((show, row.epoch.0), (counts.plays, counts.impressions, counts.exact));
+        }
+        Ok(())
+    });
+    read.ok().map(|()| all)
+}

@@ -1,0 +1,39 @@
+// What several pages need.
+
+export const find = <T extends HTMLElement>(id: string): T => document.getElementById(id) as T;
+
+/** Makes an element with a text in it. */
+export const make = (name: string, text: string, parent?: HTMLElement): HTMLElement => {
+  const made = document.createElement(name);
+  made.textContent = text;
+  parent?.append(made);
+  return made;
+};
+
+/** A colour of the page as it is now, light or dark. */
+export const colour = (name: string): string => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
+
+/** How the axes of a chart look now. */
+export const axis = () => ({
+  stroke: colour("--soft"),
+  grid: { stroke: colour("--line"), width: 1 },
+  ticks: { stroke: colour("--line"), width: 1 },
+});
+
+/** Calls what draws into `box`, and again when its width or the colours change. */
+export const redraw = (box: HTMLElement, draw: () => void): void => {
+  draw();
+  let width = box.clientWidth;
+  new ResizeObserver(() => {
+    if (Math.abs(box.clientWidth - width) < 8) return;
+    width = box.clientWidth;
+    draw();
+  }).observe(box);
+  matchMedia("(prefers-color-scheme: dark)").addEventListener("change", draw);
+};
+
+/** Grouped digits. */
+export const grouped = (n: number): string => Math.round(n).toLocaleString("en");
+
+/** The time of day in UTC. */
+export const hour = (at: number): string => new Date(at).toISOString().slice(11, 16);
