@@ -45,7 +45,7 @@ pub(super) struct Demo {
     #[arg(long, value_name = "N", default_value_t = 300.0, value_parser = positive)]
     speed: f64,
     /// Visits a second of ours; evenings are livelier
-    #[arg(long, value_name = "N", default_value_t = 100.0, value_parser = positive)]
+    #[arg(long, value_name = "N", default_value_t = 250.0, value_parser = positive)]
     visits_per_second: f64,
     /// Where to begin: quiet, awards, premiere, robot, release
     #[arg(long, value_name = "NAME", default_value = "awards", value_parser = moment)]

@@ -1,6 +1,6 @@
 //! What rose, who noticed when, and how much each way to make a row costs in plays.
 
-use std::collections::VecDeque;
+use std::collections::{HashSet, VecDeque};
 
 use serde::Serialize;
 use uptake_sim::{Charts, Reranked, Season, row_value};
@@ -9,7 +9,7 @@ const HOUR: i64 = 3_600_000;
 /// A title's interest has risen when it is as many times its mean of the day before…
 const RISEN: f64 = 3.0;
 /// …and as many views an hour.
-const RISEN_VIEWS: f64 = 2_500.0;
+const RISEN_VIEWS: f64 = 4_000.0;
 /// It is over at half of that.
 const OVER: f64 = RISEN / 2.0;
 /// Who stands as far in front has been noticed.
@@ -57,6 +57,8 @@ pub(crate) struct Point {
 pub(crate) struct Rises {
     season: &'static Season,
     all: VecDeque<Rise>,
+    /// Titles that had risen before anybody looked, until their interest has fallen.
+    before: Option<HashSet<u16>>,
     points: VecDeque<Point>,
     open: Option<Open>,
     best: Option<Best>,
@@ -83,11 +85,13 @@ struct Best {
 
 impl Rises {
     pub(crate) fn new() -> Self {
-        Self { season: Season::real(), all: VecDeque::new(), points: VecDeque::new(), open: None, best: None }
+        Self { season: Season::real(), all: VecDeque::new(), before: None, points: VecDeque::new(), open: None, best: None }
     }
 
     /// Looks what has risen by `at`, and which charts have noticed.
     pub(crate) fn look(&mut self, at: i64, charts: &Charts) {
+        let is_first = self.before.is_none();
+        let before_us = self.before.get_or_insert_default();
         for show in 0..self.season.shows().len() as u16 {
             let views = self.season.views(show, at);
             let known = self.all.iter_mut().find(|rise| rise.show == show && !rise.is_over);
@@ -101,7 +105,9 @@ impl Rises {
                     rise.times = rise.times.max(times);
                     rise.is_over = times < OVER;
                 }
-                None if times >= RISEN => {
+                None if is_first && times >= RISEN => drop(before_us.insert(show)),
+                None if times < OVER => drop(before_us.remove(&show)),
+                None if times >= RISEN && !before_us.contains(&show) => {
                     let title = &self.season.shows()[usize::from(show)];
                     let (video_id, title) = (title.id, title.name);
                     self.all.push_back(Rise {
