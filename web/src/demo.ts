@@ -1,7 +1,7 @@
 // The demo: the rows a crowd is shown, what it does to them, and what is done to it.
 
 import uPlot from "uplot";
-import { axis, colour, find, grouped, hour, make, redraw } from "./page";
+import { axis, colour, find, grouped, hour, make, redraw, times } from "./page";
 import { showRows } from "./rows";
 
 interface Named {
@@ -152,7 +152,7 @@ const chart = (): void => {
     ({ label, stroke, width, ...(dash ? { dash } : {}), points: { show: false }, value: (_, value) => (value == null ? "" : `${value.toFixed(0)} %`) });
   const options: uPlot.Options = {
     width,
-    height: 220,
+    height: 240,
     cursor: { drag: { x: false, y: false } },
     tzDate: (seconds) => uPlot.tzDate(new Date(seconds * 1000), "Etc/UTC"),
     scales: { y: { range: (_, __, most) => [0, Math.max(10, most * 1.05)] } },
@@ -163,7 +163,7 @@ const chart = (): void => {
       line(`plays, ${charts[1]}`, colour("--soft"), 1.5, [6, 4]),
       line(`plays, ${charts[0]}`, colour("--soft"), 1.5, [2, 3]),
     ],
-    axes: [axis(), { ...axis(), size: 48, values: (_, values) => values.map((value) => `${value} %`) }],
+    axes: [times(), { ...axis(), size: 48, values: (_, values) => values.map((value) => `${value} %`) }],
   };
   box.replaceChildren();
   new uPlot(options, data, box);

@@ -20,6 +20,18 @@ export const axis = () => ({
   ticks: { stroke: colour("--line"), width: 1 },
 });
 
+/** An axis of times in UTC: hours, and the day where one begins. */
+export const times = () => ({
+  ...axis(),
+  values: (_: unknown, splits: number[]) =>
+    splits.map((at, n) => {
+      const text = new Date(at * 1000).toISOString();
+      const before = splits[n - 1];
+      const isNewDay = before === undefined || new Date(before * 1000).toISOString().slice(0, 10) !== text.slice(0, 10);
+      return isNewDay ? `${text.slice(11, 16)}\n${text.slice(0, 10)}` : text.slice(11, 16);
+    }),
+});
+
 /** Calls what draws into `box`, and again when its width or the colours change. */
 export const redraw = (box: HTMLElement, draw: () => void): void => {
   draw();

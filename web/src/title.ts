@@ -13,7 +13,7 @@ FROM, OUT OF OR IN CONNECTION WITH THE SOFTWARE OR THE USE OR OTHER DEALINGS IN 
 
 import uPlot from "uplot";
 import "uplot/dist/uPlot.min.css";
-import { axis, colour, find, make, redraw } from "./page";
+import { axis, colour, find, make, redraw, times } from "./page";
 import { poster } from "./poster";
 
 interface Epoch {
@@ -73,7 +73,7 @@ const draw = (epochs: Epoch[]): void => {
         { label: "played", stroke: colour("--mark"), width: 2, points: { show: epochs.length < 60 } },
         { label: "rate, %", stroke: colour("--warm"), width: 1.5, dash: [5, 4], scale: "%", points: { show: false } },
       ],
-      axes: [axis(), { ...axis(), size: 56 }, { ...axis(), scale: "%", side: 1, grid: { show: false }, size: 44 }],
+      axes: [times(), { ...axis(), size: 56 }, { ...axis(), scale: "%", side: 1, grid: { show: false }, size: 44 }],
     };
     box.replaceChildren();
     new uPlot(options, data, box);

@@ -1,31 +1,15 @@
 // The pages in a real Chromium, as the real program serves them, from the event to the row on the screen.
 import assert from "node:assert/strict";
-import { spawn } from "node:child_process";
-import { mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { after, before, test } from "node:test";
-import { chromium } from "playwright-core";
-
-const UPTAKE = process.env.UPTAKE;
-assert.ok(UPTAKE, "UPTAKE must say where the program is, as ../target/debug/uptake (cargo xtask test does)");
-const AXE = readFileSync(new URL("../node_modules/axe-core/axe.min.js", import.meta.url), "utf8");
-/** Where pictures of the pages are left to be looked at, if anywhere. */
-const PICTURES = process.env.UPTAKE_PICTURES;
+import { SHAPES, browse, keeps, open, start, tiles, until } from "./support.mjs";
 
 const TITLES = ["The Artist", "Hugo", "Downton Abbey", "The Walking Dead", "Drive", "Moneyball", "Homeland", "Melancholia",
   "The Descendants", "Sherlock", "Tinker Tailor Soldier Spy", "Midnight in Paris"];
-let folder, program, browser, base, said = "";
+let folder, program, browser, base;
 
-const pause = (ms) => new Promise((done) => setTimeout(done, ms));
-const until = async (what, is) => {
-  for (let n = 0; n < 400; n++) {
-    const found = await is();
-    if (found) return found;
-    await pause(25);
-  }
-  assert.fail(`${what}; the program said: ${said}`);
-};
 const send = async (events) => {
   const answer = await fetch(`${base}/v1/events`, {
     method: "POST", headers: { "content-type": "application/json" }, body: JSON.stringify(events),
@@ -37,10 +21,9 @@ const send = async (events) => {
 before(async () => {
   folder = mkdtempSync(join(tmpdir(), "uptake-pages-"));
   writeFileSync(join(folder, "titles.csv"), `id,title,year,genres\n${TITLES.map((title, n) => `v${n},${title},2011,Drama`).join("\n")}\n`);
-  program = spawn(UPTAKE, ["run", "--serve", "127.0.0.1:0", "--data", join(folder, "data"),
-    "--set", `rows.catalogue=${join(folder, "titles.csv")}`, "--set", "join.kind=left"], { stdio: ["ignore", "ignore", "pipe"] });
-  program.stderr.on("data", (text) => { said += text; });
-  base = await until("it serves", () => /serving on (http:\S+?);/.exec(said)?.[1]);
+  program = start(["run", "--serve", "127.0.0.1:0", "--data", join(folder, "data"),
+    "--set", `rows.catalogue=${join(folder, "titles.csv")}`, "--set", "join.kind=left"]);
+  base = await until("it serves", () => /serving on (http:\S+?);/.exec(program.said())?.[1]);
   const now = Date.now();
   const events = [];
   for (const [n] of TITLES.entries()) {
@@ -59,31 +42,16 @@ before(async () => {
       return epochs.reduce((sum, epoch) => sum + epoch.plays + epoch.impressions, 0) === 20 + 30;
     });
   }
-  browser = await chromium.launch({ executablePath: "/usr/bin/chromium", args: ["--no-sandbox"] });
+  browser = await browse();
 });
 after(async () => {
   await browser?.close();
-  program?.kill("SIGTERM");
-  await new Promise((done) => { program ? program.on("exit", done) : done(); });
+  await program?.end();
   rmSync(folder, { recursive: true, force: true });
 });
 
-const open = async (path, { width = 1280, scheme = "light" } = {}) => {
-  const context = await browser.newContext({ viewport: { width, height: 900 }, colorScheme: scheme });
-  const page = await context.newPage();
-  const wrong = [];
-  page.on("console", (message) => { if (["error", "warning"].includes(message.type())) wrong.push(message.text()); });
-  page.on("pageerror", (error) => wrong.push(String(error)));
-  await page.goto(base + path);
-  return { context, page, wrong };
-};
-const tiles = (page, row) => page.evaluate((name) => {
-  const list = document.querySelector(`trending-row[name=${name}]`)?.shadowRoot?.querySelector("ol");
-  return [...(list?.querySelectorAll("[data-uptake-video]") ?? [])].map((tile) => tile.dataset.uptakeVideo);
-}, row);
-
 test("a click is a play that the collector takes, and the row on the screen changes", async () => {
-  const { context, page, wrong } = await open("/");
+  const { context, page, wrong } = await open(browser, `${base}/`);
   await until("both stand first", async () => (await tiles(page, "popular")).slice(0, 2).join(" ") === "v0 v1");
   const tile = page.locator('trending-row[name=popular] [data-uptake-video="v1"]');
   await tile.scrollIntoViewIfNeeded();
@@ -105,30 +73,18 @@ test("a click is a play that the collector takes, and the row on the screen chan
 });
 
 test("a title that nobody has seen is said to be unknown", async () => {
-  const { context, page } = await open("/title?id=nothing");
+  const { context, page } = await open(browser, `${base}/title?id=nothing`);
   await until("it is said", async () => (await page.locator("#failed").innerText()).includes("cannot be shown"));
   await context.close();
 });
 
-for (const scheme of ["light", "dark"]) {
-  for (const width of [360, 820, 1400]) {
-    test(`axe finds nothing, ${scheme}, ${width} wide`, async () => {
-      for (const [path, ready] of [["/", "trending-row"], ["/title?id=v1", "#chart canvas"], ["/docs", "section"]]) {
-        const { context, page, wrong } = await open(path, { width, scheme });
-        await page.locator(ready).first().waitFor();
-        if (path === "/") await until("rows", async () => (await tiles(page, "popular")).length > 5);
-        const found = await page.evaluate(`${AXE}; axe.run().then(({ violations }) => violations.map(({ id, nodes }) => [id, ...nodes.map((node) => node.html.slice(0, 160))]))`);
-        assert.deepEqual(found, [], path);
-        const overflow = await page.evaluate(() => document.documentElement.scrollWidth - innerWidth);
-        assert.ok(overflow <= 0, `${path} is ${overflow} px too wide`);
-        assert.deepEqual(wrong, [], path);
-        if (PICTURES) {
-          mkdirSync(PICTURES, { recursive: true });
-          const name = path.replace(/\W+/g, "") || "watch";
-          await page.screenshot({ path: join(PICTURES, `${name}-${scheme}-${width}.png`) });
-        }
-        await context.close();
-      }
-    });
-  }
+const PAGES = [
+  ["/", async (page) => until("rows", async () => (await tiles(page, "popular")).length > 5)],
+  ["/title?id=v1", (page) => page.locator("#chart canvas").waitFor()],
+  ["/docs", (page) => page.locator("section").first().waitFor()],
+];
+for (const shape of SHAPES) {
+  test(`axe finds nothing, ${shape.scheme}, ${shape.width} wide`, async () => {
+    for (const [path, ready] of PAGES) await keeps(browser, base + path, shape, ready);
+  });
 }

@@ -15,8 +15,18 @@ use crate::workspace::Workspace;
 use crate::{deploy, interop, process, rules, services, web};
 
 /// Tests that read whole workloads: they run last, and not with `--quick`.
-const SLOW_TESTS: [&str; 9] =
-    ["oracle", "reference", "real_data", "simulation", "crash", "cluster", "hosts", "outages", "stop"];
+const SLOW_TESTS: [&str; 10] = [
+    "oracle",
+    "reference",
+    "real_data",
+    "simulation",
+    "crash",
+    "cluster",
+    "demo",
+    "hosts",
+    "outages",
+    "stop",
+];
 
 /// How the names of tests begin that need a real Kafka, Cassandra or S3 server.
 const WITH_SERVERS: &str = "real_";

@@ -130,7 +130,9 @@ fn many_may_make_the_same_table_at_once() {
         let folder = tempfile::tempdir().unwrap();
         std::thread::scope(|scope| {
             let opening: Vec<_> = (0..4)
-                .map(|_| scope.spawn(|| SqliteTable::open(folder.path()).map(drop).map_err(|e| e.to_string())))
+                .map(|_| {
+                    scope.spawn(|| SqliteTable::open(folder.path()).map(drop).map_err(|e| e.to_string()))
+                })
                 .collect();
             for one in opening {
                 assert_eq!(one.join().unwrap(), Ok(()), "round {round}");

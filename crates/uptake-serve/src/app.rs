@@ -102,7 +102,8 @@ impl App {
         parts: Parts,
         listening: SocketAddr,
     ) -> Result<Self, ServeError> {
-        let Parts { log, open_table, rows, books, decode, input_topics, epoch, load_catalogue, now, .. } = parts;
+        let Parts { log, open_table, rows, books, decode, input_topics, epoch, load_catalogue, now, .. } =
+            parts;
         let metrics = Arc::new(Metrics::default());
         let ends = [input_topics.first(), input_topics.last()];
         let topics = ends.map(|topic| Arc::from(topic.map_or("", String::as_str)));
@@ -113,7 +114,8 @@ impl App {
         }
         let served_partitions = log.partitions(SERVED_ROWS)?;
         let signer = Arc::new(Signer::new(&secrets.request_keys));
-        let writer = Writer::start(&log, settings.queue_events_max, &metrics, &now).map_err(ServeError::Thread)?;
+        let writer =
+            Writer::start(&log, settings.queue_events_max, &metrics, &now).map_err(ServeError::Thread)?;
         let rules = RuleBook::default();
         rules.refresh(&*log)?;
         let catalogue = load_catalogue().map_err(ServeError::Catalogue)?.unwrap_or_default();

@@ -89,7 +89,8 @@ impl Charts {
 
     fn ranked(&self) -> Vec<u16> {
         let mut order: Vec<u16> = (0..self.plays.len() as u16).collect();
-        order.sort_by_cached_key(|show| std::cmp::Reverse(self.plays[usize::from(*show)].iter().sum::<u32>()));
+        order
+            .sort_by_cached_key(|show| std::cmp::Reverse(self.plays[usize::from(*show)].iter().sum::<u32>()));
         order
     }
 

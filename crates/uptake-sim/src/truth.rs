@@ -66,7 +66,7 @@ impl Truth {
 
     /// A request will send this many events.
     pub fn open(&mut self, request: u64, events: usize) {
-        self.open.insert(request, Open { to_come: events, sent: Vec::with_capacity(events) });
+        self.open.insert(request, Open { to_come: events, sent: Vec::with_capacity(events.min(64)) });
     }
 
     /// One of them was sent. Unknown requests, as those of test devices, are no matter.

@@ -167,7 +167,8 @@ impl Visitors {
 
     /// What becomes of a row: `shows` are its titles' places in the season, where they are of it.
     pub fn browse(&mut self, at_ms: i64, shows: &[Option<u16>]) -> Vec<Act> {
-        let chances: Vec<f64> = shows.iter().map(|show| show.map_or(0.02, |show| self.season.chance(show, at_ms))).collect();
+        let chances: Vec<f64> =
+            shows.iter().map(|show| show.map_or(0.02, |show| self.season.chance(show, at_ms))).collect();
         self.look(&chances)
     }
 
@@ -215,7 +216,8 @@ mod tests {
         let shows: Vec<Option<u16>> = (0..12).map(Some).collect();
         let chances = |at| shows.iter().flatten().map(move |show| Season::real().chance(*show, at));
         let visits = 40_000;
-        let plays = (0..visits).filter(|_| visitors.browse(AWARDS, &shows).iter().any(|act| act.is_play)).count();
+        let plays =
+            (0..visits).filter(|_| visitors.browse(AWARDS, &shows).iter().any(|act| act.is_play)).count();
         let (share, value) = (plays as f64 / f64::from(visits), row_value(chances(AWARDS)));
         assert!((share - value).abs() < 0.01, "{share} {value}");
     }

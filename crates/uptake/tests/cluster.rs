@@ -267,7 +267,8 @@ fn two_clusters_side_by_side_write_one_table() {
             let file = hosts(&place, name, processes);
             // On a busy machine one may be killed before the others have met it.
             let settings = [SLOWLY, &["cluster.start_deadline=3s"]].concat();
-            let of = |number| process(&data, &file, number, &settings, &["--workers", "1", "--cluster", name]);
+            let of =
+                |number| process(&data, &file, number, &settings, &["--workers", "1", "--cluster", name]);
             running.push((0..processes).map(of).collect::<Vec<_>>());
         }
         std::thread::sleep(Duration::from_millis(100 + rng.next_u64() % 500));

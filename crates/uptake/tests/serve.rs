@@ -4,7 +4,7 @@
 
 mod common;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
 use std::process::Command;
@@ -12,6 +12,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use common::http::{Answer, ask};
 use common::live::{Live, PATIENCE, SOON, program, wait_until};
 use common::{Place, uptake};
 use serde_json::{Value, json};
@@ -25,34 +26,6 @@ const REQUEST_KEY: &str = "a key of the tests of at least 32 bytes";
 struct Api {
     live: Live,
     address: String,
-}
-
-/// An answer.
-struct Answer {
-    status: u16,
-    headers: BTreeMap<String, String>,
-    body: String,
-}
-
-impl Answer {
-    fn json(&self) -> Value {
-        serde_json::from_str(&self.body).unwrap_or_else(|_| panic!("{} is no JSON", self.body))
-    }
-
-    /// Checks that it is a problem of this status and name.
-    #[track_caller]
-    fn is_problem(&self, status: u16, name: &str) {
-        assert_eq!(self.status, status, "{}", self.body);
-        assert_eq!(self.headers["content-type"], "application/problem+json");
-        assert_eq!(self.json()["type"], format!("urn:uptake:problem:{name}"));
-        assert_eq!(self.json()["status"], status);
-    }
-
-    #[track_caller]
-    fn ok(self) -> Value {
-        assert!((200..300).contains(&self.status), "{} {}", self.status, self.body);
-        self.json()
-    }
 }
 
 impl Api {
@@ -97,36 +70,6 @@ impl Api {
         self.live.signal("TERM");
         self.live.end(SOON).ok();
     }
-}
-
-fn ask(
-    mut stream: TcpStream,
-    method: &str,
-    path: &str,
-    headers: &[(&str, &str)],
-    body: &[u8],
-) -> std::io::Result<Answer> {
-    let mut head = format!("{method} {path} HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n");
-    for (name, value) in headers {
-        head.push_str(&format!("{name}: {value}\r\n"));
-    }
-    head.push_str(&format!("content-length: {}\r\n\r\n", body.len()));
-    stream.write_all(head.as_bytes())?;
-    // A body that is refused by its length need not be read.
-    let _ = stream.write_all(body);
-    let mut bytes = Vec::new();
-    let ended = stream.read_to_end(&mut bytes);
-    if bytes.is_empty() {
-        ended?;
-        return Err(std::io::ErrorKind::UnexpectedEof.into());
-    }
-    let text = String::from_utf8_lossy(&bytes);
-    let (head, body) = text.split_once("\r\n\r\n").unwrap();
-    let mut lines = head.lines();
-    let status = lines.next().unwrap().split(' ').nth(1).unwrap().parse().unwrap();
-    let headers = lines.filter_map(|line| line.split_once(": "));
-    let headers = headers.map(|(name, value)| (name.to_ascii_lowercase(), value.to_owned())).collect();
-    Ok(Answer { status, headers, body: body.to_owned() })
 }
 
 fn now_ms() -> i64 {

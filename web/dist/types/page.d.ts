@@ -15,6 +15,19 @@ export declare const axis: () => {
         width: number;
     };
 };
+/** An axis of times in UTC: hours, and the day where one begins. */
+export declare const times: () => {
+    stroke: string;
+    grid: {
+        stroke: string;
+        width: number;
+    };
+    ticks: {
+        stroke: string;
+        width: number;
+    };
+    values: (_: unknown, splits: number[]) => string[];
+};
 /** Calls what draws into `box`, and again when its width or the colours change. */
 export declare const redraw: (box: HTMLElement, draw: () => void) => void;
 /** Grouped digits. */

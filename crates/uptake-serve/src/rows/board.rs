@@ -119,9 +119,7 @@ impl Board {
     pub(crate) fn refresh(&self, tables: &Tables, choice: &Choice<'_>) -> Result<(), TablesError> {
         let all: Vec<((RowName, String), Arc<Kept>)> = {
             let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
-            kept.retain(|_, one| {
-                one.sender.receiver_count() > 0 || one.asked().elapsed() < FORGOTTEN_AFTER
-            });
+            kept.retain(|_, one| one.sender.receiver_count() > 0 || one.asked().elapsed() < FORGOTTEN_AFTER);
             kept.iter().map(|(key, one)| (key.clone(), Arc::clone(one))).collect()
         };
         for ((row, segment), one) in all {

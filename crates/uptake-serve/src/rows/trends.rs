@@ -150,12 +150,7 @@ impl Known {
     }
 
     /// Takes in what has changed of the epochs that may still grow.
-    fn catch_up(
-        &mut self,
-        table: &dyn Table,
-        length: EpochLength,
-        now: EventTime,
-    ) -> Result<(), TableError> {
+    fn catch_up(&mut self, table: &dyn Table, length: EpochLength, now: EventTime) -> Result<(), TableError> {
         let first = self.epoch.0 - self.trends.options().open_epochs;
         let newest = table.top(&self.segments[0], None, 1)?.first().map_or(self.epoch, |row| row.epoch);
         let mut latest = Vec::new();

@@ -130,7 +130,9 @@ impl Demo {
         out.flush()?;
         match report.is_right() {
             true => Ok(()),
-            false => Err(super::show::defect("tallies differ from what the crowd knows of itself, or events were lost")),
+            false => Err(super::show::defect(
+                "tallies differ from what the crowd knows of itself, or events were lost",
+            )),
         }
     }
 

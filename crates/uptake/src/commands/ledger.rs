@@ -37,8 +37,7 @@ pub(super) struct LedgerOf {
 /// The books of the newest checkpoint of the main cluster.
 pub(super) fn newest(data: &Path, config: &Config) -> Result<Ledger, CommandError> {
     let backend = config.places.checkpoints.backend(data);
-    let objects =
-        objects::open(&backend, &config.places.s3).map_err(crate::data_dir::DataDirError::from)?;
+    let objects = objects::open(&backend, &config.places.s3).map_err(crate::data_dir::DataDirError::from)?;
     let newest = Store::new(Arc::from(objects), super::run::CLUSTER).newest()?;
     let (manifest, _) = newest.checkpoint.ok_or_else(|| {
         CommandError::Other(format!("{} has no books yet", crate::data_dir::shown(&backend)).into())

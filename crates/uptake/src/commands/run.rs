@@ -110,10 +110,8 @@ impl Run {
                 progress_deadline: config.cluster_progress_deadline,
             }
         });
-        let start_serving =
-            |listen| Serving::start(&self.data, &config, Some(listen), World::default());
-        let serving =
-            self.serve.map(start_serving).transpose()?;
+        let start_serving = |listen| Serving::start(&self.data, &config, Some(listen), World::default());
+        let serving = self.serve.map(start_serving).transpose()?;
         let topics = config.input_topics.join(", ");
         notice(&format!("reading {topics}: {} partitions; SIGTERM or Ctrl-C stops", partitions.len()));
         let printed_by = Arc::clone(&config);

@@ -169,7 +169,9 @@ impl Simulate {
         out.flush()?;
         match report.is_right() {
             true => Ok(()),
-            false => Err(CommandError::Other("the deployment lost events or counted otherwise; see above".into())),
+            false => {
+                Err(CommandError::Other("the deployment lost events or counted otherwise; see above".into()))
+            }
         }
     }
 }

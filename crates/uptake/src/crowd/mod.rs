@@ -545,7 +545,13 @@ impl Crowd {
             let Ok(served) = self.site.row("popular", ROW).await else { return };
             let request = request_of(&served.request_id);
             self.state().truth.open(request, usize::MAX);
-            let robot = Robot { slot, token: served.request_id, request, served_at: served.served_at, known: Vec::new() };
+            let robot = Robot {
+                slot,
+                token: served.request_id,
+                request,
+                served_at: served.served_at,
+                known: Vec::new(),
+            };
             self.state().robot = Some(robot);
         }
         let id = all.shows()[show].id;
@@ -574,7 +580,8 @@ impl Crowd {
         if !robot.known.contains(&epoch) {
             robot.known.push(epoch);
             if events.is_empty() {
-                events.push((request, Seen { title: show as u16, is_play: false, stamp_ms: robot.served_at }));
+                events
+                    .push((request, Seen { title: show as u16, is_play: false, stamp_ms: robot.served_at }));
             }
             events.push((request, Seen { title: show as u16, is_play: true, stamp_ms }));
         }
@@ -595,7 +602,14 @@ impl Crowd {
 }
 
 impl State {
-    fn wait(&mut self, due: i64, happened_at: i64, body: Vec<u8>, events: &Arc<[(u64, Seen)]>, is_again: bool) {
+    fn wait(
+        &mut self,
+        due: i64,
+        happened_at: i64,
+        body: Vec<u8>,
+        events: &Arc<[(u64, Seen)]>,
+        is_again: bool,
+    ) {
         self.next_number += 1;
         let (number, events) = (self.next_number, Arc::clone(events));
         let one = Delivery { due, number, happened_at, body, events, is_again };

@@ -38,7 +38,12 @@ impl Quantiles {
             let place = (part * (sorted.len() - 1) as f64).round() as usize;
             sorted[place].as_millis() as u64
         };
-        (!sorted.is_empty()).then(|| Self { p50: at(0.5), p95: at(0.95), p99: at(0.99), measured: sorted.len() })
+        (!sorted.is_empty()).then(|| Self {
+            p50: at(0.5),
+            p95: at(0.95),
+            p99: at(0.99),
+            measured: sorted.len(),
+        })
     }
 }
 
@@ -177,7 +182,9 @@ fn compare(site: &Tallies, before: &Tallies, truth: &BTreeMap<(u16, i64), Reques
 impl Report {
     /// Whether the site lost nothing and counted right.
     pub(crate) fn is_right(&self) -> bool {
-        self.differing.is_empty() && self.events_lost == 0 && self.events_made == self.events_taken + self.events_refused
+        self.differing.is_empty()
+            && self.events_lost == 0
+            && self.events_made == self.events_taken + self.events_refused
     }
 }
 
@@ -185,7 +192,13 @@ impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         use crate::commands::text::grouped;
         let n = |n: u64| grouped(n);
-        writeln!(f, "visits        {:>12}  {} turned away, {} rows failed", n(self.visits), n(self.turned_away), n(self.failed_rows))?;
+        writeln!(
+            f,
+            "visits        {:>12}  {} turned away, {} rows failed",
+            n(self.visits),
+            n(self.turned_away),
+            n(self.failed_rows)
+        )?;
         writeln!(
             f,
             "events        {:>12}  {} taken, {} refused, {} lost; {} taken again; {} deliveries tried again",
@@ -199,9 +212,15 @@ impl fmt::Display for Report {
         if self.robot_plays > 0 {
             writeln!(f, "robot         {:>12}  plays claimed", n(self.robot_plays))?;
         }
-        for (name, quantiles) in [("play to tally", self.play_to_tally_ms), ("play to row", self.play_to_row_ms)] {
+        for (name, quantiles) in
+            [("play to tally", self.play_to_tally_ms), ("play to row", self.play_to_row_ms)]
+        {
             match quantiles {
-                Some(q) => writeln!(f, "{name:<13} {:>9} ms  p95 {} ms, p99 {} ms, of {} measured", q.p50, q.p95, q.p99, q.measured)?,
+                Some(q) => writeln!(
+                    f,
+                    "{name:<13} {:>9} ms  p95 {} ms, p99 {} ms, of {} measured",
+                    q.p50, q.p95, q.p99, q.measured
+                )?,
                 None => writeln!(f, "{name:<13} {:>12}  not measured", "")?,
             }
         }
@@ -227,7 +246,10 @@ mod tests {
 
     #[test]
     fn what_differs_is_found() {
-        let truth = BTreeMap::from([((1, 7), Requests { played: 2, shown: 9 }), ((2, 7), Requests { played: 0, shown: 1 })]);
+        let truth = BTreeMap::from([
+            ((1, 7), Requests { played: 2, shown: 9 }),
+            ((2, 7), Requests { played: 0, shown: 1 }),
+        ]);
         let right = Tallies::from([((1, 7), (5, 9, true)), ((2, 7), (0, 1, true))]);
         let before = Tallies::from([((1, 7), (3, 0, true))]);
         let compared = compare(&right, &before, &truth);

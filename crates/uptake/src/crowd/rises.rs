@@ -85,7 +85,14 @@ struct Best {
 
 impl Rises {
     pub(crate) fn new() -> Self {
-        Self { season: Season::real(), all: VecDeque::new(), before: None, points: VecDeque::new(), open: None, best: None }
+        Self {
+            season: Season::real(),
+            all: VecDeque::new(),
+            before: None,
+            points: VecDeque::new(),
+            open: None,
+            best: None,
+        }
     }
 
     /// Looks what has risen by `at`, and which charts have noticed.
@@ -168,7 +175,8 @@ impl Rises {
                 self.points.pop_front();
             }
         }
-        let open = self.open.get_or_insert(Open { at: slot, best: 0.0, served: 0.0, charts: [0.0; 3], rows: 0 });
+        let open =
+            self.open.get_or_insert(Open { at: slot, best: 0.0, served: 0.0, charts: [0.0; 3], rows: 0 });
         open.best += best.best;
         open.served += row_value(shows.iter().map(|show| show.map_or(0.0, |show| season.chance(show, at))));
         open.charts.iter_mut().zip(best.charts).for_each(|(sum, one)| *sum += one);

@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "helpers of tests, which may panic")]
 #![allow(dead_code, reason = "every test binary uses another part of this module")]
 
+pub(crate) mod http;
 pub(crate) mod live;
 pub(crate) mod servers;
 pub(crate) mod workload;

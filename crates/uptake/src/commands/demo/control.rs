@@ -95,7 +95,13 @@ impl Shared {
     }
 
     /// Another deployment begins.
-    pub(super) fn begins(&self, moment: Moment, crowd: &Arc<Crowd>, pipeline: Arc<Inner>, folder: &std::path::Path) {
+    pub(super) fn begins(
+        &self,
+        moment: Moment,
+        crowd: &Arc<Crowd>,
+        pipeline: Arc<Inner>,
+        folder: &std::path::Path,
+    ) {
         self.story().clear();
         let mut now = self.now();
         crowd.set_trouble(now.trouble);
@@ -126,8 +132,10 @@ impl Shared {
 
     /// The same as a table.
     pub(super) fn rises_text(&self) -> String {
-        let mut text =
-            format!("{:<28} {:>6}  {:<18} charts of plays, ranked daily / half-hourly / live\n", "rose", "at", "Trending");
+        let mut text = format!(
+            "{:<28} {:>6}  {:<18} charts of plays, ranked daily / half-hourly / live\n",
+            "rose", "at", "Trending"
+        );
         for rise in self.rises() {
             let when = |at: Option<i64>| at.map_or("not".to_owned(), |at| later(rise.since, at));
             let charts: Vec<String> = rise.charts.into_iter().map(when).collect();
@@ -159,8 +167,10 @@ impl Shared {
             json!({ "rises": all, "points": points })
         };
         let loop_of = crowd.map(|crowd| crowd.rises(of));
-        let named = |moment: Option<Moment>| moment.map(|moment| json!({ "name": moment.name, "what": moment.what }));
-        let moments: Vec<Value> = Season::MOMENTS.into_iter().map(|moment| json!(named(Some(moment)))).collect();
+        let named =
+            |moment: Option<Moment>| moment.map(|moment| json!({ "name": moment.name, "what": moment.what }));
+        let moments: Vec<Value> =
+            Season::MOMENTS.into_iter().map(|moment| json!(named(Some(moment)))).collect();
         json!({
             "now": at, "speed": speed, "paused": is_paused, "moment": named(now.moment), "moments": moments,
             "preparing": named(now.preparing), "crowd": counts, "loop": loop_of, "story": lines,
@@ -207,7 +217,8 @@ async fn control(
     action: Result<Json<Do>, axum::extract::rejection::JsonRejection>,
 ) -> Response {
     if !peer.ip().is_loopback() || !is_local(&headers) {
-        return Problem::new(403, "not-local", "the demo is controlled from this machine alone").into_response();
+        return Problem::new(403, "not-local", "the demo is controlled from this machine alone")
+            .into_response();
     }
     let action = match action {
         Ok(Json(action)) => action,

@@ -120,7 +120,9 @@ impl Deployment {
         let crowd = Arc::clone(&prepared.crowd);
         shared.clock.set_pace(None, Some(false));
         crowd.close();
-        crate::outputs::notice("nobody comes any more; what is kept back is sent now, and the tallies are compared");
+        crate::outputs::notice(
+            "nobody comes any more; what is kept back is sent now, and the tallies are compared",
+        );
         let report = runtime.block_on(async {
             running.await.map_err(|error| CommandError::Other(error.into()))?;
             crowd.report(SETTLED_WITHIN, &Tallies::new()).await.map_err(|error| failed(&error))
@@ -145,11 +147,19 @@ impl Prepared {
         let serving = Serving::start(&self.folder, &self.config, Some(demo.listen.to_string()), world)?;
         let pipeline = Pipeline::start(&self.folder, &self.settings, shared)?;
         shared.begins(self.moment, &self.crowd, pipeline.inner_of(), &self.folder);
-        let runtime =
-            tokio::runtime::Builder::new_multi_thread().worker_threads(1).thread_name("crowd").enable_all().build()?;
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(1)
+            .thread_name("crowd")
+            .enable_all()
+            .build()?;
         let running = runtime.spawn(Arc::clone(&self.crowd).run(PATIENCE));
         runtime.spawn(tell(Arc::clone(shared)));
-        runtime.spawn(check(Arc::clone(shared), Arc::clone(&self.crowd), self.folder.clone(), self.config.epoch.ms()));
+        runtime.spawn(check(
+            Arc::clone(shared),
+            Arc::clone(&self.crowd),
+            self.folder.clone(),
+            self.config.epoch.ms(),
+        ));
         shared.clock.set_pace(None, Some(false));
         shared.say(&format!("It is {}. The crowd comes.", self.moment.what));
         Ok(Deployment { prepared: self, serving, pipeline, runtime, running })

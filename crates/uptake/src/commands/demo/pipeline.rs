@@ -89,7 +89,11 @@ impl Pipeline {
     }
 
     /// Starts it.
-    pub(super) fn start(folder: &Path, settings: &[String], shared: &Arc<Shared>) -> Result<Self, CommandError> {
+    pub(super) fn start(
+        folder: &Path,
+        settings: &[String],
+        shared: &Arc<Shared>,
+    ) -> Result<Self, CommandError> {
         let inner = Arc::new(Self::inner(folder, settings));
         inner.spawn()?;
         let (watched, shared) = (Arc::clone(&inner), Arc::clone(shared));

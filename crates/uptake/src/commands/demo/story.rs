@@ -62,12 +62,16 @@ impl Story {
             let told = self.told.entry((rise.video_id, rise.since)).or_default();
             if !told.rise {
                 told.rise = true;
-                new.push((rise.since, format!("Interest in {} is three times that of the day before.", rise.title)));
+                new.push((
+                    rise.since,
+                    format!("Interest in {} is three times that of the day before.", rise.title),
+                ));
             }
             if let Some(at) = rise.trending.filter(|_| !told.trending) {
                 told.trending = true;
                 let others = ["daily", "half-hourly", "live"].iter().zip(rise.charts);
-                let missing: Vec<&str> = others.filter(|(_, at)| at.is_none()).map(|(name, _)| *name).collect();
+                let missing: Vec<&str> =
+                    others.filter(|(_, at)| at.is_none()).map(|(name, _)| *name).collect();
                 let charts = match missing.as_slice() {
                     [] => String::new(),
                     names => format!(" No chart of plays has it yet that is ranked {}.", names.join(", ")),

@@ -1,0 +1,84 @@
+// The demo in a real Chromium: the loop, what is done to it, and its books.
+import assert from "node:assert/strict";
+import { after, before, test } from "node:test";
+import { SHAPES, browse, keeps, open, start, tiles, until } from "./support.mjs";
+
+let program, browser, address;
+
+before(async () => {
+  program = start(["demo", "--listen", "127.0.0.1:0", "--speed", "600", "--visits-per-second", "60", "--moment", "awards"]);
+  address = await until("it serves", () => /Open (http:\S+)/.exec(program.said())?.[1], 120);
+  browser = await browse();
+});
+after(async () => {
+  await browser?.close();
+  await program?.end();
+});
+
+const text = (page, id) => page.locator(`#${id}`).innerText();
+const state = async () => (await fetch(address + "/state")).json();
+
+test("the crowd comes, rows fill, and the books balance", async () => {
+  const { context, page, wrong } = await open(browser, address);
+  await until("rows", async () => (await tiles(page, "popular")).length > 5, 60);
+  await until("visits", async () => Number((await text(page, "visits")).replaceAll(",", "")) > 50, 60);
+  await until("the ledger", async () => (await text(page, "balance")) === "It balances.", 60);
+  await until("tallies are compared", async () => /^[\d,]+ tallies equal/.test(await text(page, "check")), 60);
+  assert.match(await text(page, "date"), /^Monday 27 February 2012|^Monday, 27 February 2012/);
+  // Something rises within the first hours of the night, and the curve is drawn.
+  await until("a rise", async () => (await page.locator("#rises tr").count()) > 0, 120);
+  await until("the curve", async () => page.locator("#regret canvas").isVisible(), 120);
+  assert.deepEqual(wrong, []);
+  await context.close();
+});
+
+test("time stands still, goes on, and the pipeline comes back when it is killed", async () => {
+  const { context, page, wrong } = await open(browser, address);
+  await page.click("#pause");
+  await until("paused", async () => (await text(page, "pause")) === "Go on");
+  const at = (await state()).now;
+  assert.equal((await state()).now, at);
+  await page.click("#pause");
+  await until("it goes on", async () => (await state()).now > at);
+  await page.selectOption("#speed", "300");
+  await until("slower", async () => (await state()).speed === 300);
+  for (const id of ["twice", "held", "clocks"]) {
+    await page.click(`#${id}`);
+    await until(id, async () => (await page.getAttribute(`#${id}`, "aria-pressed")) === "true");
+  }
+  await page.click("#kill");
+  await until("it started again", async () => (await text(page, "starts")) === "2", 30);
+  await until("the story says so", async () => (await text(page, "story")).includes("The pipeline was killed"));
+  await page.click("#locked");
+  await until("locked", async () => (await page.getAttribute("#locked", "aria-pressed")) === "true");
+  await until("free", async () => (await page.getAttribute("#locked", "aria-pressed")) === "false", 60);
+  assert.deepEqual(wrong, []);
+  await context.close();
+});
+
+test("a click of one's own is a play like any other", async () => {
+  const { context, page } = await open(browser, address);
+  const [id] = await until("rows", async () => { const all = await tiles(page, "popular"); return all.length > 5 && all; }, 60);
+  const plays = async () => {
+    const { epochs = [] } = await (await fetch(new URL(`/v1/videos/${id}`, address))).json();
+    return epochs.reduce((sum, epoch) => sum + epoch.plays, 0);
+  };
+  const before = await plays();
+  const sent = page.waitForResponse((answer) => answer.url().endsWith("/v1/events") && answer.request().postData()?.includes("play"));
+  const tile = page.locator(`trending-row[name=popular] [data-uptake-video="${id}"]`);
+  await tile.scrollIntoViewIfNeeded();
+  await tile.click();
+  assert.equal((await (await sent).json()).refused, 0);
+  await until("it is counted", async () => (await plays()) > before, 30);
+  await context.close();
+});
+
+for (const shape of SHAPES) {
+  test(`axe finds nothing in the demo, ${shape.scheme}, ${shape.width} wide`, async () => {
+    await keeps(browser, address, shape, async (page) => {
+      await until("rows", async () => (await tiles(page, "popular")).length > 5, 60);
+      await until("the books", async () => (await text(page, "balance")) !== "", 30);
+      await until("the curve", async () => page.locator("#regret canvas").isVisible(), 120);
+    });
+  });
+}
