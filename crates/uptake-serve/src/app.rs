@@ -27,13 +27,14 @@ use crate::collect::{self, InputTopics, Judge, Writer};
 use crate::ids::Signer;
 use crate::metrics::Metrics;
 use crate::problem::{Answer, Problem, in_one_form, of_panic};
+use crate::rows::age::RowAge;
 use crate::rows::board::Board;
-use crate::rows::{serve as row, stream};
+use crate::rows::{inspect, serve as row, stream};
 use crate::rules::{self, RULES, RuleBook};
 use crate::server::Parts;
 use crate::settings::{Secrets, Settings};
 use crate::tables::Tables;
-use crate::{assets, operations, videos};
+use crate::{assets, letters, operations, videos};
 
 /// The topic of served rows: what was shown under which request, with which probability.
 pub const SERVED_ROWS: &str = "served-rows";
@@ -54,6 +55,7 @@ pub(crate) struct App {
     pub(crate) served_partitions: u32,
     pub(crate) tables: Tables,
     pub(crate) board: Board,
+    pub(crate) row_age: RowAge,
     pub(crate) rules: RuleBook,
     load_catalogue: LoadCatalogue,
     catalogue: RwLock<Arc<Catalogue>>,
@@ -129,6 +131,7 @@ impl App {
             served_partitions,
             tables: Tables::new(open_table),
             board: Board::new(rows),
+            row_age: RowAge::new(),
             rules,
             load_catalogue,
             catalogue: RwLock::new(catalogue.into()),
@@ -175,6 +178,11 @@ impl App {
         self.epoch.start(epoch).to_string()
     }
 
+    /// What the row of everyone has of a video: the number of its epoch, and the plays.
+    pub(crate) fn plays(&self, video: &str) -> Option<(i64, u64)> {
+        self.board.rows().plays("", video).map(|(epoch, plays)| (epoch.0, plays))
+    }
+
     /// The answer where the table cannot be read: what is wrong with it is said to the operator.
     pub(crate) fn table_away(&self, error: &TableError) -> Problem {
         self.metrics.say(&format!("cannot read the table: {error}"));
@@ -199,6 +207,7 @@ pub(crate) fn router(app: &Arc<App>, beside: Router) -> Router {
         .route("/v1/events", post(collect::events))
         .route("/v1/rows/{name}", get(row::row))
         .route("/v1/rows/{name}/stream", get(stream::stream))
+        .route("/v1/rows/{name}/inspect", get(inspect::inspect))
         .route("/v1/videos/{id}", get(videos::series))
         .route("/v1/videos/{id}/why", get(videos::why))
         .route("/v1/explain/request/{id}", get(videos::explain))
@@ -206,6 +215,8 @@ pub(crate) fn router(app: &Arc<App>, beside: Router) -> Router {
         .route("/v1/rules/audit", get(rules::audit))
         .route("/v1/rules/{id}", delete(rules::remove))
         .route("/v1/pipeline", get(operations::pipeline))
+        .route("/v1/dead-letters", get(letters::list))
+        .route("/v1/dead-letters/replay", post(letters::replay))
         .route("/healthz", get(operations::healthz))
         .route("/readyz", get(operations::readyz))
         .route("/metrics", get(operations::metrics))

@@ -10,6 +10,7 @@ mod assets;
 pub mod clock;
 mod collect;
 pub mod ids;
+mod letters;
 mod metrics;
 mod operations;
 pub mod problem;

@@ -35,6 +35,18 @@ pub trait Books: Send + Sync {
     /// # Errors
     /// They cannot be read.
     fn newest(&self) -> Result<Option<(Value, Vec<ReadUpTo>)>, String>;
+
+    /// How many dead letters there are, by reason, and the newest `limit` of them.
+    ///
+    /// # Errors
+    /// The log cannot be read.
+    fn dead_letters(&self, limit: usize) -> Result<Value, String>;
+
+    /// Appends dead letters that can be used by now to the input again; only counts them if `dry_run`.
+    ///
+    /// # Errors
+    /// There is no such reason, or the log cannot be read or written.
+    fn replay_dead_letters(&self, reason: Option<&str>, dry_run: bool) -> Result<Value, String>;
 }
 
 /// What became of every record, how far the pipeline is behind, and its watermark.
@@ -66,7 +78,9 @@ pub(crate) async fn pipeline(State(app): State<Arc<App>>, headers: HeaderMap) ->
                 lags.push(json!({ "topic": topic, "partition": partition, "read_up_to": offset, "end": end, "lag": lag }));
             }
         }
-        Ok(Json(json!({ "newest_checkpoint": books, "lag": lag_sum, "partitions": lags })))
+        Ok(Json(json!({
+            "newest_checkpoint": books, "lag": lag_sum, "partitions": lags, "row_age_ms": for_it.row_age.ages(),
+        })))
     })
     .await
 }
@@ -117,6 +131,7 @@ pub(crate) async fn metrics(State(app): State<Arc<App>>) -> impl IntoResponse {
         crate::collect::events,
         crate::rows::serve::row,
         crate::rows::stream::stream,
+        crate::rows::inspect::inspect,
         crate::videos::series,
         crate::videos::why,
         crate::videos::explain,
@@ -124,6 +139,8 @@ pub(crate) async fn metrics(State(app): State<Arc<App>>) -> impl IntoResponse {
         crate::rules::audit,
         crate::rules::add,
         crate::rules::remove,
+        crate::letters::list,
+        crate::letters::replay,
         pipeline,
         healthz,
         readyz,

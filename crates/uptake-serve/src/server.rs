@@ -191,6 +191,7 @@ async fn refresh(app: Arc<App>) {
             }
             for_it.refresh_catalogue();
             let refreshed = for_it.choosing(|choice| for_it.board.refresh(&for_it.tables, choice));
+            for_it.row_age.look(|video| for_it.plays(video));
             if let Err(error) = refreshed {
                 for_it.metrics.say(&format!("cannot read the table: {error}; rows stay as they were"));
             }

@@ -29,6 +29,8 @@ pub(super) struct Taken {
     pub(super) kind: Kind,
     pub(super) request: RequestId,
     pub(super) record: Record,
+    /// The video, of a play.
+    pub(super) played: Option<String>,
 }
 
 /// Judges events.
@@ -94,7 +96,7 @@ impl Judge {
         if bytes.len() > self.bytes_max {
             return Err(Reason::TooLong.name());
         }
-        let value = match serde_json::from_slice::<Value>(bytes) {
+        let mut value = match serde_json::from_slice::<Value>(bytes) {
             Ok(Value::Object(fields)) => self.rewritten(fields, sent, now, metrics)?,
             Ok(_) => return Err(Reason::NotAnObject.name()),
             Err(_) if std::str::from_utf8(bytes).is_err() => return Err(Reason::NotUtf8.name()),
@@ -105,7 +107,9 @@ impl Judge {
         decoder.decode_block(&record, EventTime(now), 0, &mut found);
         let event = found.0.map_err(Reason::name)?;
         let record = Record::new(event.request.to_string(), record);
-        Ok(Taken { kind: event.kind, request: event.request, record })
+        let video = at(&mut value, &self.decode.fields.video_id).and_then(|value| value.as_str());
+        let played = video.filter(|_| event.kind == Kind::Play).map(str::to_owned);
+        Ok(Taken { kind: event.kind, request: event.request, record, played })
     }
 
     fn rewritten(

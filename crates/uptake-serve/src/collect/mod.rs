@@ -78,6 +78,7 @@ pub(crate) async fn events(State(app): State<Arc<App>>, headers: HeaderMap, body
     let mut verdicts = Verdicts { accepted: 0, refused: 0, items: Vec::with_capacity(judged.len()) };
     let mut groups: BTreeMap<(usize, u32), Batch> = BTreeMap::new();
     let mut reasons: BTreeMap<&'static str, u64> = BTreeMap::new();
+    let mut played: Vec<String> = Vec::new();
     for judged in judged {
         match judged {
             Ok(taken) => {
@@ -89,6 +90,7 @@ pub(crate) async fn events(State(app): State<Arc<App>>, headers: HeaderMap, body
                     records: Vec::new(),
                 });
                 batch.records.push(taken.record);
+                played.extend(taken.played);
                 verdicts.accepted += 1;
                 verdicts.items.push(Verdict { status: "accepted", reason: None });
             }
@@ -101,7 +103,7 @@ pub(crate) async fn events(State(app): State<Arc<App>>, headers: HeaderMap, body
     }
     drop(room);
     match app.writer.append(groups.into_values().collect()).await {
-        Ok(()) => {}
+        Ok(()) => played.iter().for_each(|video| app.row_age.took(video, || app.plays(video))),
         Err(NotWritten::Full) => {
             app.metrics.events("turned-away", verdicts.accepted);
             let detail = "too many events wait to be written; send the same again";

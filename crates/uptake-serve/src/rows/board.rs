@@ -1,13 +1,13 @@
 //! The rows that somebody asks for, kept ready in memory and looked at again in the background.
 
-use std::collections::HashMap;
 use std::collections::hash_map::DefaultHasher;
+use std::collections::{HashMap, VecDeque};
 use std::hash::{Hash, Hasher};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use tokio::sync::watch;
-use uptake_model::Epoch;
+use uptake_model::{Epoch, EventTime};
 use uptake_trends::rows::Choice;
 
 use super::{Item, Ranked, RowName, Rows, only_pinned};
@@ -44,12 +44,37 @@ pub(crate) fn version(scorer: &str, epoch: Option<Epoch>, items: &[Item]) -> u64
     hasher.finish()
 }
 
+/// A row as it stood at a time of the events' clock.
+#[derive(Clone, Debug)]
+pub(crate) struct Past {
+    pub(crate) at: EventTime,
+    pub(crate) videos: Vec<Arc<str>>,
+}
+
+/// Pasts of a row are as far apart, in milliseconds.
+const PAST_EVERY_MS: i64 = 60_000;
+/// So many are kept: more than an hour.
+const PASTS_MAX: usize = 70;
+
 struct Kept {
+    past: Mutex<VecDeque<Past>>,
     asked: Mutex<Instant>,
     sender: watch::Sender<Arc<Ready>>,
 }
 
 impl Kept {
+    /// Notes how the row stands now, if it was not noted a moment ago.
+    fn note(&self, ready: &Ready, at: EventTime) {
+        let mut past = self.past.lock().unwrap_or_else(PoisonError::into_inner);
+        if past.back().is_none_or(|last| at.0 - last.at.0 >= PAST_EVERY_MS) {
+            let videos = ready.ranked.items.iter().map(|item| Arc::clone(&item.video_id)).collect();
+            past.push_back(Past { at, videos });
+            if past.len() > PASTS_MAX {
+                past.pop_front();
+            }
+        }
+    }
+
     fn asked(&self) -> Instant {
         *self.asked.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -78,6 +103,14 @@ impl Board {
         Some(kept.sender.subscribe())
     }
 
+    /// How a row stood at `at`, or as soon after it as is known.
+    pub(crate) fn past(&self, row: RowName, segment: &str, at: EventTime) -> Option<Past> {
+        let kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
+        let one = kept.get(&(row, segment.to_owned()))?;
+        let past = one.past.lock().unwrap_or_else(PoisonError::into_inner);
+        past.iter().find(|past| past.at >= at).cloned()
+    }
+
     /// Looks at a row for the first time. Reads the table.
     pub(crate) fn make_ready(
         &self,
@@ -99,7 +132,11 @@ impl Board {
             }
         }
         let one = kept.entry((row, segment.to_owned())).or_insert_with(|| {
-            Arc::new(Kept { asked: Mutex::new(Instant::now()), sender: watch::Sender::new(ready) })
+            Arc::new(Kept {
+                past: Mutex::default(),
+                asked: Mutex::new(Instant::now()),
+                sender: watch::Sender::new(ready),
+            })
         });
         Ok(one.sender.subscribe())
     }
@@ -124,6 +161,7 @@ impl Board {
         };
         for ((row, segment), one) in all {
             let ready = Ready::of(self.rank(tables, row, &segment, choice)?, self.rows.scorer());
+            one.note(&ready, choice.now);
             one.sender.send_if_modified(|now| {
                 let is_new = now.version != ready.version;
                 // Whom is drawn from may change where the row does not.

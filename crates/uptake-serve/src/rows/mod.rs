@@ -3,7 +3,9 @@
 //! [`Rows`] ranks; a board asks it again and again in the background, so that a request
 //! reads memory. A rule that changes has all rows looked at again before it is answered.
 
+pub(crate) mod age;
 pub(crate) mod board;
+pub(crate) mod inspect;
 pub(crate) mod serve;
 pub(crate) mod stream;
 mod trends;
@@ -88,6 +90,9 @@ pub trait Rows: Send + Sync {
         limit: usize,
         choice: &Choice<'_>,
     ) -> Result<Ranked, TableError>;
+
+    /// The newest epoch of a segment that is ranked, and the plays of a video in it; `None` where it is not ranked.
+    fn plays(&self, segment: &str, video: &str) -> Option<(Epoch, u64)>;
 
     /// Why a video stands where it does, or what it lacks: numbers by name.
     ///

@@ -344,6 +344,12 @@ impl Rows for TrendsRows {
         Ok(ranked.unwrap_or_else(|| only_pinned(row, segment, choice)))
     }
 
+    fn plays(&self, segment: &str, video: &str) -> Option<(Epoch, u64)> {
+        let all = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        let known = all.get(segment)?;
+        Some((known.epoch, known.counts.get(video).map_or(0, |(plays, _)| *plays)))
+    }
+
     fn why(
         &self,
         table: &dyn Table,

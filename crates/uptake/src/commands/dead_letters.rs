@@ -8,6 +8,9 @@ mod replay;
 
 use std::collections::HashSet;
 
+pub(super) use list::newest;
+pub(super) use replay::again;
+
 use clap::Subcommand;
 use serde::{Deserialize, Serialize};
 use uptake_connectors::log::{Log, Stored};

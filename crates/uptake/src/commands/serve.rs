@@ -17,7 +17,7 @@ use uptake_serve::rows::{RowName, TrendsRows};
 use uptake_serve::settings::Secrets;
 use uptake_serve::{Books, Parts, ReadUpTo, Server};
 
-use super::{CommandError, Configured};
+use super::{CommandError, Configured, dead_letters};
 use crate::catalogue::Watched;
 use crate::checkpoint::{InputPosition, Number, Store};
 use crate::config::{Config, is_address};
@@ -148,7 +148,7 @@ fn parts(data: &Path, config: &Config, log: Arc<dyn Log>, world: World) -> Resul
         log,
         open_table: Box::new(open_table),
         rows: Arc::new(TrendsRows::new(config.epoch, explore_rows(config))),
-        books: Arc::new(Checkpoints { objects, config: config.clone() }),
+        books: Arc::new(Checkpoints { data: data.to_owned(), objects, config: config.clone() }),
         decode: Arc::clone(&config.decode),
         input_topics: config.input_topics.clone(),
         epoch: config.epoch,
@@ -170,6 +170,7 @@ fn explore_rows(config: &Config) -> &[RowName] {
 
 /// The books of the main cluster's newest checkpoint.
 struct Checkpoints {
+    data: PathBuf,
     objects: Arc<dyn Objects>,
     config: Config,
 }
@@ -184,6 +185,7 @@ impl Books for Checkpoints {
         };
         let mut books = super::ledger::json(&manifest.ledger.total(), &self.config);
         books["checkpoint"] = Number(manifest.number).to_string().into();
+        books["state_bytes"] = manifest.segments.iter().map(|segment| segment.bytes).sum::<u64>().into();
         books["created_ms"] = manifest.created_ms.into();
         books["watermark_ms"] = match manifest.watermark {
             uptake_model::EventTime::MIN => Value::Null,
@@ -197,5 +199,15 @@ impl Books for Checkpoints {
             _ => Vec::new(),
         };
         Ok(Some((books, read)))
+    }
+
+    fn dead_letters(&self, limit: usize) -> Result<Value, String> {
+        let log = super::existing_log(&self.data, &self.config).map_err(|error| error.to_string())?;
+        dead_letters::newest(&*log, limit).map_err(|error| error.to_string())
+    }
+
+    fn replay_dead_letters(&self, reason: Option<&str>, dry_run: bool) -> Result<Value, String> {
+        let done = dead_letters::again(&self.data, &self.config, reason, dry_run);
+        done.map_err(|error| error.to_string())
     }
 }

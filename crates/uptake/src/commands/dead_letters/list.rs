@@ -7,6 +7,8 @@ use std::path::PathBuf;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use clap::Args;
+use serde_json::Value;
+use uptake_connectors::log::Log;
 use uptake_model::{EventTime, Place, Reason};
 
 use super::super::text::{grouped, visible};
@@ -54,7 +56,7 @@ impl List {
             if self.json && self.limit.is_none() {
                 return Ok(writeln!(out, "{}", json(&letter))?);
             }
-            lines.push_back(if self.json { vec![json(&letter)] } else { cells(&letter, width) });
+            lines.push_back(if self.json { vec![json(&letter).to_string()] } else { cells(&letter, width) });
             if self.limit.is_some_and(|limit| lines.len() > limit) {
                 lines.pop_front();
             }
@@ -78,12 +80,34 @@ impl List {
     }
 }
 
+/// How many letters there are, by reason, and the newest of them.
+pub(in crate::commands) fn newest(log: &dyn Log, limit: usize) -> Result<Value, CommandError> {
+    let mut counts: BTreeMap<Reason, u64> = BTreeMap::new();
+    let (mut replayed, mut letters) = (0u64, VecDeque::new());
+    each_letter(log, &mut |letter| {
+        *counts.entry(letter.key.reason).or_default() += 1;
+        replayed += u64::from(letter.replayed);
+        letters.push_back(letter);
+        if letters.len() > limit {
+            letters.pop_front();
+        }
+        Ok(())
+    })?;
+    let by_reason: serde_json::Map<_, _> =
+        counts.iter().map(|(reason, n)| (reason.to_string(), (*n).into())).collect();
+    let newest: Vec<Value> = letters.iter().rev().map(json).collect();
+    let total = counts.values().sum::<u64>();
+    Ok(
+        serde_json::json!({ "letters": total, "replayed": replayed, "by_reason": by_reason, "newest": newest }),
+    )
+}
+
 fn place(letter: &Letter) -> Place {
     let key = &letter.key;
     Place { source: key.source.as_str().into(), partition: key.partition, offset: key.offset }
 }
 
-fn json(letter: &Letter) -> String {
+fn json(letter: &Letter) -> Value {
     let key = &letter.key;
     let mut line = serde_json::json!({
         "number": letter.number,
@@ -98,7 +122,7 @@ fn json(letter: &Letter) -> String {
         Ok(text) => line["bytes"] = text.into(),
         Err(_) => line["bytes_base64"] = STANDARD.encode(&letter.bytes).into(),
     }
-    line.to_string()
+    line
 }
 
 fn cells(letter: &Letter, width: usize) -> Vec<String> {

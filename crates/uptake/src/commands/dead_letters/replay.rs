@@ -2,9 +2,10 @@
 
 use std::collections::BTreeMap;
 use std::io::Write;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::Args;
+use serde_json::Value;
 use uptake_connectors::log::{Log, Record};
 use uptake_model::decode::{Decoded, Decoder};
 use uptake_model::{EventTime, Reason};
@@ -54,29 +55,31 @@ struct Done {
     unusable: BTreeMap<Reason, u64>,
 }
 
-impl Replay {
-    pub(super) fn run(self) -> Result<(), CommandError> {
-        let config = self.configured.load()?;
-        let log = existing_log(&self.data, &config)?;
-        let end = if log.partitions(DEAD_LETTERS).is_ok() { log.end_offset(DEAD_LETTERS, 0)? } else { 0 };
-        if let Some(from) = self.from_offset.filter(|&from| from > end) {
-            return Err(CommandError::Usage(format!(
-                "--from-offset {from}: the topic {DEAD_LETTERS} ends at offset {end}"
-            )));
-        }
+/// Which letters are asked for.
+#[derive(Clone, Copy, Default)]
+pub(super) struct Wanted {
+    pub(super) reason: Option<Reason>,
+    pub(super) from_offset: u64,
+}
+
+impl Wanted {
+    /// How many could be used now.
+    fn count(self, log: &dyn Log, config: &Config) -> Result<Done, CommandError> {
         let mut done = Done::default();
-        if self.dry_run {
-            self.each_usable(&*log, &config, &mut done, &mut |_| Ok(()))?;
-            return self.print(&done, None);
-        }
-        let data = DataDir::open(&self.data, &config)?;
+        self.each_usable(log, config, &mut done, &mut |_| Ok(()))?;
+        Ok(done)
+    }
+
+    /// Appends those that can be used now; also returns how many records, by topic.
+    fn append(self, path: &Path, config: &Config) -> Result<(Done, BTreeMap<String, u64>), CommandError> {
+        let data = DataDir::open(path, config)?;
         data.notices.iter().for_each(|line| notice(line));
         // Two at once would append everything twice.
-        let _lock = data_dir::lock(&self.data, DEAD_LETTERS)?;
+        let _lock = data_dir::lock(path, DEAD_LETTERS)?;
         data.log.create_topic(DEAD_LETTERS_REPLAYED, 1)?;
-        let mut producer = Producer::new(&*data.log, &config)?;
-        let (mut replayed, mut bytes) = (Replayed::default(), 0);
-        self.each_usable(&*data.log, &config, &mut done, &mut |letter| {
+        let mut producer = Producer::new(&*data.log, config)?;
+        let (mut done, mut replayed, mut bytes) = (Done::default(), Replayed::default(), 0);
+        self.each_usable(&*data.log, config, &mut done, &mut |letter| {
             producer.line(&letter.bytes)?;
             replayed.add(letter.number);
             bytes += letter.bytes.len();
@@ -89,12 +92,12 @@ impl Replay {
         })?;
         producer.flush()?;
         write_down(&*data.log, &replayed)?;
-        self.print(&done, Some(&producer.appended))
+        Ok((done, producer.appended))
     }
 
     /// Calls `each` with the letters that were asked for, not appended before, and usable now.
     fn each_usable(
-        &self,
+        self,
         log: &dyn Log,
         config: &Config,
         done: &mut Done,
@@ -106,7 +109,7 @@ impl Replay {
         let arrives = now();
         each_letter(log, &mut |letter| {
             let other = self.reason.is_some_and(|reason| reason != letter.key.reason);
-            if other || letter.number < self.from_offset.unwrap_or(0) {
+            if other || letter.number < self.from_offset {
                 return Ok(());
             }
             done.letters += 1;
@@ -125,24 +128,66 @@ impl Replay {
             Ok(())
         })
     }
+}
+
+/// The same for the API: what became of the letters.
+pub(in crate::commands) fn again(
+    data: &Path,
+    config: &Config,
+    reason: Option<&str>,
+    dry_run: bool,
+) -> Result<Value, CommandError> {
+    let wanted = Wanted {
+        reason: reason.map(super::reason).transpose().map_err(CommandError::Usage)?,
+        from_offset: 0,
+    };
+    if dry_run {
+        return Ok(wanted.count(&*existing_log(data, config)?, config)?.json(None));
+    }
+    let (done, appended) = wanted.append(data, config)?;
+    Ok(done.json(Some(&appended)))
+}
+
+impl Done {
+    fn json(&self, appended: Option<&BTreeMap<String, u64>>) -> Value {
+        let by_reason: serde_json::Map<_, _> =
+            self.unusable.iter().map(|(reason, n)| (reason.to_string(), (*n).into())).collect();
+        serde_json::json!({
+            "dry_run": appended.is_none(),
+            "letters": self.letters,
+            "replayed_before": self.before,
+            "usable": self.usable,
+            "filtered": self.filtered,
+            "unusable": self.unusable.values().sum::<u64>(),
+            "unusable_by_reason": by_reason,
+            "appended": appended,
+        })
+    }
+}
+
+impl Replay {
+    pub(super) fn run(self) -> Result<(), CommandError> {
+        let config = self.configured.load()?;
+        let log = existing_log(&self.data, &config)?;
+        let end = if log.partitions(DEAD_LETTERS).is_ok() { log.end_offset(DEAD_LETTERS, 0)? } else { 0 };
+        if let Some(from) = self.from_offset.filter(|&from| from > end) {
+            return Err(CommandError::Usage(format!(
+                "--from-offset {from}: the topic {DEAD_LETTERS} ends at offset {end}"
+            )));
+        }
+        let wanted = Wanted { reason: self.reason, from_offset: self.from_offset.unwrap_or(0) };
+        if self.dry_run {
+            return self.print(&wanted.count(&*log, &config)?, None);
+        }
+        let (done, appended) = wanted.append(&self.data, &config)?;
+        self.print(&done, Some(&appended))
+    }
 
     fn print(&self, done: &Done, appended: Option<&BTreeMap<String, u64>>) -> Result<(), CommandError> {
         let mut out = std::io::stdout().lock();
         let unusable: u64 = done.unusable.values().sum();
         if self.json {
-            let by_reason: serde_json::Map<_, _> =
-                done.unusable.iter().map(|(reason, n)| (reason.to_string(), (*n).into())).collect();
-            let printed = serde_json::json!({
-                "dry_run": self.dry_run,
-                "letters": done.letters,
-                "replayed_before": done.before,
-                "usable": done.usable,
-                "filtered": done.filtered,
-                "unusable": unusable,
-                "unusable_by_reason": by_reason,
-                "appended": appended,
-            });
-            writeln!(out, "{printed}")?;
+            writeln!(out, "{}", done.json(appended))?;
             return Ok(out.flush()?);
         }
         let usable = match appended {
