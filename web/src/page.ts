@@ -23,12 +23,14 @@ export const axis = () => ({
 /** An axis of times in UTC: hours, and the day where one begins. */
 export const times = () => ({
   ...axis(),
-  values: (_: unknown, splits: number[]) =>
+  space: 64,
+  values: (_: unknown, splits: number[], __: unknown, ___: unknown, apart: number) =>
     splits.map((at, n) => {
       const text = new Date(at * 1000).toISOString();
       const before = splits[n - 1];
       const isNewDay = before === undefined || new Date(before * 1000).toISOString().slice(0, 10) !== text.slice(0, 10);
-      return isNewDay ? `${text.slice(11, 16)}\n${text.slice(0, 10)}` : text.slice(11, 16);
+      const time = text.slice(11, apart < 60 ? 19 : 16);
+      return isNewDay ? `${time}\n${text.slice(0, 10)}` : time;
     }),
 });
 

@@ -13,6 +13,7 @@ FROM, OUT OF OR IN CONNECTION WITH THE SOFTWARE OR THE USE OR OTHER DEALINGS IN 
 
 import uPlot from "uplot";
 import "uplot/dist/uPlot.min.css";
+import { ask as admin, failed, onToken } from "./admin";
 import { axis, colour, find, make, redraw, times } from "./page";
 import { poster } from "./poster";
 
@@ -93,6 +94,7 @@ const table = (epochs: Epoch[]): void => {
 
 const explain = (why: Why, title: string): void => {
   const box = find("why");
+  box.replaceChildren();
   for (const row of ROWS) {
     const words = why.words?.[row];
     if (!words) continue;
@@ -107,7 +109,65 @@ const explain = (why: Why, title: string): void => {
   if (!why.known) make("p", why.lacks ?? "Nothing is known of it.", box);
 };
 
+// ---- Rules: what people decided about it
+
+interface Rule {
+  id: string;
+  action: string;
+  video_id: string;
+  row?: string;
+  segment?: string;
+  position?: number;
+  factor?: number;
+  expires_at?: number;
+  note?: string;
+}
+
+const inWords = (rule: Rule): string => {
+  const what = { pin: `stands at place ${rule.position ?? "?"}`, block: "is not shown", boost: `has its score times ${rule.factor ?? "?"}` }[rule.action] ?? rule.action;
+  const until = rule.expires_at ? ` until ${new Date(rule.expires_at).toISOString().slice(0, 16).replace("T", " ")} UTC` : "";
+  return `It ${what} in ${rule.row ?? "all rows"} for ${rule.segment || "everyone"}${until}.${rule.note ? ` ${rule.note}` : ""}`;
+};
+
+const rules = async (): Promise<void> => {
+  const all = (await admin<Rule[]>("/v1/rules")).filter((rule) => rule.video_id === id);
+  find("rules").replaceChildren(...all.map((rule) => {
+    const line = make("li", `${inWords(rule)} `);
+    const end = make("button", "End this rule", line);
+    end.addEventListener("click", guarded(async () => {
+      await admin<undefined>(`/v1/rules/${encodeURIComponent(rule.id)}`, { method: "DELETE" });
+      await rules();
+    }));
+    return line;
+  }));
+  find("no-rules").hidden = all.length > 0;
+};
+const guarded = (what: () => Promise<void>) => (): void => void what().then(() => failed(undefined), failed);
+
+find<HTMLFormElement>("rule").addEventListener("submit", (event) => {
+  event.preventDefault();
+  guarded(async () => {
+    const action = find<HTMLSelectElement>("action").value;
+    const hours = Number(find<HTMLSelectElement>("hours").value);
+    const rule = {
+      action, video_id: id, row: find<HTMLSelectElement>("in-row").value || undefined, segment: segment || undefined,
+      position: action === "pin" ? Number(find<HTMLInputElement>("position").value) : undefined,
+      factor: action === "boost" ? 2 : undefined, note: find<HTMLInputElement>("note").value || undefined,
+      expires_at: hours ? Date.now() + hours * 3_600_000 : undefined,
+    };
+    await admin<Rule>("/v1/rules", { method: "POST", body: JSON.stringify(rule) });
+    await rules();
+    explain((await ask<{ why: Why }>(`/v1/videos/${encodeURIComponent(id)}/why`)).why, find("name").textContent ?? id);
+  })();
+});
+const position = (): void => { find("position-label").hidden = find<HTMLSelectElement>("action").value !== "pin"; };
+find("action").addEventListener("change", position);
+position();
+
 const show = async (): Promise<void> => {
+  const first = (): void => void rules().catch(failed);
+  onToken(first);
+  if (id) first();
   find("name").textContent = id || "No title";
   if (!id) throw new Error("the address names no title: /title?id=…");
   document.title = `${id} · Uptake`;
@@ -127,7 +187,5 @@ const show = async (): Promise<void> => {
 };
 
 show().catch((error: unknown) => {
-  const box = find("failed");
-  box.hidden = false;
-  box.textContent = error instanceof Error ? `This title cannot be shown: ${error.message}.` : String(error);
+  failed(error instanceof Error ? new Error(`This title cannot be shown: ${error.message}.`) : error);
 });

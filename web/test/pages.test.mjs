@@ -4,7 +4,7 @@ import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { after, before, test } from "node:test";
-import { SHAPES, browse, keeps, open, start, tiles, until } from "./support.mjs";
+import { SHAPES, browse, keeps, open, pause, start, tiles, until } from "./support.mjs";
 
 const TITLES = ["The Artist", "Hugo", "Downton Abbey", "The Walking Dead", "Drive", "Moneyball", "Homeland", "Melancholia",
   "The Descendants", "Sherlock", "Tinker Tailor Soldier Spy", "Midnight in Paris"];
@@ -25,6 +25,9 @@ before(async () => {
     "--set", `rows.catalogue=${join(folder, "titles.csv")}`, "--set", "join.kind=left"]);
   base = await until("it serves", () => /serving on (http:\S+?);/.exec(program.said())?.[1]);
   const now = Date.now();
+  // What only the reader finds unusable: a collector would refuse it.
+  writeFileSync(join(folder, "bad.jsonl"), "not an event\n");
+  await start(["append", join(folder, "bad.jsonl"), "--data", join(folder, "data")]).ended;
   const events = [];
   for (const [n] of TITLES.entries()) {
     for (let request = 0; request < 30; request++) {
@@ -72,6 +75,58 @@ test("a click is a play that the collector takes, and the row on the screen chan
   await context.close();
 });
 
+test("a row with its numbers, for who is responsible for it", async () => {
+  const { context, page, wrong } = await open(browser, `${base}/row?name=popular`);
+  await until("the row", async () => (await page.locator("#items tr").count()) === TITLES.length);
+  await page.locator("#items summary").first().click();
+  await until("why", async () => (await page.locator("#items details p").first().innerText()).includes("is number 1 of popular"));
+  assert.match(await page.locator("#items tr").first().innerText(), /\d %\s+±/);
+  await page.selectOption("#name", "loved");
+  await until("another row", async () => page.url().includes("name=loved"));
+  assert.deepEqual(wrong, []);
+  await context.close();
+});
+
+test("the pipeline's page says how old the row is, and appends dead letters again", async () => {
+  const { context, page, wrong } = await open(browser, `${base}/pipeline`);
+  await until("dead letters", async () => (await page.locator("#letters").innerText()).startsWith("1 dead letters: 1 not-json."));
+  assert.ok((await page.locator("#newest").innerText()).includes("not an event"));
+  await page.click("#count");
+  await until("tried", async () => (await page.locator("#replayed").innerText()).startsWith("0 could be used"));
+  await page.click("#again");
+  await until("appended", async () => (await page.locator("#replayed").innerText()).startsWith("0 were appended"));
+  await until("it balances", async () => (await page.locator("#balance").innerText()).endsWith("it balances."));
+  // A play of a title that nobody has played for a while is measured on its way to the row.
+  await open(browser, `${base}/`).then(async ({ context: other, page: rows }) => {
+    await until("rows", async () => (await tiles(rows, "popular")).length > 5);
+    await pause(5500);
+    const { request_id } = await (await fetch(`${base}/v1/rows/popular?limit=1`)).json();
+    const of = { request_id, video_id: "v11", timestamp: Date.now() };
+    await send([{ kind: "impression", ...of }, { kind: "play", ...of }]);
+    await until("the age", async () => /^[\d,]+ ms$/.test(await page.locator("#age").innerText()), 20);
+    await other.close();
+  });
+  assert.deepEqual(wrong, []);
+  await context.close();
+});
+
+test("an editor pins a title on its page, and ends the rule", async () => {
+  const { context, page, wrong } = await open(browser, `${base}/title?id=v9`);
+  await page.locator("#chart canvas").waitFor();
+  await page.fill("#note", "for the festival");
+  await page.selectOption("#in-row", "popular");
+  await page.click("#rule button");
+  await until("the rule", async () => (await page.locator("#rules").innerText()).includes("It stands at place 1 in popular for everyone until"));
+  assert.ok((await page.locator("#rules").innerText()).includes("for the festival"));
+  const first = async () => (await (await fetch(`${base}/v1/rows/popular?limit=1`)).json()).items[0].video_id;
+  await until("it stands there", async () => (await first()) === "v9");
+  await until("why says so", async () => (await page.locator("#why").innerText()).includes("a person pinned it"));
+  await page.click("#rules button");
+  await until("it is ended", async () => (await page.locator("#no-rules").isVisible()) && (await first()) !== "v9");
+  assert.deepEqual(wrong, []);
+  await context.close();
+});
+
 test("a title that nobody has seen is said to be unknown", async () => {
   const { context, page } = await open(browser, `${base}/title?id=nothing`);
   await until("it is said", async () => (await page.locator("#failed").innerText()).includes("cannot be shown"));
@@ -81,6 +136,12 @@ test("a title that nobody has seen is said to be unknown", async () => {
 const PAGES = [
   ["/", async (page) => until("rows", async () => (await tiles(page, "popular")).length > 5)],
   ["/title?id=v1", (page) => page.locator("#chart canvas").waitFor()],
+  ["/row?name=popular", (page) => page.locator("#items details").first().waitFor()],
+  ["/pipeline", async (page) => {
+    await page.locator("#rates canvas").waitFor();
+    await until("the books balance", async () => (await page.locator("#balance").innerText()).endsWith("it balances."));
+    await page.locator("#newest tr").first().waitFor();
+  }],
   ["/docs", (page) => page.locator("section").first().waitFor()],
 ];
 for (const shape of SHAPES) {

@@ -29,12 +29,12 @@ export const start = (args) => {
   const child = spawn(UPTAKE, args, { stdio: ["ignore", "pipe", "pipe"] });
   child.stdout.on("data", (part) => { text += part; });
   child.stderr.on("data", (part) => { text += part; });
-  const end = async () => {
+  const ended = new Promise((done) => { child.on("exit", done); });
+  const end = () => {
     child.kill("SIGTERM");
-    await new Promise((done) => { if (child.exitCode !== null) done(); else child.on("exit", done); });
-    return child.exitCode;
+    return ended;
   };
-  return { said: () => text, end };
+  return { said: () => text, ended, end };
 };
 
 export const browse = () => chromium.launch({ executablePath: "/usr/bin/chromium", args: ["--no-sandbox"] });

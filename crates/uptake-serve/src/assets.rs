@@ -10,12 +10,16 @@ const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; i
                       connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
 
 /// Address, content type, bytes.
-const FILES: [(&str, &str, &str); 11] = [
+const FILES: [(&str, &str, &str); 15] = [
     ("/icon.svg", "image/svg+xml", include_str!("assets/icon.svg")),
     ("/", "text/html; charset=utf-8", include_str!("assets/watch.html")),
     ("/watch.js", "text/javascript; charset=utf-8", include_str!("../../../web/dist/watch.js")),
     ("/title", "text/html; charset=utf-8", include_str!("assets/title.html")),
     ("/title.js", "text/javascript; charset=utf-8", include_str!("../../../web/dist/title.js")),
+    ("/row", "text/html; charset=utf-8", include_str!("assets/row.html")),
+    ("/row.js", "text/javascript; charset=utf-8", include_str!("../../../web/dist/row.js")),
+    ("/pipeline", "text/html; charset=utf-8", include_str!("assets/pipeline.html")),
+    ("/pipeline.js", "text/javascript; charset=utf-8", include_str!("../../../web/dist/pipeline.js")),
     ("/title.css", "text/css; charset=utf-8", include_str!("../../../web/dist/title.css")),
     ("/tracker.js", "text/javascript; charset=utf-8", include_str!("../../../web/dist/tracker.js")),
     ("/trending-row.js", "text/javascript; charset=utf-8", include_str!("../../../web/dist/trending-row.js")),

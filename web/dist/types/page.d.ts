@@ -26,7 +26,8 @@ export declare const times: () => {
         stroke: string;
         width: number;
     };
-    values: (_: unknown, splits: number[]) => string[];
+    space: number;
+    values: (_: unknown, splits: number[], __: unknown, ___: unknown, apart: number) => string[];
 };
 /** Calls what draws into `box`, and again when its width or the colours change. */
 export declare const redraw: (box: HTMLElement, draw: () => void) => void;
