@@ -75,7 +75,7 @@ impl Season {
     /// let season = Season::real();
     /// let hugo = season.find("Hugo").unwrap();
     /// let night = Season::MOMENTS[1].at_ms;
-    /// assert!(season.views(hugo, night + 3 * 3_600_000) > 20.0 * season.views(hugo, night));
+    /// assert!(season.views(hugo, night + 3 * 3_600_000) > 10.0 * season.views(hugo, night));
     /// ```
     pub fn real() -> &'static Self {
         static SEASON: OnceLock<Season> = OnceLock::new();
