@@ -126,13 +126,11 @@ impl DataDir {
     ) -> Result<Self, DataDirError> {
         let (log, notices) = log_with_topics(log, config, Durability::default())?;
         let mut table = table::open(table_at, &config.places.cassandra)?;
-        let asked = meaning(config);
-        match table.meta_get(MEANING)? {
-            None => table.meta_put(MEANING, &asked)?,
-            Some(stored) if stored == asked => {}
-            Some(stored) => {
-                return Err(DataDirError::OtherMeaning { place: shown(table_at), stored, asked });
-            }
+        if let Some((stored, asked)) = other_meaning(&*table, config)? {
+            return Err(DataDirError::OtherMeaning { place: shown(table_at), stored, asked });
+        }
+        if table.meta_get(MEANING)?.is_none() {
+            table.meta_put(MEANING, &meaning(config))?;
         }
         let (archive, objects) = (
             archive::open(archive, &config.places.s3)?,
@@ -216,6 +214,15 @@ pub(crate) fn meaning(config: &Config) -> String {
         JoinKind::Left => "left",
     };
     format!("epoch.length={}ms join.kind={kind} join.horizon={}ms", config.epoch.ms(), config.join.horizon_ms)
+}
+
+/// What a table holds and what this configuration would write, where they mean different things.
+pub(crate) fn other_meaning(
+    table: &dyn Table,
+    config: &Config,
+) -> Result<Option<(String, String)>, uptake_connectors::TableError> {
+    let asked = meaning(config);
+    Ok(table.meta_get(MEANING)?.filter(|stored| *stored != asked).map(|stored| (stored, asked)))
 }
 
 /// The length of the epochs of a table, as it was written.

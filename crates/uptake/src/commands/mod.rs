@@ -4,6 +4,7 @@ mod append;
 mod backfill;
 mod dead_letters;
 mod demo;
+mod doctor;
 mod eval;
 mod explain;
 mod late;
@@ -73,6 +74,8 @@ enum Command {
     Late(late::Late),
     /// Print what became of every record that was read, as of the last checkpoint
     Ledger(ledger::LedgerOf),
+    // Its long help stands with its arguments.
+    Doctor(doctor::Doctor),
     /// Print the tallies of a segment
     Tallies(tallies::Tallies),
     /// Print the most played videos of an epoch
@@ -277,6 +280,7 @@ impl Cli {
             Command::DeadLetters(dead_letters) => dead_letters.run(),
             Command::Late(late) => late.run(),
             Command::Ledger(ledger) => ledger.run(),
+            Command::Doctor(doctor) => doctor.run(),
             Command::Tallies(tallies) => tallies.run(),
             Command::Top(top) => top.run(),
             Command::Rows(rows) => rows.run(),

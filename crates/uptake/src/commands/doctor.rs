@@ -1,0 +1,388 @@
+//! `uptake doctor`: looks at a deployment from outside, and says what to do about what it finds.
+
+use std::fmt;
+use std::io::Write;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use clap::Args;
+use serde::Serialize;
+use uptake_connectors::log::Log;
+use uptake_connectors::{TableError, archive, objects, table};
+use uptake_model::EventTime;
+
+use super::text::grouped;
+use super::{CommandError, Configured, existing, existing_log};
+use crate::checkpoint::{InputPosition, Manifest, Store};
+use crate::config::Config;
+use crate::data_dir::{DEAD_LETTERS, LATE, now, other_meaning};
+
+/// A checkpoint that is older, while records wait to be read, is none of a run that goes on.
+const STALE_MS: i64 = 2 * 60_000;
+/// A clock that is further ahead is wrong.
+const AHEAD_MS: i64 = 60_000;
+/// With more of them than one in as many records something is wrong with the producers.
+const ODD: u64 = 50;
+
+/// Check a deployment: log, table, archive, checkpoints, lag, clocks, and what could not be used
+///
+/// Reads only, beside runs and servers that go on. Each line says how it is, and what to do where it is not well. Exit
+/// code 1 if something is wrong; what is only to be looked at does not change it.
+#[derive(Args, Debug)]
+pub(super) struct Doctor {
+    /// The data directory
+    #[arg(long, value_name = "DIR")]
+    data: PathBuf,
+    /// Print the findings as JSON, for a script
+    #[arg(long)]
+    json: bool,
+    #[command(flatten)]
+    configured: Configured,
+}
+
+/// How something is.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize)]
+#[serde(rename_all = "lowercase")]
+enum State {
+    Well,
+    Look,
+    Wrong,
+}
+
+/// One thing that was looked at.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize)]
+struct Finding {
+    what: &'static str,
+    state: State,
+    found: String,
+    /// What to do, where it is not well.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    todo: Option<String>,
+}
+
+impl fmt::Display for Finding {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let state = match self.state {
+            State::Well => "well",
+            State::Look => "look",
+            State::Wrong => "WRONG",
+        };
+        write!(f, "{state:<6} {:<12} {}", self.what, self.found)?;
+        match &self.todo {
+            Some(todo) => write!(f, "\n{:20}{todo}", ""),
+            None => Ok(()),
+        }
+    }
+}
+
+/// What is found one after the other.
+#[derive(Default)]
+struct Findings(Vec<Finding>);
+
+impl Findings {
+    fn well(&mut self, what: &'static str, found: impl Into<String>) {
+        self.0.push(Finding { what, state: State::Well, found: found.into(), todo: None });
+    }
+    fn look(&mut self, what: &'static str, found: impl Into<String>, todo: impl Into<String>) {
+        self.0.push(Finding { what, state: State::Look, found: found.into(), todo: Some(todo.into()) });
+    }
+    fn wrong(&mut self, what: &'static str, found: impl fmt::Display, todo: impl Into<String>) {
+        self.0.push(Finding { what, state: State::Wrong, found: found.to_string(), todo: Some(todo.into()) });
+    }
+}
+
+impl Doctor {
+    pub(super) fn run(self) -> Result<(), CommandError> {
+        let config = self.configured.load()?;
+        let mut found = Findings::default();
+        let log = self.log(&config, &mut found);
+        self.table(&config, &mut found)?;
+        self.archive(&config, &mut found)?;
+        let newest = self.checkpoints(&config, &mut found)?;
+        if let (Some(log), Some(manifest)) = (&log, &newest) {
+            reading(&**log, &config, manifest, &mut found);
+            clocks(&**log, &config, manifest, &mut found);
+            leftovers(&**log, manifest, &mut found);
+        }
+        serving(&config, &mut found);
+        let mut out = std::io::stdout().lock();
+        if self.json {
+            let text = serde_json::to_string(&found.0).map_err(|error| CommandError::Other(error.into()))?;
+            writeln!(out, "{text}")?;
+        } else {
+            found.0.iter().try_for_each(|finding| writeln!(out, "{finding}"))?;
+        }
+        out.flush()?;
+        match found.0.iter().filter(|finding| finding.state == State::Wrong).count() {
+            0 => Ok(()),
+            n => Err(CommandError::Other(format!("{n} things are wrong; see above").into())),
+        }
+    }
+
+    fn log(&self, config: &Config, found: &mut Findings) -> Option<Box<dyn Log>> {
+        let log = match existing_log(&self.data, config) {
+            Ok(log) => log,
+            Err(error) => {
+                found.wrong(
+                    "log",
+                    error,
+                    "start `uptake run` or `uptake migrate` there, or correct --data and log.url",
+                );
+                return None;
+            }
+        };
+        let mut records = 0;
+        for topic in &config.input_topics {
+            match size(&*log, topic) {
+                Ok(n) => records += n,
+                Err(error) => {
+                    found.wrong("log", error, "`uptake migrate` makes the topics; input.topics names them");
+                    return Some(log);
+                }
+            }
+        }
+        let (topics, at) = (config.input_topics.join(", "), config.places.log.backend(&self.data));
+        match records {
+            0 => found.look("log", format!("{at}: no record in {topics}"), "do producers write there?"),
+            n => found.well("log", format!("{at}: {} records in {topics}", grouped(n))),
+        }
+        Some(log)
+    }
+
+    fn table(&self, config: &Config, found: &mut Findings) -> Result<(), CommandError> {
+        let backend = existing(&self.data, &config.places.table)?;
+        let table = match table::open_read_only(&backend, &config.places.cassandra) {
+            Ok(table) => table,
+            Err(error @ TableError::Missing { .. }) => {
+                found.look("table", error.to_string(), "a run makes it, or `uptake migrate`");
+                return Ok(());
+            }
+            Err(error) => {
+                found.wrong("table", error, "correct table.url, or what it names");
+                return Ok(());
+            }
+        };
+        let read = table.segments().and_then(|segments| Ok((segments, other_meaning(&*table, config)?)));
+        match read {
+            Err(error) => {
+                found.wrong("table", error, "see the error; the table can be made anew by `uptake backfill`")
+            }
+            Ok((_, Some((stored, asked)))) => found.wrong(
+                "table",
+                format!("it holds tallies of another meaning ({stored}) than this configuration ({asked})"),
+                "give the configuration of the run, or use another table",
+            ),
+            Ok((segments, None)) => {
+                let rows: u64 = segments.iter().map(|(_, rows)| rows).sum();
+                found.well(
+                    "table",
+                    format!("{backend}: {} rows of {} segments", grouped(rows), segments.len()),
+                );
+            }
+        }
+        Ok(())
+    }
+
+    fn archive(&self, config: &Config, found: &mut Findings) -> Result<(), CommandError> {
+        let backend = existing(&self.data, &config.places.archive)?;
+        let parts = archive::open(&backend, &config.places.s3).and_then(|archive| archive.parts());
+        match parts {
+            Ok(parts) => found.well("archive", format!("{backend}: {} objects", grouped(parts.len() as u64))),
+            Err(error) => found.wrong("archive", error, "correct archive.url, or what it names"),
+        }
+        Ok(())
+    }
+
+    fn checkpoints(&self, config: &Config, found: &mut Findings) -> Result<Option<Manifest>, CommandError> {
+        let backend = existing(&self.data, &config.places.checkpoints)?;
+        let store = objects::open(&backend, &config.places.s3)
+            .map(|objects| Store::new(Arc::from(objects), super::run::CLUSTER));
+        let newest =
+            match store.map_err(crate::checkpoint::CheckpointError::from).and_then(|store| store.newest()) {
+                Ok(newest) => newest,
+                Err(error) => {
+                    found.wrong("checkpoints", error, "correct checkpoint.url, or what it names");
+                    return Ok(None);
+                }
+            };
+        newest.refused.iter().for_each(|line| {
+            found.look("checkpoints", line.clone(), "it is passed over; its objects were damaged or deleted");
+        });
+        let Some((manifest, _)) = newest.checkpoint else {
+            found.look("checkpoints", format!("{backend}: none yet"), "`uptake run` takes them");
+            return Ok(None);
+        };
+        let bytes: u64 = manifest.segments.iter().map(|segment| segment.bytes).sum();
+        let number = crate::checkpoint::Number(manifest.number);
+        let age = ago(now().0 - manifest.created_ms);
+        if manifest.ledger.balances() {
+            let read = grouped(manifest.ledger.total().read);
+            found.well(
+                "checkpoints",
+                format!(
+                    "{number}, {age} old, {} KiB; its books balance: {read} records",
+                    grouped(bytes >> 10)
+                ),
+            );
+        } else {
+            found.wrong(
+                "checkpoints",
+                "its books do not balance",
+                "this is a defect of uptake; please report it with `uptake ledger`",
+            );
+        }
+        Ok(Some(manifest))
+    }
+}
+
+fn size(log: &dyn Log, topic: &str) -> Result<u64, uptake_connectors::LogError> {
+    (0..log.partitions(topic)?)
+        .map(|partition| {
+            Ok(log.end_offset(topic, partition)?.saturating_sub(log.start_offset(topic, partition)?))
+        })
+        .sum()
+}
+
+/// How long, for people.
+fn ago(ms: i64) -> String {
+    match ms.max(0) / 1_000 {
+        s if s < 120 => format!("{s} s"),
+        s if s < 7_200 => format!("{} min", s / 60),
+        s if s < 172_800 => format!("{} h", s / 3_600),
+        s => format!("{} days", s / 86_400),
+    }
+}
+
+/// Whether somebody reads, and how far behind.
+fn reading(log: &dyn Log, config: &Config, manifest: &Manifest, found: &mut Findings) {
+    let InputPosition::Log(read) = &manifest.input else {
+        found.well("reading", "the newest checkpoint is of files");
+        return;
+    };
+    let (mut lag, mut gone) = (0, 0);
+    for topic in &config.input_topics {
+        let Ok(partitions) = log.partitions(topic) else { continue };
+        for partition in 0..partitions {
+            let of = |place: &&crate::checkpoint::PartitionPosition| {
+                place.topic == *topic && place.partition == partition
+            };
+            let offset = read.iter().find(of).map_or(0, |place| place.offset);
+            lag += log.end_offset(topic, partition).unwrap_or(offset).saturating_sub(offset);
+            gone += log.start_offset(topic, partition).unwrap_or(0).saturating_sub(offset);
+        }
+    }
+    let age = now().0 - manifest.created_ms;
+    if gone > 0 {
+        let words = format!("{} records were deleted from the log before they were read", grouped(gone));
+        found.wrong(
+            "reading",
+            words,
+            "keep the log longer than a run may be away; `uptake backfill` from what still has them",
+        );
+    }
+    match lag {
+        0 => found.well("reading", "everything in the log was read"),
+        n if age > STALE_MS => found.wrong(
+            "reading",
+            format!("{} records wait, and the newest checkpoint is {} old", grouped(n), ago(age)),
+            "no run goes on: start `uptake run --supervise`, or look at what it says",
+        ),
+        n => found.well("reading", format!("{} records behind the newest checkpoint", grouped(n))),
+    }
+}
+
+/// Whether the clocks of producers, log and this machine agree.
+fn clocks(log: &dyn Log, config: &Config, manifest: &Manifest, found: &mut Findings) {
+    let here = now();
+    let mut newest = i64::MIN;
+    for topic in &config.input_topics {
+        for partition in 0..log.partitions(topic).unwrap_or(0) {
+            let end = log.end_offset(topic, partition).unwrap_or(0);
+            let last = end.checked_sub(1).and_then(|at| log.read(topic, partition, at, 1, 1 << 20).ok());
+            newest = newest
+                .max(last.into_iter().flatten().map(|record| record.appended_ms).max().unwrap_or(i64::MIN));
+        }
+    }
+    let (by_log, by_events) = (newest.saturating_sub(here.0), manifest.watermark.0.saturating_sub(here.0));
+    if by_log > AHEAD_MS {
+        found.wrong(
+            "clocks",
+            format!("the newest record is {} ahead of this machine", ago(by_log)),
+            "let all machines use NTP",
+        );
+    } else if by_events > AHEAD_MS {
+        let words = format!("the watermark is {} ahead of this machine", ago(by_events));
+        found.wrong(
+            "clocks",
+            words,
+            "events from the future: let the producers use NTP, and lower events.future_max",
+        );
+    } else if newest == i64::MIN {
+        found.well("clocks", "there is no record to judge them by");
+    } else {
+        let quiet = ago(here.0.saturating_sub(newest));
+        let watermark = match manifest.watermark {
+            EventTime::MIN => "no watermark yet".to_owned(),
+            watermark => format!("the watermark is {watermark}"),
+        };
+        found.well("clocks", format!("the newest record is {quiet} old, {watermark}"));
+    }
+}
+
+/// Dead letters and late events, against what was read.
+fn leftovers(log: &dyn Log, manifest: &Manifest, found: &mut Findings) {
+    let total = manifest.ledger.total();
+    for (what, topic, n, todo) in [
+        (
+            "dead letters",
+            DEAD_LETTERS,
+            total.dead_sum(),
+            "`uptake dead-letters list` says which; after a fix, `replay` them",
+        ),
+        (
+            "late",
+            LATE,
+            total.late,
+            "`uptake late list` says which; `uptake backfill` counts them; see join.lateness",
+        ),
+    ] {
+        let kept = size(log, topic).unwrap_or(0);
+        let words = format!(
+            "{} of {} records; {} in the topic {topic}",
+            grouped(n),
+            grouped(total.read),
+            grouped(kept)
+        );
+        if n.saturating_mul(ODD) > total.read {
+            found.look(what, words, todo);
+        } else {
+            found.well(what, words);
+        }
+    }
+}
+
+/// Whether a server with this configuration lets in whom it should not.
+fn serving(config: &Config, found: &mut Findings) {
+    let host = config.serve.listen.rsplit_once(':').map_or("", |(host, _)| host);
+    let is_local = host == "localhost"
+        || host.trim_matches(['[', ']']).parse::<std::net::IpAddr>().is_ok_and(|ip| ip.is_loopback());
+    let has_keys = config.serve.write_keys_file.is_some() || std::env::var_os("UPTAKE_WRITE_KEYS").is_some();
+    if is_local || has_keys {
+        found.well(
+            "serving",
+            format!(
+                "on {}, {}",
+                config.serve.listen,
+                if has_keys { "with write keys" } else { "this machine only" }
+            ),
+        );
+    } else {
+        let words =
+            format!("serve.listen is {}, and anybody who reaches it may send events", config.serve.listen);
+        found.look(
+            "serving",
+            words,
+            "set serve.write_keys_file, or keep it behind a proxy that asks who it is",
+        );
+    }
+}

@@ -1,0 +1,75 @@
+//! `uptake doctor`: what is well is said to be well, and what is wrong is found, with what to do.
+
+#![allow(clippy::unwrap_used, reason = "tests")]
+
+mod common;
+
+use std::path::Path;
+
+use common::live::{append, audience, catch_up};
+use common::{Place, Printed, uptake};
+use serde_json::Value;
+
+fn doctor(data: &Path, more: &[&str]) -> Printed {
+    uptake([&["doctor", "--json", "--data", data.to_str().unwrap()], more].concat())
+}
+
+/// What was found, by what was looked at: the first that is not well, if any.
+fn found(printed: &Printed, what: &str) -> (String, String) {
+    let all: Value = serde_json::from_str(&printed.stdout).unwrap_or_else(|_| panic!("{printed:?}"));
+    let of_it: Vec<&Value> = all.as_array().unwrap().iter().filter(|one| one["what"] == what).collect();
+    let one = of_it
+        .iter()
+        .find(|one| one["state"] != "well")
+        .or(of_it.first())
+        .unwrap_or_else(|| panic!("no {what} in {all}"));
+    assert_eq!(one["todo"].is_string(), one["state"] != "well", "{one}");
+    (one["state"].as_str().unwrap().to_owned(), one["found"].as_str().unwrap().to_owned())
+}
+
+#[test]
+fn a_deployment_that_is_well_and_what_may_be_wrong_with_it() {
+    let place = Place::new();
+    let data = place.data();
+    let (bytes, _) = audience(3, 5_000);
+    append(&data, &[&place.write("events.jsonl", bytes)]);
+    let before = doctor(&data, &[]);
+    assert_eq!(before.code, Some(0), "nothing is wrong with one that was not begun: {before:?}");
+    assert_eq!(found(&before, "checkpoints").0, "look");
+    catch_up(&data, &[]);
+    let well = doctor(&data, &[]);
+    assert_eq!(well.code, Some(0), "{well:?}");
+    for what in ["log", "table", "archive", "checkpoints", "reading", "clocks", "serving"] {
+        assert_eq!(found(&well, what).0, "well", "{}", well.stdout);
+    }
+    assert!(found(&well, "reading").1.contains("everything"), "{}", well.stdout);
+    let text = uptake(["doctor", "--data", data.to_str().unwrap()]);
+    assert!(text.stdout.lines().any(|line| line.starts_with("well   table")), "{}", text.stdout);
+
+    // Another configuration than the run's.
+    let other = doctor(&data, &["--set", "join.kind=left"]);
+    assert_eq!((other.code, found(&other, "table").0.as_str()), (Some(1), "wrong"), "{other:?}");
+    // Records that nobody can use, many of them.
+    append(&data, &[&place.write("bad.jsonl", "nonsense\n".repeat(500))]);
+    catch_up(&data, &[]);
+    assert_eq!(found(&doctor(&data, &[]), "dead letters").0, "look");
+    // A server for everybody.
+    let open = doctor(&data, &["--set", "serve.listen=0.0.0.0:8080"]);
+    assert_eq!((open.code, found(&open, "serving").0.as_str()), (Some(0), "look"), "{open:?}");
+    // Damaged checkpoints: the newest is passed over; without any a run would begin again, so that is wrong.
+    let manifests = data.join("checkpoints/main");
+    let mut names: Vec<_> =
+        std::fs::read_dir(&manifests).unwrap().map(|entry| entry.unwrap().path()).collect();
+    names.sort();
+    let newest = names.iter().rev().find(|path| path.is_file()).unwrap();
+    std::fs::write(newest, "{}").unwrap();
+    let damaged = doctor(&data, &[]);
+    assert_ne!(found(&damaged, "checkpoints").0, "well", "{damaged:?}");
+    // No deployment at all.
+    let nothing = doctor(&place.path("nothing"), &[]);
+    assert_eq!(nothing.code, Some(2), "{nothing:?}");
+    let empty = place.path("empty");
+    std::fs::create_dir(&empty).unwrap();
+    let empty = doctor(&empty, &[]);
+    assert_eq!((empty.code, found(&empty, "log").0.as_str()), (Some(1), "wrong"), "{empty:?}");
+}
