@@ -82,18 +82,12 @@ impl Greeting {
 /// The connections to the other processes.
 pub(crate) struct Network {
     guard: CommsGuard,
-    sockets: Vec<TcpStream>,
 }
 
 impl Network {
-    /// Lets the last messages leave, or after a failure cuts the connections, so that the others
-    /// notice at once.
+    /// Lets the last messages leave. After a failure the connections were cut already.
     pub(crate) fn close(self, failed: bool) {
         if failed {
-            for socket in &self.sockets {
-                // It may be gone already.
-                let _ = socket.shutdown(Shutdown::Both);
-            }
             // Its threads wait for what will not come, until the process ends.
             std::mem::forget(self.guard);
             return;
@@ -135,14 +129,17 @@ impl Cluster {
             kept.push(socket.try_clone().map_err(io)?);
             let peer =
                 Peer { process, address: self.addresses[process].clone(), failure: Arc::clone(failure) };
-            watched.push(Some(Watched { socket, peer: Arc::new(peer), tail: [1; FAREWELL_BYTES] }));
+            watched.push(Some(Watched { socket, peer: Arc::new(peer), framing: Framing::default() }));
         }
+        // A process that fails must not take its leave as one that has finished: workers that end
+        // would have it say so, and the others would wait for it.
+        failure.cuts(kept);
         let hooks = Hooks::default();
         let threads = ProcessBuilder::new_typed_vector(workers, hooks.refill.clone(), None);
         let (builders, guard) =
             initialize_networking_from_sockets(threads, watched, self.process, workers, hooks).map_err(io)?;
         let builders = builders.into_iter().map(AllocatorBuilder::Tcp).collect();
-        Ok(Some((builders, Network { guard, sockets: kept })))
+        Ok(Some((builders, Network { guard })))
     }
 
     /// A socket to each other process, by number.
@@ -286,15 +283,59 @@ struct Peer {
     failure: Arc<Failure>,
 }
 
-/// A message head of zeros is timely's farewell: six numbers of 8 bytes.
-const FAREWELL_BYTES: usize = 48;
+/// The head of a timely message: six big-endian numbers, the fifth being the length of what
+/// follows. One of zeros is the farewell.
+const HEAD_BYTES: usize = 48;
+
+/// Follows the messages in what is read, to tell a farewell from a connection that broke, whatever
+/// bytes came last.
+#[derive(Clone, Debug)]
+struct Framing {
+    head: [u8; HEAD_BYTES],
+    /// How much of the head is there.
+    have: usize,
+    /// How much of the message is to come.
+    body_left: u64,
+    is_farewell: bool,
+}
+
+impl Default for Framing {
+    fn default() -> Self {
+        Self { head: [0; HEAD_BYTES], have: 0, body_left: 0, is_farewell: false }
+    }
+}
+
+impl Framing {
+    fn follow(&mut self, mut bytes: &[u8]) {
+        while !bytes.is_empty() {
+            if self.body_left > 0 {
+                let skipped = bytes.len().min(usize::try_from(self.body_left).unwrap_or(usize::MAX));
+                self.body_left -= skipped as u64;
+                bytes = &bytes[skipped..];
+                continue;
+            }
+            let taken = bytes.len().min(HEAD_BYTES - self.have);
+            self.head[self.have..self.have + taken].copy_from_slice(&bytes[..taken]);
+            (self.have, bytes) = (self.have + taken, &bytes[taken..]);
+            if self.have == HEAD_BYTES {
+                let length = self.head[32..40].iter().fold(0, |n, byte| n << 8 | u64::from(*byte));
+                (self.have, self.body_left) = (0, length);
+                self.is_farewell = self.head == [0; HEAD_BYTES];
+            }
+        }
+    }
+
+    /// Whether the last message was the farewell, and it was whole.
+    fn has_ended(&self) -> bool {
+        self.is_farewell && self.have == 0
+    }
+}
 
 /// A socket whose end is reported in a line of ours: timely panics in a thread of its own.
 struct Watched {
     socket: TcpStream,
     peer: Arc<Peer>,
-    /// The last bytes read.
-    tail: [u8; FAREWELL_BYTES],
+    framing: Framing,
 }
 
 impl Watched {
@@ -316,12 +357,10 @@ impl Read for Watched {
     fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
         loop {
             match self.socket.read(into) {
-                Ok(0) if self.tail == [0; FAREWELL_BYTES] => return Ok(0),
+                Ok(0) if self.framing.has_ended() => return Ok(0),
                 Ok(0) => self.lost("it closed the connection"),
                 Ok(n) => {
-                    let new = n.min(FAREWELL_BYTES);
-                    self.tail.rotate_left(new);
-                    self.tail[FAREWELL_BYTES - new..].copy_from_slice(&into[n - new..n]);
+                    self.framing.follow(&into[..n]);
                     return Ok(n);
                 }
                 Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
@@ -349,7 +388,11 @@ impl Write for Watched {
 
 impl Stream for Watched {
     fn try_clone(&self) -> io::Result<Self> {
-        Ok(Self { socket: self.socket.try_clone()?, peer: Arc::clone(&self.peer), tail: self.tail })
+        Ok(Self {
+            socket: self.socket.try_clone()?,
+            peer: Arc::clone(&self.peer),
+            framing: self.framing.clone(),
+        })
     }
 
     fn set_nonblocking(&self, nonblocking: bool) -> io::Result<()> {
@@ -383,6 +426,41 @@ mod tests {
     /// Until a process that waits for another has met it.
     fn a_moment() {
         std::thread::sleep(3 * RETRY_EVERY);
+    }
+
+    #[test]
+    fn a_farewell_is_told_from_zeros_at_the_end_of_a_message() {
+        let message = |length: usize| {
+            let mut bytes = vec![0u8; HEAD_BYTES + length];
+            bytes[32..40].copy_from_slice(&(length as u64).to_be_bytes());
+            bytes
+        };
+        let ended = |bytes: &[u8], step: usize| {
+            let mut framing = Framing::default();
+            bytes.chunks(step).for_each(|part| framing.follow(part));
+            framing.has_ended()
+        };
+        for step in [1, 7, 48, 1_000] {
+            let zeros = message(200);
+            assert!(!ended(&zeros, step), "the message ends with zeros");
+            assert!(!ended(&zeros[..150], step) && !ended(&zeros[..20], step) && !ended(&[], step));
+            let farewell = [zeros.clone(), message(0)].concat();
+            assert!(ended(&farewell, step));
+            assert!(!ended(&farewell[..farewell.len() - 1], step));
+            assert!(!ended(&[farewell, vec![0]].concat(), step), "something follows");
+        }
+    }
+
+    #[test]
+    fn a_failure_cuts_the_connections_before_anybody_acts_on_it() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let here = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        let (mut there, _) = listener.accept().unwrap();
+        let failure = Failure::default();
+        failure.cuts(vec![here.try_clone().unwrap()]);
+        failure.set(Error::NoProgress { waited: Duration::ZERO });
+        assert_eq!(there.read(&mut [0]).unwrap(), 0, "the other side has noticed");
+        assert!((&here).write_all(&[0; HEAD_BYTES]).is_err(), "no farewell leaves any more");
     }
 
     #[test]

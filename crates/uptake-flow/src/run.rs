@@ -1,6 +1,7 @@
 //! Running a flow: how, by how many workers in how many processes, and what stops them.
 
 use std::any::Any;
+use std::net::{Shutdown, TcpStream};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -162,6 +163,8 @@ impl Error {
 pub(crate) struct Failure {
     is_set: AtomicBool,
     first: Mutex<Option<Error>>,
+    /// Connections to other processes.
+    sockets: Mutex<Vec<TcpStream>>,
 }
 
 impl Failure {
@@ -169,9 +172,26 @@ impl Failure {
         self.is_set.load(Ordering::Acquire)
     }
 
+    /// These are cut by a failure, so that the other processes notice at once.
+    pub(crate) fn cuts(&self, sockets: Vec<TcpStream>) {
+        *self.sockets.lock().unwrap_or_else(PoisonError::into_inner) = sockets;
+        if self.is_set() {
+            self.cut();
+        }
+    }
+
+    fn cut(&self) {
+        for socket in self.sockets.lock().unwrap_or_else(PoisonError::into_inner).drain(..) {
+            // It may be gone already.
+            let _ = socket.shutdown(Shutdown::Both);
+        }
+    }
+
     pub(crate) fn set(&self, error: Error) {
         let mut first = self.first.lock().unwrap_or_else(PoisonError::into_inner);
         first.get_or_insert(error);
+        // Before anybody acts on it.
+        self.cut();
         self.is_set.store(true, Ordering::Release);
     }
 
