@@ -167,35 +167,47 @@ fn a_killed_broker_comes_back_and_nothing_is_lost() {
     // How many there are in the end.
     let done = AtomicU64::new(u64::MAX);
     std::thread::scope(|scope| {
+        // An append that was under way when the broker was killed may be there twice, and whole: the
+        // driver may have to begin anew, and then the broker cannot know it again.
         let appending = scope.spawn(|| {
-            let mut next = 0;
+            let (mut next, mut offset) = (0, 0);
             while !*stop.lock().unwrap() {
-                assert_eq!(log.append("t", 0, &records(next, 10), 1).unwrap(), next);
-                next += 10;
+                let at = log.append("t", 0, &records(next, 10), 1).unwrap();
+                assert!(at == offset || at == offset + 10, "{at} where {offset} was to be");
+                (next, offset) = (next + 10, at + 10);
             }
-            done.store(next, Ordering::Release);
-            next
+            done.store(offset, Ordering::Release);
+            (next, offset)
         });
         let reading = scope.spawn(|| {
-            let (mut next, mut read) = (0, 0);
-            while read < done.load(Ordering::Acquire) {
+            let (mut next, mut read, mut again) = (0, 0, 0);
+            while next < done.load(Ordering::Acquire) {
+                let mut offset = next;
                 next = log
                     .read_each("t", 0, next, 1_000, 1 << 20, &mut |record| {
-                        assert_eq!(record.offset, read);
-                        assert_eq!(record.key, format!("k{read}").as_bytes());
-                        read += 1;
+                        assert_eq!(record.offset, offset);
+                        offset += 1;
+                        let key = std::str::from_utf8(record.key).unwrap();
+                        let number: u64 = key.strip_prefix('k').unwrap().parse().unwrap();
+                        if number == read {
+                            read += 1;
+                        } else {
+                            assert!(number < read && number + 10 >= read, "{key} where k{read} was to be");
+                            again += 1;
+                        }
                     })
                     .unwrap();
             }
-            read
+            (read, again)
         });
         std::thread::sleep(Duration::from_secs(1));
         restart();
         std::thread::sleep(Duration::from_secs(2));
         *stop.lock().unwrap() = true;
-        let (appended, read) = (appending.join().unwrap(), reading.join().unwrap());
-        assert!(appended > 0);
-        assert_eq!(appended, read);
+        let ((appended, end), (read, again)) = (appending.join().unwrap(), reading.join().unwrap());
+        println!("{appended} appended, {again} of them twice");
+        assert!(appended > 0 && again <= 10, "{again} came twice");
+        assert_eq!((appended, end), (read, read + again));
     });
 }
 

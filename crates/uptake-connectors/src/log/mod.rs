@@ -115,7 +115,8 @@ pub trait Log: Send + Sync {
     fn topics(&self) -> Vec<String>;
 
     /// Appends `records` as one unit at the time `now_ms` and returns the first one's offset
-    /// (the end offset where `records` is empty). Durable on return.
+    /// (the end offset where `records` is empty). Durable on return. In a remote log they may be
+    /// there twice, the second time at the offset returned, if its server was killed meanwhile.
     ///
     /// # Errors
     /// The topic or partition is unknown, the device is full, the system refuses. Nothing is

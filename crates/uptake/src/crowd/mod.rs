@@ -5,6 +5,7 @@
 
 mod report;
 mod rises;
+mod robot;
 mod site;
 
 use std::cmp::Reverse;
@@ -20,6 +21,7 @@ use uptake_sim::{Act, Charts, Counting, Season, Seen, Trouble, Truth, Visit, Vis
 
 pub(crate) use report::{Latency, Report, Tallies};
 pub(crate) use rises::{Rise, Rises};
+use robot::Robot;
 pub(crate) use site::{Served, Site, SiteError};
 
 /// How many titles a visitor's row has.
@@ -38,9 +40,6 @@ const DELAYS_MAX: usize = 100_000;
 const PROBE_EVERY: Duration = Duration::from_millis(500);
 /// A probe is given up after as long.
 const PROBE_MAX: Duration = Duration::from_secs(30);
-/// How many events a robot sends at once.
-const ROBOT_EVENTS: usize = 50;
-
 /// What a crowd is like.
 pub(crate) struct Options {
     /// Other numbers are other people.
@@ -113,17 +112,6 @@ struct State {
     robot: Option<Robot>,
     /// Whether nobody keeps anything to himself any more.
     is_closing: bool,
-}
-
-/// A program that claims plays of one title, with one page's request id and with made-up ones.
-struct Robot {
-    /// Half an hour of the season.
-    slot: i64,
-    token: String,
-    request: u64,
-    served_at: i64,
-    /// Epochs for which the truth knows of its play.
-    known: Vec<i64>,
 }
 
 /// What a device sends in one go.
@@ -518,76 +506,30 @@ impl Crowd {
         self.latency.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Programs that claim plays: of one page that they were served, over and over, and of pages that never were.
-    /// `passed`: milliseconds of the season since the last call.
+    /// The robot claims plays. `passed`: milliseconds of the season since the last call.
     async fn robot(&self, now: i64, passed: i64) {
-        let all = Season::real();
-        let season = (self.season)(now);
-        let Some(show) = all.shows().iter().position(|show| show.is_robots) else { return };
-        let per_hour = f64::from(all.robots(show as u16, season));
-        if per_hour == 0.0 {
+        let (season, visits) =
+            ((self.season)(now), self.options.visits_per_second * 3_600.0 / self.options.speed);
+        let Some(show) = robot::title() else { return };
+        let bodies = robot::bodies(show, season, passed, visits);
+        // Whole bodies, at random so that few are right on average.
+        if bodies == 0.0 || self.state().visitors.request() as f64 / u64::MAX as f64 >= bodies {
             return;
         }
-        // As many as there are views of a visit to this site.
-        let visits = self.options.visits_per_second * 3_600.0 / self.options.speed;
-        let wanted = per_hour / 200_000.0 * visits * passed as f64 / 3.6e6;
-        let due = {
-            let mut state = self.state();
-            // Whole bodies, at random so that few are right on average.
-            (state.visitors.request() as f64 / u64::MAX as f64) < wanted / ROBOT_EVENTS as f64
-        };
-        let slot = season.div_euclid(1_800_000);
-        let needs_page = self.state().robot.as_ref().is_none_or(|robot| robot.slot != slot);
-        if !due {
-            return;
-        }
-        if needs_page {
+        let page = Robot::page_at(season);
+        if !self.state().robot.as_ref().is_some_and(|robot| robot.is_of(page)) {
             let Ok(served) = self.site.row("popular", ROW).await else { return };
-            let request = request_of(&served.request_id);
-            self.state().truth.open(request, usize::MAX);
-            let robot = Robot {
-                slot,
-                token: served.request_id,
-                request,
-                served_at: served.served_at,
-                known: Vec::new(),
-            };
-            self.state().robot = Some(robot);
+            let robot = Robot::new(page, served);
+            let mut state = self.state();
+            state.truth.open(robot.request(), usize::MAX);
+            state.robot = Some(robot);
         }
-        let id = all.shows()[show].id;
         let mut state = self.state();
         let State { robot, visitors, .. } = &mut *state;
         let Some(robot) = robot else { return };
-        let since = now - robot.served_at;
-        let mut written = vec![json!({
-            "kind": "impression", "request_id": robot.token, "video_id": id, "since_row_ms": 0, "timestamp": robot.served_at,
-        })];
-        for n in 0..ROBOT_EVENTS {
-            let token = match n % 2 {
-                0 => robot.token.clone(),
-                _ => RequestId(visitors.request()).to_string(),
-            };
-            let since = if n % 2 == 0 { since } else { 0 };
-            written.push(json!({ "kind": "play", "request_id": token, "video_id": id, "since_row_ms": since, "timestamp": now }));
-        }
-        let stamp_ms = robot.served_at + since;
-        let epoch = stamp_ms.div_euclid(self.options.counting.epoch_ms);
-        let mut events = Vec::new();
-        let request = robot.request;
-        if robot.known.is_empty() {
-            events.push((request, Seen { title: show as u16, is_play: false, stamp_ms: robot.served_at }));
-        }
-        if !robot.known.contains(&epoch) {
-            robot.known.push(epoch);
-            if events.is_empty() {
-                events
-                    .push((request, Seen { title: show as u16, is_play: false, stamp_ms: robot.served_at }));
-            }
-            events.push((request, Seen { title: show as u16, is_play: true, stamp_ms }));
-        }
-        add(&self.counts.robots, ROBOT_EVENTS);
+        let (body, events) = robot.claim(show, now, self.options.counting.epoch_ms, || visitors.request());
+        add(&self.counts.robots, robot::CLAIMS);
         add(&self.counts.made, events.len());
-        let body = Value::Array(written).to_string().into_bytes();
         state.wait(now, now, body, &events.into(), false);
     }
 
