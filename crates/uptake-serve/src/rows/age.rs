@@ -7,7 +7,7 @@ use std::collections::HashMap;
 use std::collections::VecDeque;
 use std::collections::hash_map::DefaultHasher;
 use std::hash::{Hash, Hasher};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -39,6 +39,8 @@ pub(crate) struct RowAge {
     begun: Instant,
     /// When a title of the place was played last, in milliseconds since the beginning, and 1.
     played: Box<[AtomicU64]>,
+    /// How many are waited for.
+    waiting: AtomicUsize,
     state: Mutex<State>,
 }
 
@@ -58,7 +60,7 @@ struct Waiting {
 impl RowAge {
     pub(crate) fn new() -> Self {
         let played = (0..PLACES).map(|_| AtomicU64::new(0)).collect();
-        Self { begun: Instant::now(), played, state: Mutex::default() }
+        Self { begun: Instant::now(), played, waiting: AtomicUsize::new(0), state: Mutex::default() }
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -71,16 +73,21 @@ impl RowAge {
         video.hash(&mut hasher);
         let now = u64::try_from(self.begun.elapsed().as_millis()).unwrap_or(u64::MAX).saturating_add(1);
         let last = self.played[(hasher.finish() % PLACES as u64) as usize].swap(now, Ordering::Relaxed);
+        let is_quiet = last == 0 || now.saturating_sub(last) >= QUIET.as_millis() as u64;
+        // Most plays are of titles that are played all the time, while nothing is waited for: no lock for them.
+        if !is_quiet && self.waiting.load(Ordering::Relaxed) == 0 {
+            return;
+        }
         let mut state = self.state();
         // A second one is on its way: which of them is counted first cannot be told.
         state.waiting.remove(video);
-        let is_quiet = last == 0 || now.saturating_sub(last) >= QUIET.as_millis() as u64;
-        if !is_quiet || state.waiting.len() >= WAITING_MAX {
-            return;
-        }
-        if let Some((epoch, before)) = plays() {
+        if is_quiet
+            && state.waiting.len() < WAITING_MAX
+            && let Some((epoch, before)) = plays()
+        {
             state.waiting.insert(video.into(), Waiting { since: Instant::now(), epoch, before });
         }
+        self.waiting.store(state.waiting.len(), Ordering::Relaxed);
     }
 
     /// The row was looked at: `plays` says what it has of a title.
@@ -100,6 +107,7 @@ impl RowAge {
                 _ => false,
             }
         });
+        self.waiting.store(waiting.len(), Ordering::Relaxed);
         while ages.len() > KEPT_MAX || ages.front().is_some_and(|(at, _)| at.elapsed() > KEPT_FOR) {
             ages.pop_front();
         }

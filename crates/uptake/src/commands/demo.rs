@@ -12,7 +12,7 @@ mod story;
 
 use std::io::Write;
 use std::net::{SocketAddr, TcpListener};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::mpsc::{RecvTimeoutError, channel};
 use std::time::{Duration, Instant};
@@ -20,6 +20,7 @@ use std::time::{Duration, Instant};
 use clap::Args;
 use uptake_sim::Moment;
 
+use super::place::Place;
 use super::simulate::{moment, positive};
 use super::{CommandError, Configured};
 use crate::outputs::notice;
@@ -80,16 +81,12 @@ impl Demo {
         self.listen = free.map_err(|error| {
             CommandError::Usage(format!("--listen {}: {error}; name another port, or 0", self.listen))
         })?;
-        let place = match &self.data {
-            Some(path) => std::fs::create_dir_all(path).map(|()| None)?,
-            None => Some(tempfile::Builder::new().prefix("uptake-demo-").tempdir()?),
-        };
-        let folder = self.data.clone().or_else(|| place.as_ref().map(|place| place.path().to_owned()));
-        let folder = folder.unwrap_or_default();
+        let place = Place::new(self.data.as_deref(), "uptake-demo-")?;
+        std::fs::create_dir_all(place.path())?;
 
         let (sender, told) = channel();
         let stopping = sender.clone();
-        let (mut signals, own) = (0, place.as_ref().map(|place| place.path().to_owned()));
+        let (mut signals, own) = (0, place.own().map(Path::to_owned));
         ctrlc::set_handler(move || {
             signals += 1;
             if signals > 1 {
@@ -103,7 +100,7 @@ impl Demo {
 
         let clock = Arc::new(WorldClock::new(self.moment.at_ms, self.speed));
         let shared = Shared::new(clock, sender);
-        let mut current = Some(self.begin(&shared, &folder, 0, self.moment, None)?);
+        let mut current = Some(self.begin(&shared, place.path(), 0, self.moment, None)?);
         println!("\nOpen http://{}/demo in a browser. Ctrl-C ends, and compares.\n", self.listen);
         let begun = Instant::now();
         let mut jumps = 0;
@@ -112,7 +109,7 @@ impl Demo {
             match told.recv_timeout(left.unwrap_or(Duration::from_secs(3_600))) {
                 Ok(Told::Jump(to)) => {
                     jumps += 1;
-                    current = Some(self.begin(&shared, &folder, jumps, to, current.take())?);
+                    current = Some(self.begin(&shared, place.path(), jumps, to, current.take())?);
                 }
                 Err(RecvTimeoutError::Timeout) if self.length.is_none() => {}
                 Ok(Told::Stop) | Err(_) => break,
@@ -140,7 +137,7 @@ impl Demo {
     fn begin(
         &self,
         shared: &Arc<Shared>,
-        folder: &std::path::Path,
+        folder: &Path,
         number: u32,
         moment: Moment,
         before: Option<Deployment>,

@@ -3,17 +3,16 @@
 use std::fmt;
 use std::io::Write;
 use std::path::PathBuf;
-use std::sync::Arc;
 
 use clap::Args;
 use serde::Serialize;
 use uptake_connectors::log::Log;
-use uptake_connectors::{TableError, archive, objects, table};
+use uptake_connectors::{TableError, archive, table};
 use uptake_model::EventTime;
 
 use super::text::grouped;
-use super::{CommandError, Configured, existing, existing_log};
-use crate::checkpoint::{InputPosition, Manifest, Store};
+use super::{CommandError, Configured, existing, existing_checkpoints, existing_log};
+use crate::checkpoint::{InputPosition, Manifest};
 use crate::config::Config;
 use crate::data_dir::{DEAD_LETTERS, LATE, now, other_meaning};
 
@@ -195,16 +194,14 @@ impl Doctor {
 
     fn checkpoints(&self, config: &Config, found: &mut Findings) -> Result<Option<Manifest>, CommandError> {
         let backend = existing(&self.data, &config.places.checkpoints)?;
-        let store = objects::open(&backend, &config.places.s3)
-            .map(|objects| Store::new(Arc::from(objects), super::run::CLUSTER));
-        let newest =
-            match store.map_err(crate::checkpoint::CheckpointError::from).and_then(|store| store.newest()) {
-                Ok(newest) => newest,
-                Err(error) => {
-                    found.wrong("checkpoints", error, "correct checkpoint.url, or what it names");
-                    return Ok(None);
-                }
-            };
+        let store = existing_checkpoints(&self.data, config, super::run::CLUSTER);
+        let newest = match store.and_then(|store| Ok(store.newest()?)) {
+            Ok(newest) => newest,
+            Err(error) => {
+                found.wrong("checkpoints", error, "correct checkpoint.url, or what it names");
+                return Ok(None);
+            }
+        };
         newest.refused.iter().for_each(|line| {
             found.look("checkpoints", line.clone(), "it is passed over; its objects were damaged or deleted");
         });

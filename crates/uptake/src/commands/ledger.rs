@@ -2,17 +2,15 @@
 
 use std::io::Write;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 
 use clap::Args;
-use uptake_connectors::objects::{self, Objects};
 use uptake_model::Reason;
 use uptake_model::ledger::{Account, LATE_AGE_HOURS, Ledger};
 
 use super::replay::LAST_REPLAY;
 use super::text::grouped;
-use super::{CommandError, Configured, balanced};
-use crate::checkpoint::{InputPosition, Manifest, Number, Store};
+use super::{CommandError, Configured, balanced, existing_checkpoints};
+use crate::checkpoint::{InputPosition, Manifest, Number};
 use crate::config::Config;
 
 /// Print what became of every record that was read, as of the last checkpoint
@@ -36,11 +34,9 @@ pub(super) struct LedgerOf {
 
 /// The books of the newest checkpoint of the main cluster.
 pub(super) fn newest(data: &Path, config: &Config) -> Result<Ledger, CommandError> {
-    let backend = config.places.checkpoints.backend(data);
-    let objects = objects::open(&backend, &config.places.s3).map_err(crate::data_dir::DataDirError::from)?;
-    let newest = Store::new(Arc::from(objects), super::run::CLUSTER).newest()?;
+    let newest = existing_checkpoints(data, config, super::run::CLUSTER)?.newest()?;
     let (manifest, _) = newest.checkpoint.ok_or_else(|| {
-        CommandError::Other(format!("{} has no books yet", crate::data_dir::shown(&backend)).into())
+        CommandError::Other(format!("{} has no books yet: nothing was run there", data.display()).into())
     })?;
     Ok(manifest.ledger)
 }
@@ -49,16 +45,13 @@ impl LedgerOf {
     pub(super) fn run(self) -> Result<(), CommandError> {
         let config = self.configured.load()?;
         let backend = super::existing(&self.data, &config.places.checkpoints)?;
-        let objects =
-            objects::open(&backend, &config.places.s3).map_err(crate::data_dir::DataDirError::from)?;
-        let objects: Arc<dyn Objects> = Arc::from(objects);
         let clusters = match &self.cluster {
             Some(cluster) => vec![cluster.as_str()],
             None => vec![super::run::CLUSTER, LAST_REPLAY],
         };
         let mut found: Vec<(&str, Manifest)> = Vec::new();
         for cluster in clusters {
-            let newest = Store::new(Arc::clone(&objects), cluster).newest()?;
+            let newest = existing_checkpoints(&self.data, &config, cluster)?.newest()?;
             newest.refused.iter().for_each(|line| crate::outputs::notice(line));
             found.extend(newest.checkpoint.map(|(manifest, _)| (cluster, manifest)));
         }

@@ -10,6 +10,7 @@ mod explain;
 mod late;
 mod ledger;
 mod migrate;
+mod place;
 mod replay;
 mod rows;
 mod run;
@@ -24,17 +25,19 @@ mod why;
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::sync::Arc;
 use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
 use uptake_connectors::input::{EventFiles, InputOptions};
 use uptake_connectors::log::{self, Log, StoredRef};
+use uptake_connectors::objects;
 use uptake_connectors::{
     ArchiveError, Backend, FailureKind, LogError, ObjectsError, RemoteError, TableError,
 };
 use uptake_model::ledger::Ledger;
 
-use crate::checkpoint::CheckpointError;
+use crate::checkpoint::{CheckpointError, Store};
 use crate::config::{Config, ConfigError, Place, reference};
 use crate::data_dir::{self, DataDirError};
 use crate::engine::EngineError;
@@ -136,6 +139,13 @@ fn existing(data: &Path, place: &Place) -> Result<Backend, CommandError> {
         true => Ok(place.backend(data)),
         false => Err(CommandError::Usage(format!("{}: there is no such directory", data.display()))),
     }
+}
+
+/// The checkpoints of a cluster that are there.
+fn existing_checkpoints(data: &Path, config: &Config, cluster: &str) -> Result<Store, CommandError> {
+    let backend = existing(data, &config.places.checkpoints)?;
+    let objects = objects::open(&backend, &config.places.s3).map_err(DataDirError::from)?;
+    Ok(Store::new(Arc::from(objects), cluster))
 }
 
 /// Opens event files; says which of a folder's are left out.

@@ -13,7 +13,6 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use clap::Args;
-use tempfile::TempDir;
 use uptake_connectors::table::{SqliteTable, Table};
 use uptake_flow::Halt;
 use uptake_model::decode::DecodeConfig;
@@ -23,6 +22,7 @@ use uptake_model::ledger::Account;
 use uptake_sim::{Audience, Counting, EVENTS_PER_REQUEST, titles};
 
 use super::ledger;
+use super::place::Place;
 use super::replay::workers_or_all;
 use super::text::grouped;
 use super::{CommandError, Configured, event_files};
@@ -78,21 +78,6 @@ pub(super) struct Show {
     configured: Configured,
 }
 
-/// A data directory that is this run's own, or somebody's.
-enum Place {
-    Own(TempDir),
-    Given(PathBuf),
-}
-
-impl Place {
-    fn path(&self) -> &Path {
-        match self {
-            Self::Own(directory) => directory.path(),
-            Self::Given(path) => path,
-        }
-    }
-}
-
 impl Show {
     pub(super) fn run(self) -> Result<(), CommandError> {
         let config = Arc::new(self.config()?);
@@ -101,10 +86,7 @@ impl Show {
             true => None,
             false => Some(event_files(&self.paths)?),
         };
-        let place = match &self.data {
-            Some(path) => Place::Given(path.clone()),
-            None => Place::Own(tempfile::Builder::new().prefix("uptake-show-").tempdir()?),
-        };
+        let place = Place::new(self.data.as_deref(), "uptake-show-")?;
         let data = DataDir::open(place.path(), &config)?;
         let _lock = data_dir::lock(place.path(), "replay")?;
         data.notices.iter().for_each(|line| notice(line));
@@ -213,10 +195,7 @@ impl Show {
 /// The first signal ends the input, so that everything read is counted; the second one the program.
 fn stop_on_signal(feed: &Arc<Feed>, place: &Place) -> Result<(), CommandError> {
     let feed = Arc::clone(feed);
-    let own = match place {
-        Place::Own(directory) => Some(directory.path().to_owned()),
-        Place::Given(_) => None,
-    };
+    let own = place.own().map(Path::to_owned);
     let handler = move || {
         if feed.interrupt() {
             screen::show_cursor();

@@ -111,18 +111,17 @@ pub(super) fn failed(error: &SiteError) -> CommandError {
 impl Simulate {
     pub(super) fn run(self) -> Result<(), CommandError> {
         let config = self.configured.load()?;
-        let (flag, handler_flag) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicBool::new(false)));
-        let told = Arc::clone(&flag);
+        let stop = Arc::new(AtomicBool::new(false));
+        let told = Arc::clone(&stop);
         // The first signal ends the visits, the second one everything.
         ctrlc::set_handler(move || {
-            if handler_flag.swap(true, Ordering::AcqRel) {
+            if told.swap(true, Ordering::AcqRel) {
                 std::process::exit(130);
             }
-            told.store(true, Ordering::Release);
         })
         .map_err(|error| CommandError::Other(error.into()))?;
         let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
-        runtime.block_on(self.visit(&config, &flag))
+        runtime.block_on(self.visit(&config, &stop))
     }
 
     async fn visit(&self, config: &Config, stop: &AtomicBool) -> Result<(), CommandError> {

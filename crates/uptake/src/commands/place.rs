@@ -1,0 +1,36 @@
+//! Where a run keeps its data: where it was told to, or in a directory of its own that is removed in the end.
+
+use std::path::{Path, PathBuf};
+
+use tempfile::TempDir;
+
+/// A data directory that is this run's own, or somebody's.
+pub(super) enum Place {
+    Own(TempDir),
+    Given(PathBuf),
+}
+
+impl Place {
+    /// The directory that was given, or a new one whose name begins with `prefix`.
+    pub(super) fn new(given: Option<&Path>, prefix: &str) -> std::io::Result<Self> {
+        Ok(match given {
+            Some(path) => Self::Given(path.to_owned()),
+            None => Self::Own(tempfile::Builder::new().prefix(prefix).tempdir()?),
+        })
+    }
+
+    pub(super) fn path(&self) -> &Path {
+        match self {
+            Self::Own(directory) => directory.path(),
+            Self::Given(path) => path,
+        }
+    }
+
+    /// What nobody asked to be kept: who ends the program at once has to remove it.
+    pub(super) fn own(&self) -> Option<&Path> {
+        match self {
+            Self::Own(directory) => Some(directory.path()),
+            Self::Given(_) => None,
+        }
+    }
+}
