@@ -58,18 +58,21 @@ test("time stands still, goes on, and the pipeline comes back when it is killed"
 
 test("a click of one's own is a play like any other", async () => {
   const { context, page } = await open(browser, address);
-  const [id] = await until("rows", async () => { const all = await tiles(page, "popular"); return all.length > 5 && all; }, 60);
-  const plays = async () => {
+  const plays = async (id) => {
     const { epochs = [] } = await (await fetch(new URL(`/v1/videos/${id}`, address))).json();
     return epochs.reduce((sum, epoch) => sum + epoch.plays, 0);
   };
-  const before = await plays();
-  const sent = page.waitForResponse((answer) => answer.url().endsWith("/v1/events") && answer.request().postData()?.includes("play"));
-  const tile = page.locator(`trending-row[name=popular] [data-uptake-video="${id}"]`);
-  await tile.scrollIntoViewIfNeeded();
-  await tile.click();
+  const sent = page.waitForResponse((answer) => answer.url().endsWith("/v1/events") && answer.request().postData()?.includes("play"), { timeout: 120_000 });
+  // The crowd moves the row all the time: a title that left it before it could be clicked is not waited for.
+  const { id, before } = await until("a tile is clicked", async () => {
+    const [id] = await tiles(page, "popular");
+    if (!id) return false;
+    const before = await plays(id);
+    const tile = page.locator(`trending-row[name=popular] [data-uptake-video="${id}"]`);
+    return tile.click({ timeout: 3000 }).then(() => ({ id, before }), () => false);
+  }, 60);
   assert.equal((await (await sent).json()).refused, 0);
-  await until("it is counted", async () => (await plays()) > before, 30);
+  await until("it is counted", async () => (await plays(id)) > before, 30);
   await context.close();
 });
 
