@@ -32,6 +32,7 @@ interface State {
   paused: boolean;
   moment: Named | null;
   moments: Named[];
+  season: { from: number; until: number };
   preparing: Named | null;
   crowd: {
     visits: number;
@@ -48,6 +49,7 @@ interface State {
   story: { at: number; text: string }[];
   charts: string[];
   trouble: Record<string, boolean>;
+  memory: { server_and_crowd: number | null; pipeline: number | null };
   pipeline_starts: number | null;
   check: { equal: number; differing: string[] };
 }
@@ -73,6 +75,10 @@ find<HTMLSelectElement>("speed").addEventListener("change", (event) => {
 });
 find("kill").addEventListener("click", () => void act({ do: "kill" }));
 find("locked").addEventListener("click", () => void act({ do: "lock" }));
+find("seek").addEventListener("submit", (event) => {
+  event.preventDefault();
+  void act({ do: "jump", to: find<HTMLInputElement>("when").value });
+});
 for (const what of ["twice", "held", "clocks"]) {
   find(what).addEventListener("click", () => {
     void act({ do: "trouble", what, on: find(what).getAttribute("aria-pressed") !== "true" });
@@ -98,6 +104,13 @@ const moments = (state: State): void => {
     button.setAttribute("aria-pressed", String(button.dataset.name === state.moment?.name));
     button.disabled = Boolean(state.preparing);
   }
+  const [seek, when] = [find("seek").querySelector("button"), find<HTMLInputElement>("when")];
+  if (seek) seek.disabled = Boolean(state.preparing);
+  const local = (at: number) => new Date(at).toISOString().slice(0, 16);
+  when.min = local(state.season.from);
+  when.max = local(state.season.until - 1);
+  // What somebody is about to choose stays.
+  if (!when.value) when.value = local(state.now);
 };
 
 let told = "";
@@ -210,6 +223,8 @@ const show = (state: State): void => {
   set("taken", `${grouped(crowd?.events_taken ?? 0)}${crowd?.events_taken_again ? `, and ${grouped(crowd.events_taken_again)} of them again` : ""}`);
   set("waiting", grouped(crowd?.waiting ?? 0));
   set("latency", quantiles(crowd?.play_to_row_ms));
+  const mib = (bytes: number | null) => (bytes === null ? "?" : `${grouped(Math.round(bytes / 2 ** 20))} MiB`);
+  set("memory", `${mib(state.memory.pipeline)} the pipeline, ${mib(state.memory.server_and_crowd)} server and crowd`);
   set("starts", grouped(state.pipeline_starts ?? 0));
   const differing = state.check.differing.length;
   set("check", `${grouped(state.check.equal)} tallies equal what the crowd knows${differing ? `, ${differing} not yet` : ""}`);

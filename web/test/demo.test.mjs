@@ -1,12 +1,16 @@
 // The demo in a real Chromium: the loop, what is done to it, and its books.
 import assert from "node:assert/strict";
 import { after, before, test } from "node:test";
-import { SHAPES, browse, keeps, open, start, tiles, until } from "./support.mjs";
+import { mkdirSync } from "node:fs";
+import { join } from "node:path";
+import { PICTURES, SHAPES, browse, keeps, open, start, tiles, until } from "./support.mjs";
 
 let program, browser, address;
 
 before(async () => {
-  program = start(["demo", "--listen", "127.0.0.1:0", "--speed", "600", "--visits-per-second", "60", "--moment", "awards"]);
+  // Pictures show what one gets who asks for nothing else; the tests need less of a crowd.
+  const crowd = PICTURES ? [] : ["--speed", "600", "--visits-per-second", "60"];
+  program = start(["demo", "--listen", "127.0.0.1:0", "--moment", "awards", ...crowd]);
   address = await until("it serves", () => /Open (http:\S+)/.exec(program.said())?.[1], 120);
   browser = await browse();
 });
@@ -73,6 +77,36 @@ test("a click of one's own is a play like any other", async () => {
   }, 60);
   assert.equal((await (await sent).json()).refused, 0);
   await until("it is counted", async () => (await plays(id)) > before, 30);
+  await context.close();
+});
+
+test("a moment of one's own", async () => {
+  const { context, page, wrong } = await open(browser, address);
+  await until("the time", async () => (await page.inputValue("#when")).startsWith("2012-02-2"));
+  await page.fill("#when", "2012-02-26T23:30");
+  await page.click("#seek button");
+  await until("it is there", async () => /26 February 2012/.test(await text(page, "date")) && (await text(page, "preparing")) === "", 90);
+  await until("the story", async () => (await text(page, "story")).includes("It is 26 February, 23:30."), 30);
+  assert.deepEqual(wrong, []);
+  await context.close();
+});
+
+// Kept where UPTAKE_PICTURES says: `npm run pictures` makes that of the README.
+test("the picture of the README", async () => {
+  const { context, page, wrong } = await open(browser, address, { width: 1400, height: 1000 });
+  const trending = async () => {
+    const { loop } = await state();
+    return loop?.rises.some((rise) => ["The Artist", "Hugo"].includes(rise.title) && rise.trending);
+  };
+  await until("an awarded title is trending", trending, 180);
+  await until("the curve", async () => page.locator("#regret canvas").isVisible(), 120);
+  if (PICTURES) await until("much has happened", async () => (await state()).now > Date.UTC(2012, 1, 27, 5), 300);
+  await until("tallies are compared", async () => /^[\d,]+ tallies equal/.test(await text(page, "check")), 60);
+  await until("posters", async () => (await tiles(page, "popular")).length > 5, 60);
+  if (PICTURES) mkdirSync(PICTURES, { recursive: true });
+  const picture = await page.screenshot({ fullPage: true, ...(PICTURES ? { path: join(PICTURES, "demo.png") } : {}) });
+  assert.ok(picture.length > 50_000, "there is something on it");
+  assert.deepEqual(wrong, []);
   await context.close();
 });
 

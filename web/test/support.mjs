@@ -9,7 +9,7 @@ const UPTAKE = process.env.UPTAKE;
 assert.ok(UPTAKE, "UPTAKE must say where the program is, as ../target/debug/uptake (cargo xtask test does)");
 const AXE = readFileSync(new URL("../node_modules/axe-core/axe.min.js", import.meta.url), "utf8");
 /** Where pictures of the pages are left to be looked at, if anywhere. */
-const PICTURES = process.env.UPTAKE_PICTURES;
+export const PICTURES = process.env.UPTAKE_PICTURES;
 
 export const pause = (ms) => new Promise((done) => setTimeout(done, ms));
 
@@ -40,8 +40,8 @@ export const start = (args) => {
 export const browse = () => chromium.launch({ executablePath: "/usr/bin/chromium", args: ["--no-sandbox"] });
 
 /** A page, and what its console complains of. */
-export const open = async (browser, address, { width = 1280, scheme = "light" } = {}) => {
-  const context = await browser.newContext({ viewport: { width, height: 900 }, colorScheme: scheme });
+export const open = async (browser, address, { width = 1280, height = 900, scheme = "light" } = {}) => {
+  const context = await browser.newContext({ viewport: { width, height }, colorScheme: scheme });
   const page = await context.newPage();
   const wrong = [];
   page.on("console", (message) => { if (["error", "warning"].includes(message.type())) wrong.push(message.text()); });

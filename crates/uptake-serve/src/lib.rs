@@ -14,6 +14,7 @@ mod letters;
 mod metrics;
 mod operations;
 pub mod problem;
+mod process;
 pub mod rows;
 mod rules;
 mod server;

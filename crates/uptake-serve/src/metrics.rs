@@ -10,6 +10,8 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::Registry;
 
+use crate::process::Process;
+
 type Labels = Vec<(&'static str, String)>;
 
 /// The numbers.
@@ -35,7 +37,9 @@ pub(crate) struct Metrics {
 
 impl Default for Metrics {
     fn default() -> Self {
-        let mut registry = Registry::with_prefix("uptake");
+        let mut all = Registry::default();
+        all.register_collector(Box::new(Process));
+        let registry = all.sub_registry_with_prefix("uptake");
         let skew =
             Histogram::new([-86_400., -3_600., -60., -5., -1., 0., 0.1, 0.5, 1., 5., 60., 3_600., 86_400.]);
         let seconds = Histogram::new([0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.5, 1., 5.]);
@@ -73,7 +77,7 @@ impl Default for Metrics {
         );
         registry.register("streams", "Subscribers of row streams", Gauge::clone(&streams));
         Self {
-            registry,
+            registry: all,
             requests,
             events,
             request_ids,

@@ -3,6 +3,7 @@
 //! From 14 February to 13 March 2012: an awards night, premieres, weekly episodes, releases, and a robot. The
 //! numbers are page views of Wikipedia (in the public domain), made into `data/season.csv` by the script beside it.
 
+use std::borrow::Cow;
 use std::collections::HashMap;
 use std::sync::OnceLock;
 
@@ -28,14 +29,20 @@ pub struct Show {
 }
 
 /// A moment worth seeing.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Moment {
     /// How it is asked for.
-    pub name: &'static str,
+    pub name: Cow<'static, str>,
     /// What happens.
-    pub what: &'static str,
+    pub what: Cow<'static, str>,
     /// Where to begin, in milliseconds since 1970 UTC: an hour or two before.
     pub at_ms: i64,
+}
+
+impl Moment {
+    const fn known(name: &'static str, what: &'static str, at_ms: i64) -> Self {
+        Self { name: Cow::Borrowed(name), what: Cow::Borrowed(what), at_ms }
+    }
 }
 
 /// The season.
@@ -61,11 +68,11 @@ impl Season {
     pub const UNTIL_MS: i64 = Self::FROM_MS + Self::HOURS as i64 * HOUR;
     /// What happens, in order.
     pub const MOMENTS: [Moment; 5] = [
-        Moment { name: "quiet", what: "a quiet Wednesday", at_ms: 1_329_904_800_000 },
-        Moment { name: "awards", what: "the awards night of 26 February", at_ms: 1_330_300_800_000 },
-        Moment { name: "premiere", what: "the premiere of GCB", at_ms: 1_330_909_200_000 },
-        Moment { name: "robot", what: "a robot takes to a title", at_ms: 1_331_254_800_000 },
-        Moment { name: "release", what: "John Carter comes to the cinemas", at_ms: 1_331_283_600_000 },
+        Moment::known("quiet", "a quiet Wednesday", 1_329_904_800_000),
+        Moment::known("awards", "the awards night of 26 February", 1_330_300_800_000),
+        Moment::known("premiere", "the premiere of GCB", 1_330_909_200_000),
+        Moment::known("robot", "a robot takes to a title", 1_331_254_800_000),
+        Moment::known("release", "John Carter comes to the cinemas", 1_331_283_600_000),
     ];
 
     /// The season as it was.

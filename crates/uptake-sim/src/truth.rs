@@ -4,6 +4,7 @@
 //! sent, so only open requests take memory.
 
 use std::collections::{BTreeMap, HashMap};
+use std::ops::Range;
 
 /// What is to be counted: the rule of the join and the length of an epoch.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -69,6 +70,11 @@ impl Truth {
         self.open.insert(request, Open { to_come: events, sent: Vec::with_capacity(events.min(64)) });
     }
 
+    /// The same, unless it is known already.
+    pub fn open_if_new(&mut self, request: u64, events: usize) {
+        self.open.entry(request).or_insert_with(|| Open { to_come: events, sent: Vec::new() });
+    }
+
     /// One of them was sent. Unknown requests, as those of test devices, are no matter.
     pub fn sent(&mut self, request: u64, event: Seen) {
         let Some(open) = self.open.get_mut(&request) else { return };
@@ -84,8 +90,16 @@ impl Truth {
     /// By title (its place among all) and epoch (⌊time / length⌋), everything that
     /// has a counting event.
     pub fn table(&self) -> BTreeMap<(u16, i64), Requests> {
-        let mut table = self.closed.clone();
+        self.table_of(i64::MIN..i64::MAX)
+    }
+
+    /// The same of some epochs only, without a copy of the others.
+    pub fn table_of(&self, epochs: Range<i64>) -> BTreeMap<(u16, i64), Requests> {
+        let is_of = |(_, epoch): &(u16, i64)| epochs.contains(epoch);
+        let closed = self.closed.iter().filter(|(key, _)| is_of(key));
+        let mut table: BTreeMap<(u16, i64), Requests> = closed.map(|(key, of)| (*key, *of)).collect();
         self.open.values().for_each(|open| count(&open.sent, self.counting, &mut table));
+        table.retain(|key, _| is_of(key));
         table
     }
 }
@@ -122,6 +136,12 @@ mod tests {
         }
         let table: Vec<_> = truth.table().into_iter().map(|((t, e), r)| (t, e, r.played, r.shown)).collect();
         assert_eq!(table, expected);
+        for epoch in 0..4 {
+            let of_it = truth.table_of(epoch..epoch + 1).into_iter();
+            let of_it: Vec<_> = of_it.map(|((t, e), r)| (t, e, r.played, r.shown)).collect();
+            let is_of_it = |row: &&(u16, i64, u64, u64)| row.1 == epoch;
+            assert_eq!(of_it, expected.iter().filter(is_of_it).copied().collect::<Vec<_>>());
+        }
     }
 
     #[test]

@@ -208,7 +208,10 @@ impl Visitors {
 mod tests {
     use super::*;
 
-    const AWARDS: i64 = Season::MOMENTS[1].at_ms;
+    /// When the awards night begins.
+    fn awards() -> i64 {
+        Season::MOMENTS[1].at_ms
+    }
 
     #[test]
     fn a_row_is_worth_what_visitors_make_of_it() {
@@ -217,8 +220,8 @@ mod tests {
         let chances = |at| shows.iter().flatten().map(move |show| Season::real().chance(*show, at));
         let visits = 40_000;
         let plays =
-            (0..visits).filter(|_| visitors.browse(AWARDS, &shows).iter().any(|act| act.is_play)).count();
-        let (share, value) = (plays as f64 / f64::from(visits), row_value(chances(AWARDS)));
+            (0..visits).filter(|_| visitors.browse(awards(), &shows).iter().any(|act| act.is_play)).count();
+        let (share, value) = (plays as f64 / f64::from(visits), row_value(chances(awards())));
         assert!((share - value).abs() < 0.01, "{share} {value}");
     }
 
@@ -226,10 +229,10 @@ mod tests {
     fn acts_are_in_order_and_a_play_is_the_last() {
         let mut visitors = Visitors::new(6);
         for _ in 0..2_000 {
-            let (_, visit) = visitors.next(AWARDS, Trouble::default());
+            let (_, visit) = visitors.next(awards(), Trouble::default());
             let acts = match visit {
-                Visit::Row(_) => visitors.browse(AWARDS, &[Some(3), None, Some(9), Some(600)]),
-                Visit::Search(shows) => visitors.found(AWARDS, &shows),
+                Visit::Row(_) => visitors.browse(awards(), &[Some(3), None, Some(9), Some(600)]),
+                Visit::Search(shows) => visitors.found(awards(), &shows),
             };
             assert!(acts.is_sorted_by_key(|act| act.after_ms) && !acts.is_empty());
             let plays = acts.iter().filter(|act| act.is_play).count();
@@ -246,10 +249,10 @@ mod tests {
             let all = (0..20_000).map(|_| visitors.next(at_ms, Trouble::default()).1);
             all.filter(|visit| matches!(visit, Visit::Search(shows) if shows[0] == hugo)).count()
         };
-        assert!(meant(AWARDS + 2 * HOUR) > 10 * meant(AWARDS - 24 * HOUR));
+        assert!(meant(awards() + 2 * HOUR) > 10 * meant(awards() - 24 * HOUR));
         let trouble = Trouble { all_twice: true, quarter_held: true, clocks_wrong: true };
         let mut visitors = Visitors::new(8);
-        let all: Vec<Visitor> = (0..4_000).map(|_| visitors.next(AWARDS, trouble).0).collect();
+        let all: Vec<Visitor> = (0..4_000).map(|_| visitors.next(awards(), trouble).0).collect();
         assert!(all.iter().all(|visitor| visitor.again_after_ms.is_some()));
         let held = all.iter().filter(|visitor| visitor.held_ms == HOUR).count();
         assert!((900..1_100).contains(&held), "{held}");

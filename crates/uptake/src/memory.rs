@@ -54,6 +54,11 @@ fn machine_bytes() -> Option<u64> {
     Some(machine.min(container))
 }
 
+/// What a process holds in memory, in bytes; `None` where the system does not say.
+pub(crate) fn held_by(process: u32) -> Option<u64> {
+    kib_of(&format!("/proc/{process}/status"), "VmRSS:")
+}
+
 /// A value that a file of the system gives in KiB, in bytes.
 fn kib_of(path: &str, name: &str) -> Option<u64> {
     let text = std::fs::read_to_string(path).ok()?;
@@ -100,7 +105,7 @@ impl Memory {
         let mut looked = self.looked.lock().unwrap_or_else(PoisonError::into_inner);
         if looked.is_none_or(|at| at.elapsed() >= LOOK_EVERY) {
             *looked = Some(Instant::now());
-            let held = kib_of("/proc/self/status", "VmRSS:").unwrap_or(0);
+            let held = held_by(std::process::id()).unwrap_or(0);
             self.held.store(held, Ordering::Relaxed);
         }
         self.held.load(Ordering::Relaxed)

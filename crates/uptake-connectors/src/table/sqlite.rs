@@ -70,6 +70,11 @@ CREATE TABLE tallies (
 CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID, STRICT;
 ";
 
+/// What is served at every refresh is an epoch of a segment: without this, each would read the whole table. Only
+/// columns of the key, so that a row that changes leaves it as it is. Tables that were made before it get it when
+/// they are written to next.
+const BY_EPOCH: &str = "CREATE INDEX IF NOT EXISTS tallies_by_epoch ON tallies (segment, epoch)";
+
 /// The larger row wins; equal ones add the sealed flag and the sets. The same rule as `merge` of
 /// the table in memory, which the tests hold it to.
 const UPSERT: &str = "
@@ -238,7 +243,7 @@ impl SqliteTable {
                 db.pragma_update(None, "application_id", APPLICATION_ID)?;
                 db.pragma_update(None, "user_version", VERSION)?;
             }
-            Ok(())
+            db.execute_batch(BY_EPOCH)
         })
     }
 

@@ -7,6 +7,7 @@
 mod clock;
 mod control;
 mod deployment;
+mod others;
 mod pipeline;
 mod story;
 
@@ -48,8 +49,8 @@ pub(super) struct Demo {
     /// Visits a second of ours; evenings are livelier
     #[arg(long, value_name = "N", default_value_t = 250.0, value_parser = positive)]
     visits_per_second: f64,
-    /// Where to begin: quiet, awards, premiere, robot, release
-    #[arg(long, value_name = "NAME", default_value = "awards", value_parser = moment)]
+    /// Where to begin: quiet, awards, premiere, robot, release, or a time as 2012-02-27T03:00
+    #[arg(long, value_name = "NAME|TIME", default_value = "awards", value_parser = moment)]
     moment: Moment,
     /// Another number is another crowd
     #[arg(long, value_name = "N", default_value_t = 1)]
@@ -100,7 +101,7 @@ impl Demo {
 
         let clock = Arc::new(WorldClock::new(self.moment.at_ms, self.speed));
         let shared = Shared::new(clock, sender);
-        let mut current = Some(self.begin(&shared, place.path(), 0, self.moment, None)?);
+        let mut current = Some(self.begin(&shared, place.path(), 0, self.moment.clone(), None)?);
         println!("\nOpen http://{}/demo in a browser. Ctrl-C ends, and compares.\n", self.listen);
         let begun = Instant::now();
         let mut jumps = 0;
@@ -128,7 +129,7 @@ impl Demo {
         match report.is_right() {
             true => Ok(()),
             false => Err(super::show::defect(
-                "tallies differ from what the crowd knows of itself, or events were lost",
+                "tallies differ from what the crowd knows of itself and the log has of others, or events were lost",
             )),
         }
     }
@@ -142,7 +143,7 @@ impl Demo {
         moment: Moment,
         before: Option<Deployment>,
     ) -> Result<Deployment, CommandError> {
-        shared.preparing(Some(moment));
+        shared.preparing(Some(moment.clone()));
         notice(&format!("preparing {}: what was watched before is counted", moment.what));
         let folder = folder.join(format!("{number}-{}", moment.name));
         let prepared = Deployment::prepare(self, &folder, moment, shared)?;

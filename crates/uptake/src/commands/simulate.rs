@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use clap::{Args, ValueEnum};
+use uptake_model::EventTime;
 use uptake_model::join::JoinKind;
 use uptake_sim::{Counting, Moment, Season, Trouble};
 
@@ -46,8 +47,8 @@ pub(super) struct Simulate {
     /// How many hours of the season pass in one of ours
     #[arg(long, value_name = "N", default_value_t = 60.0, value_parser = positive)]
     speed: f64,
-    /// Where in the season to begin: quiet, awards, premiere, robot, release
-    #[arg(long, value_name = "NAME", default_value = "awards", value_parser = moment)]
+    /// Where in the season to begin: quiet, awards, premiere, robot, release, or a time as 2012-02-27T03:00
+    #[arg(long, value_name = "NAME|TIME", default_value = "awards", value_parser = moment)]
     moment: Moment,
     /// What else may be wrong; may be repeated
     #[arg(long, value_name = "WHAT")]
@@ -88,11 +89,21 @@ pub(super) fn positive(text: &str) -> Result<f64, String> {
     }
 }
 
-/// A moment of the season, by its name.
+/// A moment of the season, by its name or as a time, as 2012-02-27T03:00 (UTC).
 pub(super) fn moment(text: &str) -> Result<Moment, String> {
-    let names: Vec<&str> = Season::MOMENTS.iter().map(|moment| moment.name).collect();
-    let found = Season::MOMENTS.into_iter().find(|moment| moment.name == text);
-    found.ok_or_else(|| format!("there are {}", names.join(", ")))
+    if let Some(found) = Season::MOMENTS.into_iter().find(|moment| moment.name == text) {
+        return Ok(found);
+    }
+    let at = text.parse::<jiff::Timestamp>().ok();
+    let at = at.or_else(|| jiff::tz::TimeZone::UTC.to_timestamp(text.parse().ok()?).ok());
+    let within = at.filter(|at| (Season::FROM_MS..Season::UNTIL_MS).contains(&at.as_millisecond()));
+    let Some(at) = within else {
+        let names: Vec<_> = Season::MOMENTS.into_iter().map(|moment| moment.name).collect();
+        let (from, until) = (EventTime(Season::FROM_MS), EventTime(Season::UNTIL_MS));
+        return Err(format!("there are {}, and every time from {from} to {until}", names.join(", ")));
+    };
+    let name = at.strftime("%Y-%m-%dT%H-%M").to_string().into();
+    Ok(Moment { name, what: at.strftime("%-d %B, %H:%M").to_string().into(), at_ms: at.as_millisecond() })
 }
 
 /// What a deployment with this configuration counts.
@@ -157,7 +168,7 @@ impl Simulate {
         crowd.close();
         notice("nobody comes any more; what is kept back is sent now, and the tallies are compared");
         running.await.map_err(|error| CommandError::Other(error.into()))?;
-        let report = crowd.report(SETTLED_WITHIN, &before).await.map_err(|error| failed(&error))?;
+        let report = crowd.report(SETTLED_WITHIN, || Ok(before.clone())).await.map_err(|error| failed(&error))?;
         let mut out = std::io::stdout().lock();
         if self.json {
             let text = serde_json::to_string(&report).map_err(|error| CommandError::Other(error.into()))?;
@@ -171,6 +182,23 @@ impl Simulate {
             false => {
                 Err(CommandError::Other("the deployment lost events or counted otherwise; see above".into()))
             }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_moment_is_a_name_or_a_time_of_the_season() {
+        assert_eq!(moment("awards"), Ok(Season::MOMENTS[1].clone()));
+        for text in ["2012-02-27T03:00", "2012-02-27T03:00Z", "2012-02-27 04:00:00+01:00"] {
+            let found = moment(text).unwrap_or_else(|what| panic!("{text}: {what}"));
+            assert_eq!((found.at_ms, &*found.what), (1_330_311_600_000, "27 February, 03:00"), "{text}");
+        }
+        for text in ["", "tea", "2012-02-14T15:59", "2012-03-13T23:00", "2012-02-31T00:00", "03:00"] {
+            assert!(moment(text).is_err_and(|what| what.contains("awards")), "{text}");
         }
     }
 }

@@ -40,6 +40,9 @@ const DELAYS_MAX: usize = 100_000;
 const PROBE_EVERY: Duration = Duration::from_millis(500);
 /// A probe is given up after as long.
 const PROBE_MAX: Duration = Duration::from_secs(30);
+/// The field that the crowd's events have and nobody else's.
+pub(crate) const MARK: &str = "of_the_crowd";
+
 /// What a crowd is like.
 pub(crate) struct Options {
     /// Other numbers are other people.
@@ -256,6 +259,7 @@ impl Crowd {
 
     /// Visits until [`Crowd::close`], and then until everything was sent, or nothing was taken for `patience`.
     pub(crate) async fn run(self: Arc<Self>, patience: Duration) {
+        self.site.begin_counting_cost().await;
         let (mut owed, mut last, mut last_now) = (0.0, Instant::now(), (self.now)());
         let mut last_taken = (0, Instant::now());
         loop {
@@ -382,7 +386,7 @@ impl Crowd {
                 "kind": if act.is_play { "play" } else { "impression" }, "request_id": served.request_id,
                 "video_id": served.items[act.place].video_id, "since_row_ms": act.after_ms,
                 "timestamp": served.served_at + act.after_ms + ahead, "row": name, "position": act.place + 1,
-                "device": visitor.device, "member_id": format!("m{}", visitor.member),
+                "device": visitor.device, "member_id": format!("m{}", visitor.member), MARK: true,
             }));
         }
         let Some(last) = acts.last() else { return };
@@ -596,6 +600,6 @@ fn event_of_the_site(request: u64, event: &Seen, visitor: &Visitor) -> Value {
     json!({
         "kind": if event.is_play { "play" } else { "impression" }, "request_id": RequestId(request).to_string(),
         "video_id": Season::real().shows()[usize::from(event.title)].id, "timestamp": event.stamp_ms,
-        "row": "search", "device": visitor.device, "member_id": format!("m{}", visitor.member),
+        "row": "search", "device": visitor.device, "member_id": format!("m{}", visitor.member), MARK: true,
     })
 }

@@ -2,12 +2,14 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::ops::Range;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use serde::Serialize;
 use uptake_sim::{Requests, Season};
 
+use super::site::Cost;
 use super::{Crowd, SiteError};
 
 /// How long plays took.
@@ -84,16 +86,21 @@ pub(crate) struct Report {
     pub(crate) tallies_estimated: u64,
     /// Those that differ.
     pub(crate) differing: Vec<String>,
+    pub(crate) cost: Cost,
 }
 
 impl Crowd {
     /// Waits until the site's tallies are those that the crowd knows to be right, at most as long as `within`, and
-    /// reports. `before` is what was counted before the crowd came.
-    pub(crate) async fn report(&self, within: Duration, before: &Tallies) -> Result<Report, SiteError> {
-        let begun = Instant::now();
+    /// reports. `of_others` is what was counted before the crowd came, and what others do meanwhile.
+    pub(crate) async fn report(
+        &self,
+        within: Duration,
+        mut of_others: impl FnMut() -> Result<Tallies, SiteError>,
+    ) -> Result<Report, SiteError> {
+        let (begun, cost) = (Instant::now(), self.site.cost().await);
         let truth = self.state().truth.table();
         let compared = loop {
-            let compared = compare(&self.tallies().await?, before, &truth);
+            let compared = compare(&self.tallies().await?, &of_others()?, &truth);
             if compared.differing.is_empty() || begun.elapsed() > within {
                 break compared;
             }
@@ -120,17 +127,19 @@ impl Crowd {
             tallies: compared.equal,
             tallies_estimated: compared.estimated,
             differing: compared.differing,
+            cost,
         })
     }
 
-    /// Compares tallies with what the crowd knows so far, of epochs before `before_epoch`: how many are equal, and
-    /// which are not.
-    pub(crate) fn compare_past(&self, tallies: &Tallies, before_epoch: i64) -> (u64, Vec<String>) {
-        let mut truth = self.state().truth.table();
-        truth.retain(|(_, epoch), _| *epoch < before_epoch);
-        let past = tallies.iter().filter(|((_, epoch), _)| *epoch < before_epoch);
-        let past: Tallies = past.map(|(key, counts)| (*key, *counts)).collect();
-        let compared = compare(&past, &Tallies::new(), &truth);
+    /// Compares tallies of some epochs with what the crowd knows so far: how many are equal, and which are
+    /// not. `of_others` is what others did.
+    pub(crate) fn compare_some(
+        &self,
+        epochs: Range<i64>,
+        tallies: &Tallies,
+        of_others: &Tallies,
+    ) -> (u64, Vec<String>) {
+        let compared = compare(tallies, of_others, &self.state().truth.table_of(epochs));
         (compared.equal, compared.differing)
     }
 
@@ -228,6 +237,7 @@ impl fmt::Display for Report {
             0 => String::new(),
             n => format!(" ({} more are estimated by sketches)", grouped(n)),
         };
+        writeln!(f, "{}", self.cost)?;
         match self.differing.first() {
             None => write!(f, "tallies       {:>12}  as the crowd knows them{sketches}", n(self.tallies)),
             Some(first) => write!(

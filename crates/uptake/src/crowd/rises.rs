@@ -209,7 +209,7 @@ mod tests {
     fn the_awards_night_is_seen_and_the_robot_is_not() {
         let season = Season::real();
         let mut rises = Rises::new();
-        for moment in [Season::MOMENTS[1], Season::MOMENTS[3]] {
+        for moment in [Season::MOMENTS[1].clone(), Season::MOMENTS[3].clone()] {
             let charts = Charts::new(moment.at_ms);
             (0..8 * 60).for_each(|minute| rises.look(moment.at_ms + minute * 60_000, &charts));
         }

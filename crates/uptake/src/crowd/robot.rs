@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 use uptake_model::RequestId;
 use uptake_sim::{Season, Seen};
 
-use super::request_of;
+use super::{MARK, request_of};
 use super::site::Served;
 
 /// How many plays it claims at once.
@@ -68,14 +68,17 @@ impl Robot {
     ) -> (Vec<u8>, Vec<(u64, Seen)>) {
         let (id, since) = (Season::real().shows()[usize::from(show)].id, now - self.served_at);
         let mut body = vec![json!({
-            "kind": "impression", "request_id": self.token, "video_id": id, "since_row_ms": 0, "timestamp": now,
+            "kind": "impression", "request_id": self.token, "video_id": id, "since_row_ms": 0, "timestamp": now, MARK: true,
         })];
         body.extend((0..CLAIMS).map(|n| {
             let (token, since) = match n % 2 {
                 0 => (self.token.clone(), since),
                 _ => (RequestId(made_up()).to_string(), 0),
             };
-            json!({ "kind": "play", "request_id": token, "video_id": id, "since_row_ms": since, "timestamp": now })
+            json!({
+                "kind": "play", "request_id": token, "video_id": id, "since_row_ms": since, "timestamp": now,
+                MARK: true,
+            })
         }));
         let epoch = now.div_euclid(epoch_ms);
         let mut events = Vec::new();

@@ -22,6 +22,7 @@ use super::clock::WorldClock;
 use super::pipeline::Inner;
 use super::story::{Story, hour, later};
 use crate::crowd::{Crowd, Rise, Rises};
+use crate::memory::held_by;
 use crate::outputs::notice;
 
 /// How long the table is locked.
@@ -168,16 +169,21 @@ impl Shared {
         };
         let loop_of = crowd.map(|crowd| crowd.rises(of));
         let named =
-            |moment: Option<Moment>| moment.map(|moment| json!({ "name": moment.name, "what": moment.what }));
+            |moment: Option<&Moment>| moment.map(|moment| json!({ "name": moment.name, "what": moment.what }));
         let moments: Vec<Value> =
-            Season::MOMENTS.into_iter().map(|moment| json!(named(Some(moment)))).collect();
+            Season::MOMENTS.iter().map(|moment| json!(named(Some(moment)))).collect();
         json!({
-            "now": at, "speed": speed, "paused": is_paused, "moment": named(now.moment), "moments": moments,
-            "preparing": named(now.preparing), "crowd": counts, "loop": loop_of, "story": lines,
+            "now": at, "speed": speed, "paused": is_paused, "moment": named(now.moment.as_ref()), "moments": moments,
+            "season": { "from": Season::FROM_MS, "until": Season::UNTIL_MS },
+            "preparing": named(now.preparing.as_ref()), "crowd": counts, "loop": loop_of, "story": lines,
             "charts": Reranked::ALL.map(Reranked::name),
             "trouble": {
                 "twice": now.trouble.all_twice, "held": now.trouble.quarter_held, "clocks": now.trouble.clocks_wrong,
                 "locked": self.is_locked.load(Ordering::Relaxed),
+            },
+            "memory": {
+                "server_and_crowd": held_by(std::process::id()),
+                "pipeline": now.pipeline.as_ref().and_then(|pipeline| pipeline.memory()),
             },
             "pipeline_starts": now.pipeline.as_ref().map(|pipeline| count(&pipeline.starts)), "check": now.check,
         })
@@ -243,7 +249,7 @@ impl Shared {
                 if now.preparing.is_some() {
                     return Err("another moment is being prepared".to_owned());
                 }
-                now.preparing = Some(moment);
+                now.preparing = Some(moment.clone());
                 let sender = self.sender.lock().unwrap_or_else(PoisonError::into_inner);
                 sender.send(Told::Jump(moment)).map_err(|_| "the demo is ending".to_owned())?;
             }

@@ -1,7 +1,9 @@
 //! A deployment on this machine, with its crowd.
 
+use std::collections::BTreeSet;
+use std::ops::Range;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use serde_json::Value;
@@ -9,17 +11,19 @@ use tokio::runtime::Runtime;
 use tokio::task::JoinHandle;
 use uptake_connectors::log::Durability;
 use uptake_connectors::table::{SqliteTable, Table};
+use uptake_model::Epoch;
 use uptake_sim::{Moment, Season};
 
 use super::Demo;
 use super::control::{Check, Shared, routes};
+use super::others::Others;
 use super::pipeline::Pipeline;
 use crate::commands::append::Producer;
 use crate::commands::serve::{Serving, World};
 use crate::commands::simulate::{counting, failed};
 use crate::commands::{CommandError, Configured, balanced, ledger};
 use crate::config::Config;
-use crate::crowd::{Crowd, Options, Report, Site, Tallies};
+use crate::crowd::{Crowd, Options, Report, Site, SiteError, Tallies};
 use crate::data_dir;
 
 /// What came before a moment is of as many hours.
@@ -52,6 +56,7 @@ pub(super) struct Prepared {
     config: Config,
     settings: Vec<String>,
     crowd: Arc<Crowd>,
+    others: Arc<Mutex<Others>>,
 }
 
 /// One that runs.
@@ -100,8 +105,11 @@ impl Deployment {
         let mut producer = Producer::new(&*log, &config)?;
         crowd.history(moment.at_ms - HISTORY_HOURS * HOUR, moment.at_ms, |line| producer.line(line))?;
         producer.flush()?;
+        drop(producer);
+        let others = Others::new(log, &config, counting(&config))?;
         Pipeline::catch_up(folder, &settings)?;
-        Ok(Prepared { folder: folder.to_owned(), moment, config, settings, crowd })
+        let others = Arc::new(Mutex::new(others));
+        Ok(Prepared { folder: folder.to_owned(), moment, config, settings, crowd, others })
     }
 
     /// Ends, for another one to begin.
@@ -125,7 +133,8 @@ impl Deployment {
         );
         let report = runtime.block_on(async {
             running.await.map_err(|error| CommandError::Other(error.into()))?;
-            crowd.report(SETTLED_WITHIN, &Tallies::new()).await.map_err(|error| failed(&error))
+            let of_others = || of_others(&prepared.others, i64::MIN..i64::MAX);
+            crowd.report(SETTLED_WITHIN, of_others).await.map_err(|error| failed(&error))
         })?;
         runtime.shutdown_timeout(Duration::from_secs(1));
         pipeline.stop()?;
@@ -146,7 +155,7 @@ impl Prepared {
         let world = World { now, routes: routes(shared) };
         let serving = Serving::start(&self.folder, &self.config, Some(demo.listen.to_string()), world)?;
         let pipeline = Pipeline::start(&self.folder, &self.settings, shared)?;
-        shared.begins(self.moment, &self.crowd, pipeline.inner_of(), &self.folder);
+        shared.begins(self.moment.clone(), &self.crowd, pipeline.inner_of(), &self.folder);
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(1)
             .thread_name("crowd")
@@ -159,6 +168,8 @@ impl Prepared {
             Arc::clone(&self.crowd),
             self.folder.clone(),
             self.config.epoch.ms(),
+            self.moment.at_ms - HISTORY_HOURS * HOUR,
+            Arc::clone(&self.others),
         ));
         shared.clock.set_pace(None, Some(false));
         shared.say(&format!("It is {}. The crowd comes.", self.moment.what));
@@ -173,32 +184,58 @@ async fn tell(shared: Arc<Shared>) {
     }
 }
 
-/// Compares the tallies of epochs that are over with what the crowd knows, again and again.
-async fn check(shared: Arc<Shared>, crowd: Arc<Crowd>, folder: PathBuf, epoch_ms: i64) {
+/// Compares the tallies of epochs that are over with what the crowd knows, again and again until all of an epoch
+/// are equal; at the end of the demo everything is compared once more.
+async fn check(
+    shared: Arc<Shared>,
+    crowd: Arc<Crowd>,
+    folder: PathBuf,
+    epoch_ms: i64,
+    from_ms: i64,
+    others: Arc<Mutex<Others>>,
+) {
+    let (mut next, mut open, mut settled) = (from_ms.div_euclid(epoch_ms), BTreeSet::new(), 0);
     loop {
         tokio::time::sleep(CHECK_EVERY).await;
-        let past = shared.clock.now().div_euclid(epoch_ms) - EPOCHS_OPEN;
-        let (crowd, folder) = (Arc::clone(&crowd), folder.clone());
+        let past = (shared.clock.now().div_euclid(epoch_ms) - EPOCHS_OPEN).max(next);
+        open.extend(next..past);
+        next = past;
+        let (crowd, others) = (Arc::clone(&crowd), Arc::clone(&others));
+        let (folder, epochs) = (folder.clone(), open.clone());
         let checked = tokio::task::spawn_blocking(move || {
             let table = SqliteTable::open_read_only(&folder).ok()?;
-            let (equal, differing) = crowd.compare_past(&tallies(&table)?, past);
-            Some(Check { equal, differing })
+            let each = epochs.into_iter().map(|epoch| {
+                let (it, counted) = (epoch..epoch + 1, tallies(&table, epoch)?);
+                let of_others = of_others(&others, it.clone()).ok()?;
+                Some((epoch, crowd.compare_some(it, &counted, &of_others)))
+            });
+            each.collect::<Option<Vec<_>>>()
         });
-        if let Ok(Some(check)) = checked.await {
-            shared.checked(check);
+        let Ok(Some(compared)) = checked.await else { continue };
+        let mut check = Check { equal: settled, differing: Vec::new() };
+        for (epoch, (equal, differing)) in compared {
+            check.equal += equal;
+            if differing.is_empty() {
+                open.remove(&epoch);
+                settled += equal;
+            }
+            check.differing.extend(differing);
         }
+        shared.checked(check);
     }
 }
 
-/// What a table holds of the season's titles.
-fn tallies(table: &dyn Table) -> Option<Tallies> {
-    let mut all = Tallies::new();
-    let read = table.scan("", &mut |row| {
-        if let Some(show) = Season::real().by_id(&row.video_id) {
-            let counts = row.counts;
-            all.insert((show, row.epoch.0), (counts.plays, counts.impressions, counts.exact));
-        }
-        Ok(())
+fn of_others(others: &Mutex<Others>, epochs: Range<i64>) -> Result<Tallies, SiteError> {
+    let mut others = others.lock().unwrap_or_else(PoisonError::into_inner);
+    others.tallies(epochs).map_err(|error| SiteError::Later(error.to_string()))
+}
+
+/// What a table holds of the season's titles in an epoch.
+fn tallies(table: &dyn Table, epoch: i64) -> Option<Tallies> {
+    let rows = table.top("", Some(Epoch(epoch)), usize::MAX).ok()?;
+    let all = rows.into_iter().filter_map(|row| {
+        let (show, counts) = (Season::real().by_id(&row.video_id)?, row.counts);
+        Some(((show, row.epoch.0), (counts.plays, counts.impressions, counts.exact)))
     });
-    read.ok().map(|()| all)
+    Some(all.collect())
 }

@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 use super::control::Shared;
 use crate::commands::CommandError;
 use crate::commands::supervise::SUPERVISED;
+use crate::memory::held_by;
 
 /// How often one looks whether it still runs.
 const LOOK_EVERY: Duration = Duration::from_millis(20);
@@ -55,6 +56,12 @@ impl Inner {
     pub(super) fn kill(&self) -> bool {
         let mut child = self.child.lock().unwrap_or_else(PoisonError::into_inner);
         child.as_mut().is_some_and(|child| child.kill().is_ok())
+    }
+
+    /// What it holds in memory, in bytes.
+    pub(super) fn memory(&self) -> Option<u64> {
+        let child = self.child.lock().unwrap_or_else(PoisonError::into_inner);
+        held_by(child.as_ref()?.id())
     }
 
     fn has_ended(&self) -> bool {
