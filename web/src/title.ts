@@ -17,6 +17,17 @@ import { ask as admin, failed, onToken } from "./admin";
 import { axis, colour, find, make, redraw, times } from "./page";
 import { poster } from "./poster";
 
+/** How an epoch was judged when it was over. */
+interface Judged {
+  start: string;
+  rate: number;
+  rate_low: number;
+  rate_high: number;
+  expected_plays: number;
+  rising: boolean;
+  place: number | null;
+}
+
 interface Epoch {
   start: string;
   plays: number;
@@ -45,51 +56,81 @@ const ask = async <T>(path: string): Promise<T> => {
   return body;
 };
 
-const draw = (epochs: Epoch[]): void => {
-  const box = find("chart");
-  const data: uPlot.AlignedData = [
-    epochs.map((epoch) => Date.parse(epoch.start) / 1000),
-    epochs.map((epoch) => epoch.impressions),
-    epochs.map((epoch) => epoch.plays),
-    epochs.map((epoch) => (epoch.impressions ? (100 * epoch.plays) / epoch.impressions : null)),
+let build: (() => void) | undefined;
+const UTC = (seconds: number): Date => uPlot.tzDate(new Date(seconds * 1000), "Etc/UTC");
+
+/** Draws what was counted, and how it was judged as far as that is known already. */
+const draw = (epochs: Epoch[], judged: Judged[]): void => {
+  const by = new Map(judged.map((one) => [one.start, one]));
+  const of = <T>(pick: (one: Judged, epoch: Epoch) => T): (T | null)[] => epochs.map((epoch) => {
+    const one = by.get(epoch.start);
+    return one ? pick(one, epoch) : null;
+  });
+  const percent = (pick: (one: Judged) => number) => of((one, epoch) => (epoch.impressions ? 100 * pick(one) : null));
+  const seconds = epochs.map((epoch) => Date.parse(epoch.start) / 1000);
+  const [first = 0, last = 0] = [seconds[0], seconds[seconds.length - 1]];
+  const points = { show: epochs.length < 60 };
+  const lines: [uPlot.Series, (number | null)[]][] = [
+    [{ label: "shown", stroke: colour("--soft"), fill: colour("--shade"), width: 1.5, points }, epochs.map((epoch) => epoch.impressions)],
+    [{ label: "played", stroke: colour("--mark"), width: 2, points }, epochs.map((epoch) => epoch.plays)],
+    [{ label: "usual plays", stroke: colour("--mark"), width: 1.5, dash: [2, 3], points: { show: false }, value: (_, value) => value?.toFixed(1) ?? "" }, of((one) => one.expected_plays)],
+    [{ label: "rate, %", stroke: colour("--warm"), width: 1.5, dash: [5, 4], scale: "%", points: { show: false }, value: (_, value) => value?.toFixed(1) ?? "" },
+      judged.length ? percent((one) => one.rate) : epochs.map((epoch) => (epoch.impressions ? (100 * epoch.plays) / epoch.impressions : null))],
+    [{ label: "at least", scale: "%", width: 0, points: { show: false }, value: (_, value) => value?.toFixed(1) ?? "" }, percent((one) => one.rate_low)],
+    [{ label: "at most", scale: "%", width: 0, points: { show: false }, value: (_, value) => value?.toFixed(1) ?? "" }, percent((one) => one.rate_high)],
   ];
-  const [first = 0, last = 0] = [data[0][0], data[0][epochs.length - 1]];
-  const build = () => {
+  const places = of((one) => one.place);
+  // A title that is new has half a day before it all the same.
+  const x = { range: (): [number, number] => [Math.min(first, last - 12 * 3600), last + 1800] };
+  const sync = { cursor: { drag: { x: false, y: false }, sync: { key: "epochs" } }, tzDate: UTC };
+  const counted: uPlot.AlignedData = [seconds, ...lines.map(([, values]) => values)];
+  const isFirst = !build;
+  build = () => {
+    const box = find("chart");
     const width = Math.max(280, box.clientWidth);
-    const options: uPlot.Options = {
+    box.replaceChildren();
+    new uPlot({
+      ...sync,
       width,
       height: Math.round(Math.min(320, Math.max(220, width * 0.4))),
-      cursor: { drag: { x: false, y: false } },
-      // Epochs are those of UTC, as in the table.
-      tzDate: (seconds) => uPlot.tzDate(new Date(seconds * 1000), "Etc/UTC"),
       scales: {
-        // A title that is new has half a day before it all the same.
-        x: { range: () => [Math.min(first, last - 12 * 3600), last + 1800] },
+        x,
         y: { range: (_, __, most) => [0, Math.max(1, most * 1.05)] },
         "%": { range: (_, __, most) => [0, Math.max(1, most * 1.1)] },
       },
-      series: [
-        {},
-        { label: "shown", stroke: colour("--soft"), fill: colour("--shade"), width: 1.5, points: { show: epochs.length < 60 } },
-        { label: "played", stroke: colour("--mark"), width: 2, points: { show: epochs.length < 60 } },
-        { label: "rate, %", stroke: colour("--warm"), width: 1.5, dash: [5, 4], scale: "%", points: { show: false } },
-      ],
+      series: [{}, ...lines.map(([series]) => series)],
+      bands: [{ series: [6, 5], fill: colour("--band") }],
       axes: [times(), { ...axis(), size: 56 }, { ...axis(), scale: "%", side: 1, grid: { show: false }, size: 44 }],
-    };
-    box.replaceChildren();
-    new uPlot(options, data, box);
+    }, counted, box);
+    const below = find("places");
+    below.replaceChildren();
+    if (!places.some((place) => place !== null)) return;
+    new uPlot({
+      ...sync,
+      width,
+      height: 150,
+      // The first place is at the top.
+      scales: { x, y: { dir: -1, range: (_, __, last) => [0, Math.max(10, last * 1.05)] } },
+      series: [{}, { label: "place by plays", stroke: colour("--mark"), width: 1.5, points: { show: true, size: 4 }, value: (_, value) => (value === null ? "" : String(value)) }],
+      axes: [times(), { ...axis(), size: 56, incrs: [1, 5, 10, 20, 50] }, { ...axis(), side: 1, size: 44, show: true, values: () => [], grid: { show: false }, ticks: { show: false } }],
+    }, [seconds, places], below);
   };
-  redraw(box, build);
+  if (isFirst) redraw(find("chart"), () => build?.());
+  else build();
 };
 
-const table = (epochs: Epoch[]): void => {
-  for (const epoch of [...epochs].reverse().slice(0, 96)) {
-    const line = document.createElement("tr");
-    const rate = epoch.impressions ? `${((100 * epoch.plays) / epoch.impressions).toFixed(1)} %` : "";
+const table = (epochs: Epoch[], judged: Judged[]): void => {
+  const by = new Map(judged.map((one) => [one.start, one]));
+  find("epochs").replaceChildren(...[...epochs].reverse().slice(0, 96).map((epoch) => {
+    const line = make("tr", "");
+    const [one, percent] = [by.get(epoch.start), (part: number) => (100 * part).toFixed(1)];
     const start = epoch.start.replace("T", " ").replace(/:00Z$/, " UTC");
-    [start, String(epoch.impressions), String(epoch.plays), rate, epoch.sealed ? "final" : "may grow"].forEach((text) => make("td", text, line));
-    find("epochs").append(line);
-  }
+    const rate = one && epoch.impressions ? `${percent(one.rate)} % (${percent(one.rate_low)}–${percent(one.rate_high)})` : "";
+    const played = `${epoch.plays}${one?.rising ? " ↑" : ""}`;
+    [start, String(epoch.impressions), played, one?.expected_plays.toFixed(1) ?? "", rate, one?.place ? String(one.place) : "", epoch.sealed ? "final" : "may grow"]
+      .forEach((text) => make("td", text, line));
+    return line;
+  }));
 };
 
 const explain = (why: Why, title: string): void => {
@@ -181,8 +222,11 @@ const show = async (): Promise<void> => {
   }
   find("found").hidden = false;
   find("who").textContent = segment ? `for ${segment}` : "for everyone";
-  draw(epochs);
-  table(epochs);
+  draw(epochs, []);
+  table(epochs, []);
+  const judged = (await ask<{ epochs: Judged[] }>(`${path}/timeline`)).epochs;
+  draw(epochs, judged);
+  table(epochs, judged);
   explain((await ask<{ why: Why }>(`${path}/why`)).why, title ?? id);
 };
 

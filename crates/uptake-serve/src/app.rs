@@ -34,6 +34,7 @@ use crate::rules::{self, RULES, RuleBook};
 use crate::server::Parts;
 use crate::settings::{Secrets, Settings};
 use crate::tables::Tables;
+use crate::timeline::{self, Orders};
 use crate::{assets, letters, operations, videos};
 
 /// The topic of served rows: what was shown under which request, with which probability.
@@ -56,6 +57,7 @@ pub(crate) struct App {
     pub(crate) tables: Tables,
     pub(crate) board: Board,
     pub(crate) row_age: RowAge,
+    pub(crate) orders: Orders,
     pub(crate) rules: RuleBook,
     load_catalogue: LoadCatalogue,
     catalogue: RwLock<Arc<Catalogue>>,
@@ -132,6 +134,7 @@ impl App {
             tables: Tables::new(open_table),
             board: Board::new(rows),
             row_age: RowAge::new(),
+            orders: Orders::default(),
             rules,
             load_catalogue,
             catalogue: RwLock::new(catalogue.into()),
@@ -209,6 +212,7 @@ pub(crate) fn router(app: &Arc<App>, beside: Router) -> Router {
         .route("/v1/rows/{name}/stream", get(stream::stream))
         .route("/v1/rows/{name}/inspect", get(inspect::inspect))
         .route("/v1/videos/{id}", get(videos::series))
+        .route("/v1/videos/{id}/timeline", get(timeline::timeline))
         .route("/v1/videos/{id}/why", get(videos::why))
         .route("/v1/explain/request/{id}", get(videos::explain))
         .route("/v1/rules", get(rules::list).post(rules::add))

@@ -20,6 +20,7 @@ mod rules;
 mod server;
 pub mod settings;
 mod tables;
+mod timeline;
 mod videos;
 
 pub use access::is_local;

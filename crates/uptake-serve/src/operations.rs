@@ -134,6 +134,7 @@ pub(crate) async fn metrics(State(app): State<Arc<App>>) -> impl IntoResponse {
         crate::rows::inspect::inspect,
         crate::videos::series,
         crate::videos::why,
+        crate::timeline::timeline,
         crate::videos::explain,
         crate::rules::list,
         crate::rules::audit,

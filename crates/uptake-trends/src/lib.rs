@@ -11,6 +11,7 @@ pub mod hours;
 pub mod lift;
 pub mod memory;
 mod options;
+mod past;
 pub mod position;
 pub mod prior;
 pub mod rate;
@@ -24,6 +25,7 @@ pub mod why;
 
 pub use catalogue::{Catalogue, Title};
 pub use options::{Exposure, Options};
+pub use past::Past;
 pub use rows::{RowName, RowOptions, Shelf};
 pub use rules::Rules;
 pub use trends::{Numbers, Refreshed, Trends};

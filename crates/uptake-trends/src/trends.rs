@@ -79,6 +79,12 @@ pub struct Refreshed {
     pub too_old: usize,
 }
 
+/// With what a title's epochs are read in a segment, and how its half-lives weigh.
+pub(crate) struct View<'a, Weights: Fn(Scores) -> [f64; MEMORIES]> {
+    pub(crate) context: Context<'a>,
+    pub(crate) weights: Weights,
+}
+
 /// A row to be taken in: segment, epoch, video, then its numbers.
 type Pending = BTreeMap<(i64, Arc<str>, Arc<str>), (u64, u64, f64)>;
 
@@ -305,6 +311,23 @@ impl Trends {
         refreshed
     }
 
+    /// With what a title's epochs are read.
+    pub(crate) fn view(&self, video: &str, segment: &str) -> Option<View<'_, impl Fn(Scores) -> [f64; MEMORIES]>> {
+        let id = *self.by_name.get(segment)?;
+        let cell = *self.index.get(&(id, *self.videos.get(video)?))?;
+        let of = &self.segments[usize::from(id)];
+        let context = Context {
+            options: &self.options,
+            level: self.level,
+            hours: &of.hours,
+            prior: self.prior(id, cell),
+            usual: self.usual_prior(id, cell),
+            epoch: self.epoch,
+            part: self.part,
+        };
+        Some(View { context, weights: move |scores| self.weights_of(id, scores) })
+    }
+
     fn look(&mut self, segment: u16, id: u32) {
         let (prior, usual) = (self.prior(segment, id), self.usual_prior(segment, id));
         let segment = &mut self.segments[usize::from(segment)];
@@ -404,9 +427,13 @@ impl Trends {
     }
 
     fn weights(&self, segment: u16, cell: u32) -> [f64; MEMORIES] {
+        self.weights_of(segment, self.cells[cell as usize].view.now.scores)
+    }
+
+    fn weights_of(&self, segment: u16, scores: Scores) -> [f64; MEMORIES] {
         let mut of_segment = self.segments[usize::from(segment)].scores;
         of_segment.0.iter_mut().for_each(|score| *score *= SEGMENT_STRENGTH as f32);
-        weights(of_segment, self.cells[cell as usize].view.now.scores)
+        weights(of_segment, scores)
     }
 
     fn estimate_of(&self, segment: u16, cell: u32) -> Estimate {
@@ -494,7 +521,7 @@ fn depth(segment: &str) -> usize {
 }
 
 /// The mixture over half-lives: its mean, and its deviation with what the half-lives disagree in.
-fn mix(prior: Prior, sums: [Evidence; MEMORIES], weights: [f64; MEMORIES]) -> Estimate {
+pub(crate) fn mix(prior: Prior, sums: [Evidence; MEMORIES], weights: [f64; MEMORIES]) -> Estimate {
     let each = sums.map(|sum| prior.with(sum));
     let (mut rate, mut square) = (0.0, 0.0);
     for (estimate, weight) in each.iter().zip(weights) {

@@ -15,7 +15,8 @@ use std::sync::Arc;
 use serde::Serialize;
 use uptake_connectors::TableError;
 use uptake_connectors::table::Table;
-use uptake_model::Epoch;
+use uptake_model::{Epoch, TallyRow};
+use uptake_trends::Past;
 pub use uptake_trends::RowName;
 use uptake_trends::rows::Choice;
 
@@ -93,6 +94,19 @@ pub trait Rows: Send + Sync {
 
     /// The newest epoch of a segment that is ranked, and the plays of a video in it; `None` where it is not ranked.
     fn plays(&self, segment: &str, video: &str) -> Option<(Epoch, u64)>;
+
+    /// How the epochs of a video were judged, oldest first; `rows` are its tallies of the segment.
+    ///
+    /// # Errors
+    /// The table cannot be read.
+    fn past(
+        &self,
+        table: &dyn Table,
+        segment: &str,
+        video: &str,
+        rows: &[TallyRow],
+        choice: &Choice<'_>,
+    ) -> Result<Vec<Past>, TableError>;
 
     /// Why a video stands where it does, or what it lacks: numbers by name.
     ///

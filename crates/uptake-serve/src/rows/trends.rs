@@ -16,7 +16,7 @@ use uptake_model::{Epoch, EpochLength, EventTime, TallyRow};
 use uptake_trends::explore::{Random, shares};
 use uptake_trends::rate::{Estimate, Evidence};
 use uptake_trends::rows::{Choice, Placed, candidates};
-use uptake_trends::{Exposure, Options, RowName, Shelf, Trends, tree, why};
+use uptake_trends::{Exposure, Options, Past, RowName, Shelf, Trends, tree, why};
 
 use super::{Candidate, Item, Ranked, Rows};
 use crate::ids::random;
@@ -348,6 +348,18 @@ impl Rows for TrendsRows {
         let all = self.known.lock().unwrap_or_else(PoisonError::into_inner);
         let known = all.get(segment)?;
         Some((known.epoch, known.counts.get(video).map_or(0, |(plays, _)| *plays)))
+    }
+
+    fn past(
+        &self,
+        table: &dyn Table,
+        segment: &str,
+        video: &str,
+        rows: &[TallyRow],
+        choice: &Choice<'_>,
+    ) -> Result<Vec<Past>, TableError> {
+        let past = self.with(table, segment, choice, |known| known.trends.past(video, segment, rows))?;
+        Ok(past.unwrap_or_default())
     }
 
     fn why(
