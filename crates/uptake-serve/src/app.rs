@@ -33,7 +33,7 @@ use crate::rows::{inspect, serve as row, stream};
 use crate::rules::{self, RULES, RuleBook};
 use crate::server::Parts;
 use crate::settings::{Secrets, Settings};
-use crate::tables::Tables;
+use crate::tables::{HANDLES_MAX, Tables};
 use crate::timeline::{self, Orders};
 use crate::{assets, letters, operations, videos};
 
@@ -66,6 +66,8 @@ pub(crate) struct App {
     /// Bytes of bodies that are being read.
     pub(crate) bodies: Arc<Semaphore>,
     pub(crate) streams: Arc<Semaphore>,
+    /// Who may read files.
+    reading: Arc<Semaphore>,
     pub(crate) stopping: watch::Sender<bool>,
     epoch: EpochLength,
     now: Now,
@@ -142,6 +144,7 @@ impl App {
             metrics,
             bodies: Arc::new(Semaphore::new(settings.bodies_bytes_max)),
             streams: Arc::new(Semaphore::new(settings.streams_max)),
+            reading: Arc::new(Semaphore::new(HANDLES_MAX)),
             stopping: watch::Sender::new(false),
             epoch,
             now,
@@ -197,6 +200,15 @@ impl App {
         &self,
         work: impl FnOnce() -> Answer<T> + Send + 'static,
     ) -> Answer<T> {
+        // Each has a handle of the table, and memory for it: of many requests at once most wait.
+        let Ok(permit) = Arc::clone(&self.reading).acquire_owned().await else {
+            return Err(Problem::new(503, "stopping", "the server is being stopped"));
+        };
+        let work = move || {
+            let answer = work();
+            drop(permit);
+            answer
+        };
         match tokio::task::spawn_blocking(work).await {
             Ok(answer) => answer,
             Err(_) => Err(Problem::new(500, "defect", "the server met a defect of its own")),

@@ -12,12 +12,13 @@ use hyper_util::server::conn::auto::Builder;
 use hyper_util::server::graceful::GracefulShutdown;
 use hyper_util::service::TowerToHyperService;
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::rustls::ServerConfig;
 use tokio_rustls::rustls::pki_types::pem::PemObject;
 use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use tower_http::add_extension::AddExtension;
 use uptake_connectors::log::Log;
 use uptake_model::EpochLength;
 use uptake_model::decode::DecodeConfig;
@@ -56,6 +57,10 @@ pub struct Parts {
     pub routes: Router,
 }
 
+/// How many connections may wait to be accepted: as many as come at once after a break. Of more, the system lets each
+/// wait for a second.
+const QUEUE: u32 = 4_096;
+
 /// A server that listens.
 pub struct Server {
     app: Arc<App>,
@@ -73,7 +78,7 @@ impl Server {
     pub async fn bind(settings: Settings, secrets: &Secrets, mut parts: Parts) -> Result<Self, ServeError> {
         let tls = settings.tls.as_ref().map(|(certificate, key)| acceptor(certificate, key)).transpose()?;
         let failed = |source| ServeError::Listen { listen: settings.listen.clone(), source };
-        let listener = TcpListener::bind(&settings.listen).await.map_err(failed)?;
+        let listener = listen(&settings.listen).await.map_err(failed)?;
         let address = listener.local_addr().map_err(failed)?;
         let beside = std::mem::take(&mut parts.routes);
         let app = Arc::new(App::new(settings, secrets, parts, address)?);
@@ -168,12 +173,32 @@ impl Connection {
             .keep_alive_interval(Duration::from_secs(30))
             .max_concurrent_streams(100)
             .max_header_list_size(32 << 10);
-        let service = TowerToHyperService::new(routes.layer(axum::Extension(ConnectInfo(peer))));
+        // Around the router as a whole: a layer of the router would be made for each route of each connection.
+        let service = TowerToHyperService::new(AddExtension::new(routes, ConnectInfo(peer)));
         let connection = builder.serve_connection(TokioIo::new(stream), service).into_owned();
         // How a connection ends is the client's matter.
         let _ = watcher.watch(connection).await;
         app.metrics.connections.dec();
     }
+}
+
+/// Listens on the first address of a name that allows it.
+async fn listen(on: &str) -> std::io::Result<TcpListener> {
+    let mut refused = std::io::Error::new(std::io::ErrorKind::NotFound, "the name has no address");
+    for address in tokio::net::lookup_host(on).await? {
+        let begin = || {
+            let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
+            // A server that was ended a moment ago may begin again at once.
+            socket.set_reuseaddr(cfg!(unix))?;
+            socket.bind(address)?;
+            socket.listen(QUEUE)
+        };
+        match begin() {
+            Ok(listener) => return Ok(listener),
+            Err(error) => refused = error,
+        }
+    }
+    Err(refused)
 }
 
 /// Looks at rows and rules again and again.

@@ -11,6 +11,9 @@ pub type OpenTable = Box<dyn Fn() -> Result<Option<Box<dyn Table>>, TableError> 
 /// Why the table cannot be read.
 pub(crate) type TablesError = TableError;
 
+/// How many handles are kept, and how many requests read at once.
+pub(crate) const HANDLES_MAX: usize = 16;
+
 /// Handles of the table.
 pub(crate) struct Tables {
     open: OpenTable,
@@ -38,7 +41,7 @@ impl Tables {
         // A handle that failed is not used again: the file may have been replaced.
         let found = read(&*table)?;
         let mut free = self.free.lock().unwrap_or_else(PoisonError::into_inner);
-        if free.len() < 8 {
+        if free.len() < HANDLES_MAX {
             free.push(table);
         }
         Ok(Some(found))

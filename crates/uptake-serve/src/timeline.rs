@@ -51,7 +51,8 @@ impl Orders {
         }
         let rows = table.top(segment, Some(epoch), PLACES_MAX)?;
         let is_final = !rows.is_empty() && rows.iter().all(|row| row.sealed);
-        let places = rows.into_iter().filter(|row| row.counts.plays > 0).map(|row| row.video_id).zip(1..).collect();
+        let places =
+            rows.into_iter().filter(|row| row.counts.plays > 0).map(|row| row.video_id).zip(1..).collect();
         let order = Order { places: Arc::new(places), is_final, read_at: Instant::now() };
         let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         // The oldest epoch is the one that is asked for least.
@@ -141,7 +142,10 @@ mod tests {
         table.write(&[row("a", 2, 5, false)]).unwrap();
         let orders = Orders::default();
         let order = orders.of(&table, "", Epoch(1)).unwrap();
-        assert_eq!((order.places.get("b"), order.places.get("a"), order.places.get("c")), (Some(&1), Some(&2), None));
+        assert_eq!(
+            (order.places.get("b"), order.places.get("a"), order.places.get("c")),
+            (Some(&1), Some(&2), None)
+        );
         assert!(order.is_final && !orders.of(&table, "", Epoch(2)).unwrap().is_final);
         table.write(&[row("d", 1, 99, true)]).unwrap();
         assert_eq!(orders.of(&table, "", Epoch(1)).unwrap().places.get("b"), Some(&1), "as it was read");

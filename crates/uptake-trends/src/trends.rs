@@ -312,7 +312,11 @@ impl Trends {
     }
 
     /// With what a title's epochs are read.
-    pub(crate) fn view(&self, video: &str, segment: &str) -> Option<View<'_, impl Fn(Scores) -> [f64; MEMORIES]>> {
+    pub(crate) fn view(
+        &self,
+        video: &str,
+        segment: &str,
+    ) -> Option<View<'_, impl Fn(Scores) -> [f64; MEMORIES]>> {
         let id = *self.by_name.get(segment)?;
         let cell = *self.index.get(&(id, *self.videos.get(video)?))?;
         let of = &self.segments[usize::from(id)];

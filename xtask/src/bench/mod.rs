@@ -10,6 +10,7 @@ mod measure;
 mod recovery;
 mod reference;
 mod report;
+mod serve;
 
 use std::fs::{self, OpenOptions};
 use std::io::Write;
@@ -64,6 +65,8 @@ enum What {
     Recovery,
     /// The reference workload from a real Kafka into a real Cassandra and S3 server, which it starts
     Edges,
+    /// The collector, rows and subscribers over HTTP, and clients that misbehave
+    Serve,
 }
 
 impl What {
@@ -77,6 +80,7 @@ impl What {
             Self::State => "state",
             Self::Recovery => "recovery",
             Self::Edges => "edges",
+            Self::Serve => "serve",
         }
     }
 
@@ -85,7 +89,7 @@ impl What {
         match self {
             Self::HotVideo => &["--hot-video"],
             Self::HotRequest => &["--hot-request"],
-            Self::Plain | Self::State | Self::Recovery | Self::Edges => &[],
+            Self::Plain | Self::State | Self::Recovery | Self::Edges | Self::Serve => &[],
         }
     }
 }
@@ -106,9 +110,10 @@ impl Bench {
             state: Vec::new(),
             recovery: None,
             edges: None,
+            serve: None,
         };
-        build(&workspace, self.wants(What::State))?;
-        if !inputs.is_empty() || self.wants(What::Edges) {
+        build(&workspace, self.wants(What::State), self.wants(What::Serve))?;
+        if !inputs.is_empty() || self.wants(What::Edges) || self.wants(What::Serve) {
             let reference = Reference::build(&workspace, &self.shared(&workspace))?;
             let folders = inputs
                 .iter()
@@ -121,6 +126,10 @@ impl Bench {
             if self.wants(What::Edges) {
                 let input = reference.input(What::Plain.name(), &[], self.events, SEED)?;
                 report.edges = Some(edges::measure(&workspace, &input, self.events, self.runs)?);
+            }
+            if self.wants(What::Serve) {
+                let input = reference.input(What::Plain.name(), &[], self.events, SEED)?;
+                report.serve = Some(serve::measure(&workspace, &input, self.runs)?);
             }
         }
         if self.wants(What::State) {
@@ -221,11 +230,14 @@ impl Drop for Fresh {
     }
 }
 
-fn build(workspace: &Workspace, state: bool) -> Result<()> {
+fn build(workspace: &Workspace, state: bool, load: bool) -> Result<()> {
     let mut command = process::cargo();
     command.args(["build", "--release", "--locked", "--package", "uptake", "--bin", "uptake"]);
     if state {
         command.args(["--example", "state_bytes"]);
+    }
+    if load {
+        command.args(["--package", "uptake-serve", "--example", "load"]);
     }
     command.current_dir(&workspace.root);
     eprintln!("{}", process::typed(&command));

@@ -96,6 +96,52 @@ pub(super) struct Report {
     pub(super) state: Vec<StateReport>,
     pub(super) recovery: Option<RecoveryReport>,
     pub(super) edges: Option<EdgesReport>,
+    pub(super) serve: Option<ServeReport>,
+}
+
+/// The server over HTTP, on one processor, and a client on another.
+#[derive(Debug, Serialize)]
+pub(super) struct ServeReport {
+    /// Events of a run, in bodies of 20 from 32 connections.
+    pub(super) events: u64,
+    /// Events taken a second, durable when answered.
+    pub(super) events_per_s: Spread,
+    pub(super) batch_p99_ms: Spread,
+    pub(super) cpu_us_per_event: Spread,
+    /// CPU time over that of a server that reads the same bodies and does nothing for its answers.
+    pub(super) collector_cpu_ratio: Spread,
+    /// Rows at 5,000 a second.
+    pub(super) row_p50_ms: Spread,
+    pub(super) row_p99_ms: Spread,
+    pub(super) rows_cpu_ratio: Spread,
+    /// As the client says it.
+    pub(super) streams: serde_json::Value,
+    pub(super) hostile: serde_json::Value,
+}
+
+impl fmt::Display for ServeReport {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let [median, min, max] =
+            [self.events_per_s.median, self.events_per_s.min, self.events_per_s.max].map(|rate| rate / 1e3);
+        let k = Spread { median, min, max }.with(0);
+        writeln!(f, "\nthe server on one processor, a client on another")?;
+        writeln!(
+            f,
+            "  collector    {k} k events/s in bodies of 20, durable (goal: 100); p99 of a body {} ms; {} µs of CPU an \
+             event, {} × that of a server that does nothing",
+            self.batch_p99_ms.with(1),
+            self.cpu_us_per_event.with(2),
+            self.collector_cpu_ratio.with(1)
+        )?;
+        writeln!(
+            f,
+            "  rows         5 k/s: p50 {} ms, p99 {} ms (goal: 5); {} × the CPU of a server that does nothing",
+            self.row_p50_ms.with(2),
+            self.row_p99_ms.with(2),
+            self.rows_cpu_ratio.with(1)
+        )?;
+        writeln!(f, "  subscribers  {}\n  misbehaving  {}", self.streams, self.hostile)
+    }
 }
 
 /// The reference workload from Kafka, one worker; the servers run on the same processors.
@@ -186,6 +232,9 @@ impl fmt::Display for Report {
         }
         if let Some(edges) = &self.edges {
             edges.fmt(f)?;
+        }
+        if let Some(serve) = &self.serve {
+            serve.fmt(f)?;
         }
         for state in &self.state {
             writeln!(
@@ -296,6 +345,7 @@ mod tests {
             state: Vec::new(),
             recovery: None,
             edges: None,
+            serve: None,
         };
         let text = report.to_string();
         for part in

@@ -168,7 +168,8 @@ impl Simulate {
         crowd.close();
         notice("nobody comes any more; what is kept back is sent now, and the tallies are compared");
         running.await.map_err(|error| CommandError::Other(error.into()))?;
-        let report = crowd.report(SETTLED_WITHIN, || Ok(before.clone())).await.map_err(|error| failed(&error))?;
+        let report =
+            crowd.report(SETTLED_WITHIN, || Ok(before.clone())).await.map_err(|error| failed(&error))?;
         let mut out = std::io::stdout().lock();
         if self.json {
             let text = serde_json::to_string(&report).map_err(|error| CommandError::Other(error.into()))?;

@@ -5,8 +5,8 @@ use serde_json::{Value, json};
 use uptake_model::RequestId;
 use uptake_sim::{Season, Seen};
 
-use super::{MARK, request_of};
 use super::site::Served;
+use super::{MARK, request_of};
 
 /// How many plays it claims at once.
 pub(super) const CLAIMS: usize = 50;

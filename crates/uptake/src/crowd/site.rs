@@ -1,9 +1,9 @@
 //! What a visitor's device asks of a site: a row, and to take events.
 
 use std::fmt;
-use std::sync::{Mutex, PoisonError};
 use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering::Relaxed;
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
@@ -176,7 +176,12 @@ impl Site {
         let [requests, bytes_sent, bytes_received] = counted.map(|counter| counter.load(Relaxed));
         let cpu = self.cpu().await;
         let before = *self.cpu_before.lock().unwrap_or_else(PoisonError::into_inner);
-        Cost { requests, bytes_sent, bytes_received, cpu_seconds: cpu.zip(before).map(|(now, then)| now - then) }
+        Cost {
+            requests,
+            bytes_sent,
+            bytes_received,
+            cpu_seconds: cpu.zip(before).map(|(now, then)| now - then),
+        }
     }
 
     /// Seconds that the CPUs of the site's process have worked; `None` where it has no metrics that say so.

@@ -168,10 +168,10 @@ impl Shared {
             json!({ "rises": all, "points": points })
         };
         let loop_of = crowd.map(|crowd| crowd.rises(of));
-        let named =
-            |moment: Option<&Moment>| moment.map(|moment| json!({ "name": moment.name, "what": moment.what }));
-        let moments: Vec<Value> =
-            Season::MOMENTS.iter().map(|moment| json!(named(Some(moment)))).collect();
+        let named = |moment: Option<&Moment>| {
+            moment.map(|moment| json!({ "name": moment.name, "what": moment.what }))
+        };
+        let moments: Vec<Value> = Season::MOMENTS.iter().map(|moment| json!(named(Some(moment)))).collect();
         json!({
             "now": at, "speed": speed, "paused": is_paused, "moment": named(now.moment.as_ref()), "moments": moments,
             "season": { "from": Season::FROM_MS, "until": Season::UNTIL_MS },
