@@ -7,10 +7,14 @@ use crate::{install, process};
 /// The parser and validator that Docker Compose itself uses, as a program.
 const COMPOSE: &str = "github.com/compose-spec/compose-go/v2/cmd@v2.16.2";
 
-/// Reads the Compose file as Compose does. The parser is installed once, into `target/tools`.
+/// Prometheus' own checker of rules.
+const PROMTOOL: &str = "github.com/prometheus/prometheus/cmd/promtool@v0.305.0";
+
+/// Reads the Compose file as Compose does, and the alerts as Prometheus does. Their parsers are installed once, into
+/// `target/tools`.
 ///
 /// # Errors
-/// The file is no Compose file, or the parser cannot be had.
+/// A file is not what it should be, or a parser cannot be had.
 pub(crate) fn check(workspace: &Workspace) -> Result<()> {
     let folder = workspace.target.join("tools/compose");
     install::once(workspace, &folder, ("Compose's parser", COMPOSE), || {
@@ -19,5 +23,12 @@ pub(crate) fn check(workspace: &Workspace) -> Result<()> {
     let mut read = process::command(folder.join("cmd"));
     // The values that a user has to give stay variables.
     read.arg("-no-interpolation").arg(workspace.root.join("deploy/compose.yaml"));
-    process::quietly(&mut read, "")
+    process::quietly(&mut read, "")?;
+    let folder = workspace.target.join("tools/prometheus");
+    install::once(workspace, &folder, ("Prometheus' checker", PROMTOOL), || {
+        install::go_program(PROMTOOL, &folder)
+    })?;
+    let mut check = process::command(folder.join("promtool"));
+    check.args(["check", "rules", "--lint=all", "--lint-fatal"]);
+    process::quietly(check.arg(workspace.root.join("deploy/prometheus/uptake.rules.yaml")), "")
 }

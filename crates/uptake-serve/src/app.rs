@@ -35,7 +35,7 @@ use crate::server::Parts;
 use crate::settings::{Secrets, Settings};
 use crate::tables::{HANDLES_MAX, Tables};
 use crate::timeline::{self, Orders};
-use crate::{assets, letters, operations, videos};
+use crate::{assets, letters, operations, pipeline, videos};
 
 /// The topic of served rows: what was shown under which request, with which probability.
 pub const SERVED_ROWS: &str = "served-rows";
@@ -61,7 +61,7 @@ pub(crate) struct App {
     pub(crate) rules: RuleBook,
     load_catalogue: LoadCatalogue,
     catalogue: RwLock<Arc<Catalogue>>,
-    pub(crate) books: Arc<dyn operations::Books>,
+    pub(crate) books: Arc<dyn pipeline::Books>,
     pub(crate) metrics: Arc<Metrics>,
     /// Bytes of bodies that are being read.
     pub(crate) bodies: Arc<Semaphore>,
@@ -230,7 +230,7 @@ pub(crate) fn router(app: &Arc<App>, beside: Router) -> Router {
         .route("/v1/rules", get(rules::list).post(rules::add))
         .route("/v1/rules/audit", get(rules::audit))
         .route("/v1/rules/{id}", delete(rules::remove))
-        .route("/v1/pipeline", get(operations::pipeline))
+        .route("/v1/pipeline", get(pipeline::pipeline))
         .route("/v1/dead-letters", get(letters::list))
         .route("/v1/dead-letters/replay", post(letters::replay))
         .route("/healthz", get(operations::healthz))

@@ -10,6 +10,7 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::Registry;
 
+use crate::pipeline::Seen;
 use crate::process::Process;
 
 type Labels = Vec<(&'static str, String)>;
@@ -17,6 +18,8 @@ type Labels = Vec<(&'static str, String)>;
 /// The numbers.
 pub(crate) struct Metrics {
     registry: Registry,
+    /// What the pipeline did, as of the last scrape.
+    pub(crate) pipeline: Seen,
     requests: Family<Labels, Counter>,
     events: Family<Labels, Counter>,
     request_ids: Family<Labels, Counter>,
@@ -40,6 +43,8 @@ impl Default for Metrics {
         let mut all = Registry::default();
         all.register_collector(Box::new(Process));
         let registry = all.sub_registry_with_prefix("uptake");
+        let pipeline = Seen::default();
+        registry.register_collector(Box::new(pipeline.clone()));
         let skew =
             Histogram::new([-86_400., -3_600., -60., -5., -1., 0., 0.1, 0.5, 1., 5., 60., 3_600., 86_400.]);
         let seconds = Histogram::new([0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.5, 1., 5.]);
@@ -78,6 +83,7 @@ impl Default for Metrics {
         registry.register("streams", "Subscribers of row streams", Gauge::clone(&streams));
         Self {
             registry: all,
+            pipeline,
             requests,
             events,
             request_ids,

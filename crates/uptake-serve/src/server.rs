@@ -25,7 +25,7 @@ use uptake_model::decode::DecodeConfig;
 
 use crate::app::{App, LoadCatalogue, ServeError, router};
 use crate::clock::Now;
-use crate::operations::Books;
+use crate::pipeline::Books;
 use crate::rows::Rows;
 use crate::settings::{Secrets, Settings};
 use crate::tables::OpenTable;

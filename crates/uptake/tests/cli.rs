@@ -706,3 +706,31 @@ fn a_file_that_is_named_is_read_whatever_its_name() {
     replay(&[&odd], &place.data(), &[]).ok();
     assert_eq!(place.told(), DAY_TOLD);
 }
+
+#[test]
+fn shells_and_man_know_every_command() {
+    let place = Place::new();
+    let help = uptake(["--help"]).ok();
+    let commands: Vec<&str> = help
+        .lines()
+        .skip_while(|line| *line != "Commands:")
+        .skip(1)
+        .map_while(|line| line.strip_prefix("  "))
+        .filter(|line| !line.starts_with(' '))
+        .filter_map(|line| line.split_whitespace().next())
+        .filter(|name| *name != "help")
+        .collect();
+    assert!(commands.len() > 20, "{commands:?}");
+    for shell in ["bash", "zsh", "fish", "elvish", "powershell"] {
+        let text = uptake(["completions", shell]).ok();
+        let missing: Vec<_> = commands.iter().filter(|name| !text.contains(**name)).collect();
+        assert!(missing.is_empty(), "{shell}: {missing:?}");
+    }
+    assert!(uptake(["man"]).ok().starts_with(".ie"));
+    let folder = place.path("man");
+    uptake(["man", "--to", folder.to_str().unwrap()]).ok();
+    for name in commands {
+        let page = std::fs::read_to_string(folder.join(format!("uptake-{name}.1"))).unwrap();
+        assert!(page.contains(".SH"), "{name}");
+    }
+}

@@ -14,9 +14,9 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use common::http::{Answer, ask};
 use common::live::{Live, PATIENCE, SOON, program, wait_until};
-use common::{Place, uptake};
+use common::{Place, say, uptake};
 use serde_json::{Value, json};
-use uptake_connectors::log::{EmbeddedLog, Log, LogOptions};
+use uptake_connectors::log::{EmbeddedLog, Log, LogOptions, Record};
 use uptake_model::RequestId;
 use uptake_serve::ids::Signer;
 
@@ -605,6 +605,47 @@ fn a_run_serves_and_a_stop_finishes_what_was_taken() {
     assert!(text.starts_with("HTTP/1.1 202"), "{text}");
     api.live.end(SOON).ok();
     assert_eq!(records(&place, "impressions").len(), 2);
+}
+
+/// Names of metrics in a text, without what the kind of a metric adds.
+fn metric_names(text: &str) -> BTreeSet<String> {
+    let words = text.split(|c: char| !(c.is_ascii_alphanumeric() || c == '_'));
+    let named = words.filter(|word| word.starts_with("uptake_") || word.starts_with("process_"));
+    let bare = |word: &str| {
+        let endings = ["_bucket", "_count", "_sum", "_total"];
+        endings.iter().find_map(|ending| word.strip_suffix(ending)).unwrap_or(word).to_owned()
+    };
+    named.map(bare).collect()
+}
+
+#[test]
+fn alerts_and_dashboard_ask_for_what_there_is() {
+    let place = Place::new();
+    let mut command = Command::new(program());
+    command.args(["run", "--set", "checkpoint.interval=1s", "--serve", "127.0.0.1:0", "--data"]);
+    let api = Api::of(Live::start(command.arg(place.path("data"))));
+    let of_a_row = format!("[{},{},{{}}]", event("impression", "r1", "v1"), event("play", "r1", "v1"));
+    wait_until("a row", SOON, || {
+        api.send(&of_a_row);
+        ids(&api.get("/v1/rows/popular").ok()) == "v1"
+    });
+    // What was never so far has no line: something that cannot be used, and the age of a row.
+    let (log, _) = EmbeddedLog::open(&place.path("data"), LogOptions::default()).unwrap();
+    log.append("plays", 0, &[Record::new("", "nonsense")], now_ms()).unwrap();
+    let text = || api.get("/metrics").body;
+    wait_until("a checkpoint has it", SOON, || text().contains("uptake_pipeline_dead_letters_total{"));
+    let text = text();
+    say(&text);
+    let mut known = metric_names(&text);
+    // Only plays of quiet titles are measured, and none may have been.
+    known.insert("uptake_row_age_seconds".to_owned());
+    let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../../deploy");
+    for file in ["prometheus/uptake.rules.yaml", "grafana/uptake.json"] {
+        let asked = metric_names(&std::fs::read_to_string(folder.join(file)).unwrap());
+        let unknown: Vec<&String> = asked.difference(&known).collect();
+        assert!(asked.len() > 8 && unknown.is_empty(), "{file} asks for {unknown:?}");
+    }
+    api.stop();
 }
 
 #[test]

@@ -99,7 +99,7 @@ pub(super) struct Report {
     pub(super) serve: Option<ServeReport>,
 }
 
-/// The server over HTTP, on one processor, and a client on another.
+/// The server over HTTP. For the collector it has one processor, and the client another.
 #[derive(Debug, Serialize)]
 pub(super) struct ServeReport {
     /// Events of a run, in bodies of 20 from 32 connections.
@@ -124,7 +124,7 @@ impl fmt::Display for ServeReport {
         let [median, min, max] =
             [self.events_per_s.median, self.events_per_s.min, self.events_per_s.max].map(|rate| rate / 1e3);
         let k = Spread { median, min, max }.with(0);
-        writeln!(f, "\nthe server on one processor, a client on another")?;
+        writeln!(f, "\nthe server over HTTP, a client beside it; for the collector on a processor each")?;
         writeln!(
             f,
             "  collector    {k} k events/s in bodies of 20, durable (goal: 100); p99 of a body {} ms; {} µs of CPU an \

@@ -1,7 +1,7 @@
 //! The collector and the rows over HTTP, beside a server that does nothing for its answers (the floor); how many
 //! subscribers it holds; and what becomes of clients that send too much or too slowly.
 //!
-//! Server and client have a processor each where the system lets them be bound to one.
+//! For the collector, server and client have a processor each where the system lets them be bound to one.
 
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
@@ -40,10 +40,10 @@ pub(super) fn measure(workspace: &Workspace, input: &Path, runs: u32) -> Result<
         let batches = BATCHES.to_string();
         let collector = ["collector", "--batches", &batches];
         let rows = ["rows", "--seconds", ROWS_SECONDS];
-        let (_, of_floor) = bench.run(&bench.floor(), &collector)?;
-        let (said, of_server) = bench.run(&bench.server("serve", &[]), &collector)?;
-        let (_, rows_of_floor) = bench.run(&bench.floor(), &rows)?;
-        let (rows_said, rows_of_server) = bench.run(&bench.server("serve", &[]), &rows)?;
+        let (_, of_floor) = bench.run(Bound::Apart, &bench.floor(), &collector)?;
+        let (said, of_server) = bench.run(Bound::Apart, &bench.server("serve", &[]), &collector)?;
+        let (_, rows_of_floor) = bench.run(Bound::Not, &bench.floor(), &rows)?;
+        let (rows_said, rows_of_server) = bench.run(Bound::Not, &bench.server("serve", &[]), &rows)?;
         if n == 0 {
             continue;
         }
@@ -61,8 +61,8 @@ pub(super) fn measure(workspace: &Workspace, input: &Path, runs: u32) -> Result<
     }
     eprintln!("serve: subscribers, and clients that misbehave");
     let live = bench.server("run", &["join.request_events_max=off"]);
-    let (streams, _) = bench.run(&live, &["streams", "--connections", "10000"])?;
-    let (hostile, _) = bench.run(&bench.server("serve", &[]), &["hostile"])?;
+    let (streams, _) = bench.run(Bound::Not, &live, &["streams", "--connections", "10000"])?;
+    let (hostile, _) = bench.run(Bound::Not, &bench.server("serve", &[]), &["hostile"])?;
     Ok(ServeReport {
         events: BATCHES * EVENTS_OF_A_BATCH,
         events_per_s: Spread::of(per_s),
@@ -80,6 +80,15 @@ pub(super) fn measure(workspace: &Workspace, input: &Path, runs: u32) -> Result<
 struct Bench {
     target: PathBuf,
     folder: PathBuf,
+}
+
+/// Where server and client run.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Bound {
+    /// On a processor each.
+    Apart,
+    /// Wherever there is one.
+    Not,
 }
 
 /// A program and its arguments.
@@ -109,11 +118,11 @@ impl Bench {
     }
 
     /// Starts a server, has a client ask it, and ends it: what the client said, and the CPU seconds of the server.
-    fn run(&self, server: &Line, client: &[&str]) -> Result<(Value, f64)> {
+    fn run(&self, bound: Bound, server: &Line, client: &[&str]) -> Result<(Value, f64)> {
         let said = self.folder.join("said.txt");
         let file = File::create(&said).map_err(Error::io("create", &said))?;
         let other = file.try_clone().map_err(Error::io("open", &said))?;
-        let mut command = bound(0, server);
+        let mut command = bound.command(0, server);
         // A run ends when its standard input does; this one stays.
         let mut child = command
             .stdin(Stdio::piped())
@@ -125,7 +134,7 @@ impl Bench {
             let mut line: Line = vec![self.load()];
             line.extend(client.iter().map(|text| (*text).to_owned()));
             line.extend(["--at".to_owned(), at]);
-            let mut command = bound(1, &line);
+            let mut command = bound.command(1, &line);
             let answer = process::output(&mut command, "")?;
             serde_json::from_slice::<Value>(&answer).map_err(Error::answer(&command))
         });
@@ -154,15 +163,17 @@ impl Bench {
     }
 }
 
-/// A program on one processor, where there is `taskset` and more than one.
-fn bound(processor: u32, line: &Line) -> Command {
-    let has_two = std::thread::available_parallelism().is_ok_and(|n| n.get() > 1);
-    if has_two && process::command("taskset").arg("--version").output().is_ok() {
-        let mut command = process::command("taskset");
-        command.args(["-c", &processor.to_string()]).args(line);
-        return command;
+impl Bound {
+    /// A program on that processor, where there is `taskset` and more than one.
+    fn command(self, processor: u32, line: &Line) -> Command {
+        let has_two = std::thread::available_parallelism().is_ok_and(|n| n.get() > 1);
+        if self == Self::Apart && has_two && process::command("taskset").arg("--version").output().is_ok() {
+            let mut command = process::command("taskset");
+            command.args(["-c", &processor.to_string()]).args(line);
+            return command;
+        }
+        let mut command = process::command(&line[0]);
+        command.args(&line[1..]);
+        command
     }
-    let mut command = process::command(&line[0]);
-    command.args(&line[1..]);
-    command
 }

@@ -9,6 +9,7 @@ mod eval;
 mod explain;
 mod late;
 mod ledger;
+mod manual;
 mod migrate;
 mod place;
 mod replay;
@@ -104,6 +105,10 @@ enum Command {
     Migrate(migrate::Migrate),
     /// Print the configuration reference: every key with its default
     Config,
+    // Its long help stands with its arguments.
+    Completions(manual::Completions),
+    /// Print the manual page, or write one for each command
+    Man(manual::Man),
 }
 
 /// How a run is configured.
@@ -301,6 +306,8 @@ impl Cli {
             Command::Show(show) => show.run(),
             Command::Simulate(simulate) => simulate.run(),
             Command::Migrate(migrate) => migrate.run(),
+            Command::Completions(completions) => completions.run(),
+            Command::Man(man) => man.run(),
             Command::Config => {
                 Ok(std::io::Write::write_all(&mut std::io::stdout().lock(), reference().as_bytes())?)
             }
