@@ -72,6 +72,9 @@ test("a click is a play that the collector takes, and the row on the screen chan
   await until("the title's page", async () => (await page.locator("#name").innerText()) === "Hugo");
   await until("why", async () => (await page.locator("#why").innerText()).includes("Hugo is number 1 of popular"));
   assert.ok(await page.locator("#chart canvas").isVisible());
+  await until("its places", async () => page.locator("#places canvas").isVisible());
+  await page.click("#found details summary");
+  assert.match(await page.locator("#epochs tr").first().innerText(), /\d+ % \([\d.]+–[\d.]+\)\s+\d+\s+may grow/);
   assert.deepEqual(wrong, []);
   await context.close();
 });

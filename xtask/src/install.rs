@@ -8,7 +8,7 @@ use crate::error::{Error, Result};
 use crate::process;
 use crate::workspace::Workspace;
 
-const NO_GO: &str = "; install Go 1.24 or newer from https://go.dev/dl";
+pub(crate) const NO_GO: &str = "; install Go 1.25 or newer from https://go.dev/dl";
 
 /// Fills `folder` by `make` unless it holds what `wanted` says; `what` is said while that happens.
 ///

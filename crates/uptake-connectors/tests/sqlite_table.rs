@@ -140,3 +140,29 @@ fn many_may_make_the_same_table_at_once() {
         });
     }
 }
+
+#[test]
+fn an_epoch_is_found_without_a_look_at_the_others_also_in_older_tables() {
+    let directory = tempfile::tempdir().unwrap();
+    SqliteTable::open(directory.path()).unwrap().write(&[row("v1", 4)]).unwrap();
+    let plan = |sql: &str| -> String {
+        let other = Connection::open(directory.path().join(FILE_NAME)).unwrap();
+        let mut statement = other.prepare(&format!("EXPLAIN QUERY PLAN {sql}")).unwrap();
+        let lines: Vec<String> = statement.query_map([], |r| r.get(3)).unwrap().map(Result::unwrap).collect();
+        lines.join("; ")
+    };
+    let newest = "SELECT max(epoch) FROM tallies WHERE segment = ''";
+    let of_it = "SELECT plays FROM tallies WHERE segment = '' AND epoch = 7 ORDER BY plays DESC LIMIT 9";
+    let has_index = || {
+        let plans = [newest, of_it].map(plan);
+        plans.iter().all(|plan| plan.contains("SEARCH tallies USING") && plan.contains("tallies_by_epoch"))
+    };
+    assert!(has_index(), "{} {}", plan(newest), plan(of_it));
+    let other = Connection::open(directory.path().join(FILE_NAME)).unwrap();
+    other.execute_batch("DROP INDEX tallies_by_epoch").unwrap();
+    assert!(!has_index());
+    let older = SqliteTable::open_read_only(directory.path()).unwrap();
+    assert_eq!(older.top("", None, 9).unwrap().len(), 1, "it is read all the same");
+    SqliteTable::open(directory.path()).unwrap();
+    assert!(has_index(), "it has got it");
+}

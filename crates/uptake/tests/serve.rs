@@ -319,6 +319,12 @@ fn rows_show_what_counted_by_peoples_rules_in_every_process() {
     assert_eq!(second.get("/v1/rows/popular").headers["etag"], tag, "the same in every process");
     assert_ne!(api.get("/v1/rows/popular").ok()["request_id"], first.json()["request_id"]);
     assert_eq!(api.get("/v1/videos/v1").ok()["epochs"][0]["plays"], 12);
+    let timeline = api.get("/v1/videos/v2/timeline").ok();
+    let epoch = &timeline["epochs"][0];
+    assert_eq!((epoch["place"].as_u64(), epoch["rising"].as_bool()), (Some(2), Some(false)), "{timeline}");
+    let [low, rate, high] = ["rate_low", "rate", "rate_high"].map(|name| epoch[name].as_f64().unwrap());
+    assert!(0.0 < low && low < rate && rate < high, "{timeline}");
+    api.get("/v1/videos/other/timeline").is_problem(404, "no-tally");
     assert_eq!(api.get("/v1/videos/v2/why").ok()["why"]["rank"]["popular"], 2);
     assert_eq!(api.get("/v1/videos/other/why").ok()["why"]["known"], false);
     let pipeline = api.get("/v1/pipeline").ok();

@@ -1,0 +1,78 @@
+// Reads alerts and dashboards as Prometheus does: `check rules.yaml… dashboard.json…`. Says what is wrong with each, and
+// ends with 1 if anything is.
+package main
+
+import (
+	"encoding/json"
+	"fmt"
+	"log/slog"
+	"os"
+	"strings"
+
+	"github.com/prometheus/common/model"
+	"github.com/prometheus/prometheus/model/rulefmt"
+	"github.com/prometheus/prometheus/promql/parser"
+)
+
+// What Grafana puts in before Prometheus sees a query.
+var variables = strings.NewReplacer("$__rate_interval", "5m", "$instance", ".+")
+
+type dashboard struct {
+	Panels []struct {
+		Title   string
+		Targets []struct{ Expr string }
+	}
+}
+
+func rules(path string) (count int, wrong []error) {
+	groups, wrong := rulefmt.ParseFile(path, false, model.UTF8Validation, parser.NewParser(parser.Options{}), slog.New(slog.DiscardHandler))
+	if groups == nil {
+		return 0, wrong
+	}
+	for _, group := range groups.Groups {
+		count += len(group.Rules)
+	}
+	return count, wrong
+}
+
+func queries(path string) (count int, wrong []error) {
+	text, err := os.ReadFile(path)
+	if err != nil {
+		return 0, []error{err}
+	}
+	var all dashboard
+	if err := json.Unmarshal(text, &all); err != nil {
+		return 0, []error{err}
+	}
+	for _, panel := range all.Panels {
+		for _, target := range panel.Targets {
+			count++
+			if _, err := parser.NewParser(parser.Options{}).ParseExpr(variables.Replace(target.Expr)); err != nil {
+				wrong = append(wrong, fmt.Errorf("panel %q: %w", panel.Title, err))
+			}
+		}
+	}
+	return count, wrong
+}
+
+func main() {
+	failed := len(os.Args) < 2
+	for _, path := range os.Args[1:] {
+		read := rules
+		if strings.HasSuffix(path, ".json") {
+			read = queries
+		}
+		count, wrong := read(path)
+		if count == 0 && len(wrong) == 0 {
+			wrong = append(wrong, fmt.Errorf("there is nothing in it"))
+		}
+		for _, err := range wrong {
+			fmt.Fprintf(os.Stderr, "%s: %v\n", path, err)
+			failed = true
+		}
+		fmt.Printf("%s: %d expressions\n", path, count)
+	}
+	if failed {
+		os.Exit(1)
+	}
+}
