@@ -14,6 +14,7 @@ use flate2::read::GzDecoder;
 use uptake_model::tally::Counts;
 use uptake_model::{Epoch, EpochLength, EventTime, TallyRow};
 use uptake_trends::catalogue::csv_records;
+use uptake_trends::eval::nab;
 use uptake_trends::explore::Random;
 use uptake_trends::{Exposure, Options, Trends};
 
@@ -178,6 +179,7 @@ fn tweets(folder: &Path) -> Result<()> {
         .map(|r| Ok((r[0].clone(), ms(&r[1])?, ms(&r[2])?)))
         .collect::<Result<_>>()?;
     let (mut hit, mut all, mut outside, mut days) = (0, 0, 0, 0.0);
+    let mut scored = Vec::new();
     for (item, series) in &by_item {
         let options = Options {
             epoch_length: length,
@@ -190,19 +192,31 @@ fn tweets(folder: &Path) -> Result<()> {
         let mut trends = Trends::new(options);
         let (name, mut alarms, mut was): (Arc<str>, Vec<i64>, bool) =
             (item.as_str().into(), Vec::new(), false);
-        for (time, mentions) in series {
+        let row_of = |time: i64| series.partition_point(|(at, _)| *at < time);
+        let mut of_item = nab::Series {
+            scores: vec![0.0; series.len()],
+            windows: windows
+                .iter()
+                .filter(|window| window.0 == *item)
+                .map(|(_, from, until)| (row_of(*from), row_of(*until + 1).saturating_sub(1)))
+                .collect(),
+        };
+        let learnt = series[of_item.learning()].0;
+        for (n, (time, mentions)) in series.iter().enumerate() {
             let epoch = length.epoch(EventTime(*time));
             trends.ingest(&row(&name, epoch.0, *mentions));
             trends.refresh(length.end(epoch));
-            let rising = !trends.rising("").is_empty();
-            // The first 15 % are for learning, as the benchmark has it.
-            if rising && !was && *time >= series[series.len() * 15 / 100].0 {
+            let rising = trends.rising("").pop();
+            // The first rows are for learning, as the benchmark has it.
+            if let Some(numbers) = rising.as_ref().filter(|_| !was && *time >= learnt) {
                 alarms.push(*time);
+                of_item.scores[n] = numbers.ln_evidence;
             }
+            let rising = rising.is_some();
             was = rising;
         }
         let of: Vec<_> =
-            windows.iter().filter(|w| w.0 == *item && w.2 >= series[series.len() * 15 / 100].0).collect();
+            windows.iter().filter(|w| w.0 == *item && w.2 >= learnt).collect();
         let inside = |w: &&&(String, i64, i64)| alarms.iter().any(|t| (w.1..=w.2).contains(t));
         let (h, o) = (
             of.iter().filter(inside).count(),
@@ -210,8 +224,14 @@ fn tweets(folder: &Path) -> Result<()> {
         );
         println!("  {item}: {h} of {} windows, {o} alarms outside", of.len());
         (hit, all, outside) = (hit + h, all + of.len(), outside + o);
-        days += series.len() as f64 * 0.85 / 288.0;
+        days += (series.len() - of_item.learning()) as f64 / 288.0;
+        scored.push(of_item);
     }
+    let (best, threshold) = nab::best(&scored);
+    println!(
+        "tweets: the benchmark's score {:.1} where a rise is believed, {best:.1} at the threshold of the best ({threshold:.1})",
+        nab::score(&scored, f64::MIN_POSITIVE)
+    );
     println!("tweets: {hit} of {all} windows hit, {outside} alarms outside in {days:.0} series-days");
     Ok(())
 }

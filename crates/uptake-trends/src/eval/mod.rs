@@ -2,8 +2,9 @@
 //!
 //! [`offpolicy`] judges a policy by what another one served, with its propensities; [`progressive`]
 //! ranks with the past only and scores on what comes next, for logs without propensities;
-//! [`served`] makes samples for the former from rows that were served.
+//! [`served`] makes samples for the former from rows that were served. [`nab`] scores detections of labelled bursts.
 
+pub mod nab;
 pub mod offpolicy;
 pub mod progressive;
 pub mod served;
