@@ -28,5 +28,6 @@ pub use access::is_local;
 pub use app::{LoadCatalogue, SERVED_ROWS, ServeError};
 pub use assets::page_file;
 pub use pipeline::{Books, ReadUpTo};
+pub use rules::rules_of;
 pub use server::{Parts, Server};
 pub use tables::OpenTable;

@@ -133,6 +133,30 @@ impl RuleBook {
     }
 }
 
+/// The rules that a log holds, for who does not serve; none where there is no topic for them. Those whose end has come
+/// are among them.
+///
+/// ```
+/// use uptake_connectors::log::{Log, MemoryLog, Record};
+/// let log = MemoryLog::new();
+/// assert_eq!(uptake_serve::rules_of(&log)?.all().len(), 0);
+/// log.create_topic("rules", 1)?;
+/// let rule = r#"{"at":0,"by":"ann","op":"put","rule":{"id":"r1","action":"block","video_id":"v1"}}"#;
+/// log.append("rules", 0, &[Record::new("r1", rule)], 0)?;
+/// assert_eq!(uptake_serve::rules_of(&log)?.all().len(), 1);
+/// # Ok::<(), uptake_connectors::LogError>(())
+/// ```
+///
+/// # Errors
+/// The log cannot be read.
+pub fn rules_of(log: &dyn Log) -> Result<Rules, LogError> {
+    let book = RuleBook::default();
+    if log.topics().iter().any(|topic| topic == RULES) {
+        book.refresh(log)?;
+    }
+    Ok(book.known().rules.clone())
+}
+
 /// The rules that hold.
 #[utoipa::path(get, path = "/v1/rules", tag = "rules",
     responses((status = 200, body = Vec<RuleSchema>), (status = 401, description = "Not the admin token")))]

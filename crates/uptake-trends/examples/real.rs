@@ -215,8 +215,7 @@ fn tweets(folder: &Path) -> Result<()> {
             let rising = rising.is_some();
             was = rising;
         }
-        let of: Vec<_> =
-            windows.iter().filter(|w| w.0 == *item && w.2 >= learnt).collect();
+        let of: Vec<_> = windows.iter().filter(|w| w.0 == *item && w.2 >= learnt).collect();
         let inside = |w: &&&(String, i64, i64)| alarms.iter().any(|t| (w.1..=w.2).contains(t));
         let (h, o) = (
             of.iter().filter(inside).count(),

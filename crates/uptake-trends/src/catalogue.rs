@@ -20,7 +20,8 @@ pub struct Title {
     pub title: String,
     /// The year it came out.
     pub year: Option<i32>,
-    /// Its genres.
+    /// Its genres; in a file also as one text, with | between.
+    #[serde(deserialize_with = "genres")]
     pub genres: Vec<String>,
     /// What it is a part of.
     pub franchise: Option<String>,
@@ -28,6 +29,22 @@ pub struct Title {
     pub available_from_ms: Option<i64>,
     /// From when on no more.
     pub available_to_ms: Option<i64>,
+}
+
+/// A list, or a text with | between, or nothing.
+fn genres<'de, D: serde::Deserializer<'de>>(from: D) -> Result<Vec<String>, D::Error> {
+    #[derive(Deserialize)]
+    #[serde(untagged)]
+    enum Genres {
+        Of(Vec<String>),
+        Text(String),
+        None(()),
+    }
+    Ok(match Genres::deserialize(from)? {
+        Genres::Of(genres) => genres,
+        Genres::Text(text) => text.split('|').filter(|genre| !genre.is_empty()).map(str::to_owned).collect(),
+        Genres::None(()) => Vec::new(),
+    })
 }
 
 /// Titles by id.

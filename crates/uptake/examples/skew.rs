@@ -28,7 +28,9 @@ fn main() {
         (1..=VIDEOS).map(|rank| shard(&VideoHash::from_text(format!("v{rank}").as_bytes()))).collect();
     let all: f64 = (1..=VIDEOS).map(|rank| 1.0 / rank as f64).sum();
     println!("the first of {VIDEOS} videos has {:.1} % of the impressions", 100.0 / all);
-    println!("| workers | requests, busiest ÷ mean | tallies | tallies, one video with 30 % | both, tallies being a quarter |");
+    println!(
+        "| workers | requests, busiest ÷ mean | tallies | tallies, one video with 30 % | both, tallies being a quarter |"
+    );
     println!("|---|---|---|---|---|");
     for workers in WORKERS {
         let spread = |weights: &mut dyn Iterator<Item = (u32, f64)>| {

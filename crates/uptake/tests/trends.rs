@@ -6,6 +6,9 @@ use std::fmt::Write;
 use std::path::Path;
 use std::process::Command;
 
+use serde_json::json;
+use uptake_connectors::log::{EmbeddedLog, Log, LogOptions, Record};
+
 fn uptake(args: &[&str]) -> (bool, String, String) {
     let out = Command::new(env!("CARGO_BIN_EXE_uptake")).args(args).output().unwrap();
     let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();
@@ -73,6 +76,38 @@ fn a_burst_trends_and_the_others_are_told_what_they_lack() {
     let scores: Vec<serde_json::Value> = serde_json::from_str(&scores).unwrap();
     assert_eq!(scores.len(), 8);
     assert!(std::fs::read_to_string(page).unwrap().contains("<svg"));
+}
+
+#[test]
+fn rows_keep_to_peoples_rules() {
+    let folder = tempfile::tempdir().unwrap();
+    let data = table(folder.path());
+    let row = |name: &str| {
+        let (ok, rows, err) = uptake(&["rows", "--data", &data, "--row", name, "--format", "json"]);
+        assert!(ok, "{err}");
+        let id = |line: &str| {
+            let line: serde_json::Value = serde_json::from_str(line).unwrap();
+            line["video_id"].as_str().unwrap().to_owned()
+        };
+        rows.lines().map(id).collect::<Vec<String>>()
+    };
+    assert_eq!(row("trending"), ["v3"]);
+    let last = row("popular").last().unwrap().clone();
+    let (log, _) = EmbeddedLog::open(Path::new(&data), LogOptions::default()).unwrap();
+    log.create_topic("rules", 1).unwrap();
+    let put = |op: &str, rule: serde_json::Value| {
+        let entry = json!({"at": 0, "by": "ann", "op": op, "rule": rule}).to_string();
+        log.append("rules", 0, &[Record::new("", entry)], 0).unwrap();
+    };
+    let pin = json!({"id": "r1", "action": "pin", "video_id": last, "position": 1, "row": "popular"});
+    put("put", pin.clone());
+    put("put", json!({"id": "r2", "action": "block", "video_id": "v3"}));
+    assert_eq!(row("popular")[0], last);
+    assert!(!row("popular").contains(&"v3".to_owned()) && row("trending").is_empty());
+    let (_, why, _) = uptake(&["why-not", "v3", "--data", &data]);
+    assert!(why.contains("rule"), "{why}");
+    put("delete", pin);
+    assert_ne!(row("popular")[0], last);
 }
 
 #[test]

@@ -51,7 +51,8 @@ pub fn score(all: &[Series], threshold: f64) -> f64 {
         let scored: Vec<(usize, usize)> =
             series.windows.iter().copied().filter(|(_, last)| *last >= learning).collect();
         let mut best: Vec<f64> = vec![-1.0; scored.len()];
-        for (row, _) in series.scores.iter().enumerate().skip(learning).filter(|(_, score)| **score >= threshold)
+        for (row, _) in
+            series.scores.iter().enumerate().skip(learning).filter(|(_, score)| **score >= threshold)
         {
             if let Some(window) = scored.iter().position(|(first, last)| (*first..=*last).contains(&row)) {
                 let (first, last) = scored[window];

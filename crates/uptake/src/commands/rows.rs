@@ -8,12 +8,13 @@ use serde_json::json;
 use uptake_connectors::table::Table;
 use uptake_model::{EpochLength, TallyRow};
 use uptake_serve::rows::read_lineage;
+use uptake_serve::rules_of;
 use uptake_trends::rows::{Choice, candidates};
-use uptake_trends::{Catalogue, Options, RowName, RowOptions, Shelf, Trends};
+use uptake_trends::{Catalogue, Options, RowName, RowOptions, Rules, Shelf, Trends};
 
 use super::tallies::{open, stored_segment, when};
 use super::text::{grouped, table};
-use super::{CommandError, Configured};
+use super::{CommandError, Configured, existing_log};
 use crate::data_dir::epoch_length;
 
 /// Print a row: what is popular, loved or trending.
@@ -98,7 +99,7 @@ impl Of {
         let mut trends = Trends::new(Options::for_rows(&rows, length));
         let mut shelf = Shelf::default();
         let form = RowOptions { places, ..RowOptions::default() };
-        let rules = uptake_trends::Rules::default();
+        let rules = self.rules()?;
         let end = |epoch| length.end(epoch);
         trends.replay(&rows, end, |trends, epoch| {
             // A day is more than a row remembers.
@@ -108,6 +109,15 @@ impl Of {
             }
         });
         Ok(Loaded { trends, shelf, segment, catalogue, length, last })
+    }
+
+    /// People's rules, where there is a log that may hold some.
+    fn rules(&self) -> Result<Rules, CommandError> {
+        let config = self.configured.load()?;
+        if config.places.log.is_data() && !self.data.join("log").is_dir() {
+            return Ok(Rules::default());
+        }
+        Ok(rules_of(&*existing_log(&self.data, &config)?)?)
     }
 
     fn catalogue(&self) -> Result<Catalogue, CommandError> {
