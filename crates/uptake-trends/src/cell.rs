@@ -29,6 +29,8 @@ pub(crate) struct Context<'a> {
     pub(crate) prior: Prior,
     /// The same for the usual rate: what is usual in the parent, not what is so just now.
     pub(crate) usual: Prior,
+    /// Up to this epoch nothing can be usual yet: the segment is too new.
+    pub(crate) cold_until: i64,
     pub(crate) epoch: i64,
     /// How much of the current epoch has passed.
     pub(crate) part: f64,
@@ -164,7 +166,7 @@ fn fold(
         let usual = context.usual.with(sums.usual);
         let expected = shown * usual.rate * factor;
         let careful = shown * (usual.rate + usual.sd) * factor;
-        if shown > 0.0 {
+        if shown > 0.0 && epoch > context.cold_until {
             sums.rising.step(plays, careful, options.evenness, &context.level);
         }
         // What was before a rise does not dilute it.

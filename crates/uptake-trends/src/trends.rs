@@ -26,6 +26,8 @@ type Hasher = foldhash::fast::FixedState;
 struct Segment {
     name: Arc<str>,
     parent: Option<u16>,
+    /// Its first epoch.
+    first: i64,
     /// Cells by video, in the order in which they were first seen.
     cells: Vec<u32>,
     prior: Prior,
@@ -196,6 +198,7 @@ impl Trends {
         self.segments.push(Segment {
             name: name.clone(),
             parent: None,
+            first: i64::MAX,
             cells: Vec::new(),
             prior: UNKNOWN,
             scores: Scores::default(),
@@ -289,6 +292,7 @@ impl Trends {
             refreshed.changed += 1;
             let exposure = grown.1 as f64 * weight;
             let of = &mut self.segments[usize::from(segment_id)];
+            of.first = of.first.min(*at);
             if *at > of.totals_until {
                 let total = of.totals.entry(*at).or_default();
                 total.0 += grown.0 as f64;
@@ -326,6 +330,7 @@ impl Trends {
             hours: &of.hours,
             prior: self.prior(id, cell),
             usual: self.usual_prior(id, cell),
+            cold_until: of.first.saturating_add(self.options.open_epochs),
             epoch: self.epoch,
             part: self.part,
         };
@@ -341,6 +346,7 @@ impl Trends {
             hours: &segment.hours,
             prior,
             usual,
+            cold_until: segment.first.saturating_add(self.options.open_epochs),
             epoch: self.epoch,
             part: self.part,
         };

@@ -80,6 +80,26 @@ fn steady(options: Options, epochs: i64) -> Trends {
 }
 
 #[test]
+fn in_a_new_segment_nothing_rises_before_anything_can_be_usual() {
+    // Fifty titles that differ by far in how they are played, from the first epoch on, and never change.
+    let play = |title: u64| 4 + 3 * title;
+    let mut trends = Trends::new(Options::default());
+    let mut ever = Vec::new();
+    for epoch in 0..60 {
+        for title in 0..50 {
+            trends.ingest(&row(&format!("v{title}"), "", epoch, play(title), 400));
+        }
+        trends.refresh(end(epoch));
+        ever.extend(trends.rising("").into_iter().map(|numbers| (epoch, numbers.video)));
+    }
+    assert!(ever.is_empty(), "{ever:?}");
+    // What rises then is told as soon as ever.
+    trends.ingest(&row("v1", "", 60, 60, 400));
+    trends.refresh(end(60));
+    assert_eq!(trends.rising("").len(), 1);
+}
+
+#[test]
 fn an_unfinished_epoch_is_no_fall() {
     let mut trends = steady(Options::default(), 60);
     let before = trends.numbers("v05", "").unwrap();
