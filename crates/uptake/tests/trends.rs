@@ -105,7 +105,7 @@ fn rows_keep_to_peoples_rules() {
     assert_eq!(row("popular")[0], last);
     assert!(!row("popular").contains(&"v3".to_owned()) && row("trending").is_empty());
     let (_, why, _) = uptake(&["why-not", "v3", "--data", &data]);
-    assert!(why.contains("rule"), "{why}");
+    assert!(why.contains("a person blocked it"), "{why}");
     put("delete", pin);
     assert_ne!(row("popular")[0], last);
 }
