@@ -233,7 +233,7 @@ async fn read(stream: &tokio::net::TcpStream) -> Option<Vec<u8>> {
 
 async fn streams(at: &str, connections: usize) -> Result<Value> {
     let before = resident(at);
-    let (first, seen) = (Arc::new(AtomicU64::new(0)), Arc::new(AtomicU64::new(0)));
+    let open: Arc<AtomicU64> = Arc::default();
     let (sender, mut changes) = tokio::sync::mpsc::unbounded_channel();
     let begun = Instant::now();
     let mut refused = 0;
@@ -244,7 +244,7 @@ async fn streams(at: &str, connections: usize) -> Result<Value> {
         };
         stream.writable().await?;
         stream.try_write(b"GET /v1/rows/popular/stream?limit=12 HTTP/1.1\r\nHost: load\r\n\r\n")?;
-        let (first, seen, sender) = (Arc::clone(&first), Arc::clone(&seen), sender.clone());
+        let (open, sender) = (Arc::clone(&open), sender.clone());
         tokio::spawn(async move {
             let mut has_begun = false;
             while let Some(part) = read(&stream).await {
@@ -254,15 +254,13 @@ async fn streams(at: &str, connections: usize) -> Result<Value> {
                 }
                 if !has_begun {
                     has_begun = true;
-                    first.fetch_add(1, Ordering::Relaxed);
+                    open.fetch_add(1, Ordering::Relaxed);
                 } else {
-                    seen.fetch_add(1, Ordering::Relaxed);
                     let _ = sender.send(Instant::now());
                 }
             }
         });
     }
-    let open = first.clone();
     let patience = Instant::now();
     while (open.load(Ordering::Relaxed) as usize) < connections - refused && patience.elapsed().as_secs() < 60
     {

@@ -14,8 +14,9 @@ use uptake_model::Epoch;
 use uptake_trends::special::gamma_quantile;
 
 use crate::app::App;
-use crate::problem::{Answer, Problem};
-use crate::rows::serve::{Asked, stored_segment};
+use crate::problem::Answer;
+use crate::rows::serve::Asked;
+use crate::videos::tallies;
 
 /// The newest epochs that are told: four weeks of half hours.
 const EPOCHS_MAX: usize = 4 * 7 * 48;
@@ -77,12 +78,8 @@ pub(crate) async fn timeline(
     let asked = Asked::checked(query)?;
     let for_it = Arc::clone(&app);
     app.blocking(move || {
-        let segment = stored_segment(&for_it, &asked.segment)?;
+        let (segment, mut rows) = tallies(&for_it, &id, &asked)?;
         let away = |error: TableError| for_it.table_away(&error);
-        let mut rows = for_it.tables.with(|table| table.video(&id, &segment)).map_err(away)?.unwrap_or_default();
-        if rows.is_empty() {
-            return Err(Problem::new(404, "no-tally", "nothing of this video counted in this segment"));
-        }
         let all = rows.len();
         rows.drain(..all.saturating_sub(EPOCHS_MAX));
         let past = for_it.choosing(|choice| {

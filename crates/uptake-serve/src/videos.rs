@@ -7,12 +7,23 @@ use axum::extract::rejection::QueryRejection;
 use axum::extract::{Path, Query, State};
 use axum::http::HeaderMap;
 use serde_json::{Value, json};
-use uptake_model::RequestId;
+use uptake_model::{RequestId, TallyRow};
 
 use crate::app::App;
 use crate::ids::Signed;
 use crate::problem::{Answer, Problem};
 use crate::rows::serve::{Asked, stored_segment};
+
+/// The segment that is asked for, as the table names it, and a video's tallies there, oldest first.
+pub(crate) fn tallies(app: &App, id: &str, asked: &Asked) -> Answer<(String, Vec<TallyRow>)> {
+    let segment = stored_segment(app, &asked.segment)?;
+    let rows = app.tables.with(|table| table.video(id, &segment));
+    let rows = rows.map_err(|error| app.table_away(&error))?.unwrap_or_default();
+    match rows.is_empty() {
+        true => Err(Problem::new(404, "no-tally", "nothing of this video counted in this segment")),
+        false => Ok((segment, rows)),
+    }
+}
 
 /// The tallies of a video, epoch by epoch, oldest first.
 #[utoipa::path(get, path = "/v1/videos/{id}", tag = "videos",
@@ -28,12 +39,7 @@ pub(crate) async fn series(
     let asked = Asked::checked(query)?;
     let for_it = Arc::clone(&app);
     app.blocking(move || {
-        let segment = stored_segment(&for_it, &asked.segment)?;
-        let rows = for_it.tables.with(|table| table.video(&id, &segment));
-        let rows = rows.map_err(|error| for_it.table_away(&error))?.unwrap_or_default();
-        if rows.is_empty() {
-            return Err(Problem::new(404, "no-tally", "nothing of this video counted in this segment"));
-        }
+        let (segment, rows) = tallies(&for_it, &id, &asked)?;
         let epochs: Vec<Value> = rows
             .iter()
             .map(|row| {

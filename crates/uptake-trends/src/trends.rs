@@ -41,6 +41,13 @@ struct Segment {
     rising: HashSet<u32, Hasher>,
 }
 
+impl Segment {
+    /// Up to this epoch none is settled that could say what is usual.
+    fn cold_until(&self, options: &Options) -> i64 {
+        self.first.saturating_add(options.open_epochs)
+    }
+}
+
 /// What a title's numbers are in one segment.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Numbers {
@@ -330,7 +337,7 @@ impl Trends {
             hours: &of.hours,
             prior: self.prior(id, cell),
             usual: self.usual_prior(id, cell),
-            cold_until: of.first.saturating_add(self.options.open_epochs),
+            cold_until: of.cold_until(&self.options),
             epoch: self.epoch,
             part: self.part,
         };
@@ -346,7 +353,7 @@ impl Trends {
             hours: &segment.hours,
             prior,
             usual,
-            cold_until: segment.first.saturating_add(self.options.open_epochs),
+            cold_until: segment.cold_until(&self.options),
             epoch: self.epoch,
             part: self.part,
         };

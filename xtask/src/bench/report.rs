@@ -27,6 +27,11 @@ impl Spread {
         Self { median, min: values[0], max: values[n - 1] }
     }
 
+    /// The same in a unit that is so much larger.
+    fn over(self, unit: f64) -> Self {
+        Self { median: self.median / unit, min: self.min / unit, max: self.max / unit }
+    }
+
     fn with(&self, decimals: usize) -> String {
         format!("{:.decimals$} ({:.decimals$}–{:.decimals$})", self.median, self.min, self.max)
     }
@@ -121,9 +126,7 @@ pub(super) struct ServeReport {
 
 impl fmt::Display for ServeReport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let [median, min, max] =
-            [self.events_per_s.median, self.events_per_s.min, self.events_per_s.max].map(|rate| rate / 1e3);
-        let k = Spread { median, min, max }.with(0);
+        let k = self.events_per_s.over(1e3).with(0);
         writeln!(f, "\nthe server over HTTP, a client beside it; for the collector on a processor each")?;
         writeln!(
             f,
@@ -160,10 +163,7 @@ pub(super) struct EdgesReport {
 
 impl fmt::Display for EdgesReport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let thousands = |spread: Spread| {
-            let [median, min, max] = [spread.median, spread.min, spread.max].map(|rate| rate / 1e3);
-            format!("{} k events/s", Spread { median, min, max }.with(0))
-        };
+        let thousands = |spread: Spread| format!("{} k events/s", spread.over(1e3).with(0));
         writeln!(f, "\n{} events through servers on this machine, one worker", self.lines)?;
         writeln!(f, "  appended to Kafka           {}", thousands(self.appended_per_s))?;
         for (name, rate, figures) in [
@@ -195,10 +195,7 @@ pub(super) struct RecoveryReport {
 
 impl fmt::Display for RecoveryReport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let mb = |spread: Spread| {
-            let [median, min, max] = [spread.median, spread.min, spread.max].map(|bytes| bytes / 1e6);
-            Spread { median, min, max }.with(1)
-        };
+        let mb = |spread: Spread| spread.over(1e6).with(1);
         writeln!(f, "\n{} waiting requests of {} impressions", self.requests, self.impressions)?;
         writeln!(
             f,

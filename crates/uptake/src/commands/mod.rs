@@ -172,10 +172,15 @@ fn balanced(ledger: &Ledger) -> Result<(), CommandError> {
     Err(CommandError::Other(message.into()))
 }
 
+/// Whether the log is elsewhere, or in the data directory: a replay leaves none.
+fn may_have_log(data: &Path, config: &Config) -> bool {
+    !config.places.log.is_data() || data.join("log").is_dir()
+}
+
 /// Opens the log of a data directory that is there, or the log elsewhere.
 fn existing_log(data: &Path, config: &Config) -> Result<Box<dyn Log>, CommandError> {
     let backend = existing(data, &config.places.log)?;
-    if config.places.log.is_data() && !data.join("log").is_dir() {
+    if !may_have_log(data, config) {
         return Err(CommandError::Usage(format!("{} holds no log: it is no data directory", data.display())));
     }
     let (log, recovered) = log::open(&backend, config.places.log_options())?;

@@ -14,7 +14,7 @@ use uptake_trends::{Catalogue, Options, RowName, RowOptions, Rules, Shelf, Trend
 
 use super::tallies::{open, stored_segment, when};
 use super::text::{grouped, table};
-use super::{CommandError, Configured, existing_log};
+use super::{CommandError, Configured, existing_log, may_have_log};
 use crate::data_dir::epoch_length;
 
 /// Print a row: what is popular, loved or trending.
@@ -114,7 +114,7 @@ impl Of {
     /// People's rules, where there is a log that may hold some.
     fn rules(&self) -> Result<Rules, CommandError> {
         let config = self.configured.load()?;
-        if config.places.log.is_data() && !self.data.join("log").is_dir() {
+        if !may_have_log(&self.data, &config) {
             return Ok(Rules::default());
         }
         Ok(rules_of(&*existing_log(&self.data, &config)?)?)
