@@ -55,6 +55,9 @@ pub struct Parts {
     pub now: Now,
     /// Routes beside our own.
     pub routes: Router,
+    /// A socket that listens already, for servers that follow each other: who comes in between waits in its queue.
+    /// Otherwise one is made at the address of the settings.
+    pub listener: Option<std::net::TcpListener>,
 }
 
 /// How many connections may wait to be accepted: as many as come at once after a break. Of more, the system lets each
@@ -71,14 +74,18 @@ pub struct Server {
 }
 
 impl Server {
-    /// Listens on the address of the settings; connections wait until [`Server::run`].
+    /// Listens on the address of the settings, or takes over a socket that does; connections wait until [`Server::run`].
     ///
     /// # Errors
     /// The address is taken, the certificate cannot be used, or the log lacks the input's topics.
     pub async fn bind(settings: Settings, secrets: &Secrets, mut parts: Parts) -> Result<Self, ServeError> {
         let tls = settings.tls.as_ref().map(|(certificate, key)| acceptor(certificate, key)).transpose()?;
         let failed = |source| ServeError::Listen { listen: settings.listen.clone(), source };
-        let listener = listen(&settings.listen).await.map_err(failed)?;
+        let listener = match parts.listener.take() {
+            Some(listener) => adopt(listener),
+            None => listen(&settings.listen).await,
+        };
+        let listener = listener.map_err(failed)?;
         let address = listener.local_addr().map_err(failed)?;
         let beside = std::mem::take(&mut parts.routes);
         let app = Arc::new(App::new(settings, secrets, parts, address)?);
@@ -180,6 +187,11 @@ impl Connection {
         let _ = watcher.watch(connection).await;
         app.metrics.connections.dec();
     }
+}
+
+fn adopt(listener: std::net::TcpListener) -> std::io::Result<TcpListener> {
+    listener.set_nonblocking(true)?;
+    TcpListener::from_std(listener)
 }
 
 /// Listens on the first address of a name that allows it.

@@ -78,10 +78,11 @@ impl Demo {
     pub(super) fn run(mut self) -> Result<(), CommandError> {
         // What is wrong with the settings, or with the address, is told before anything is made.
         self.configured.load()?;
-        let free = TcpListener::bind(self.listen).and_then(|listener| listener.local_addr());
-        self.listen = free.map_err(|error| {
+        let taken = |error| {
             CommandError::Usage(format!("--listen {}: {error}; name another port, or 0", self.listen))
-        })?;
+        };
+        let listener = TcpListener::bind(self.listen).map_err(taken)?;
+        self.listen = listener.local_addr()?;
         let place = Place::new(self.data.as_deref(), "uptake-demo-")?;
         std::fs::create_dir_all(place.path())?;
 
@@ -101,7 +102,7 @@ impl Demo {
 
         let clock = Arc::new(WorldClock::new(self.moment.at_ms, self.speed));
         let shared = Shared::new(clock, sender);
-        let mut current = Some(self.begin(&shared, place.path(), 0, self.moment.clone(), None)?);
+        let mut current = Some(self.begin(&shared, &listener, place.path(), 0, self.moment.clone(), None)?);
         println!("\nOpen http://{}/demo in a browser. Ctrl-C ends, and compares.\n", self.listen);
         let begun = Instant::now();
         let mut jumps = 0;
@@ -110,7 +111,8 @@ impl Demo {
             match told.recv_timeout(left.unwrap_or(Duration::from_secs(3_600))) {
                 Ok(Told::Jump(to)) => {
                     jumps += 1;
-                    current = Some(self.begin(&shared, place.path(), jumps, to, current.take())?);
+                    current =
+                        Some(self.begin(&shared, &listener, place.path(), jumps, to, current.take())?);
                 }
                 Err(RecvTimeoutError::Timeout) if self.length.is_none() => {}
                 Ok(Told::Stop) | Err(_) => break,
@@ -138,6 +140,7 @@ impl Demo {
     fn begin(
         &self,
         shared: &Arc<Shared>,
+        listener: &TcpListener,
         folder: &Path,
         number: u32,
         moment: Moment,
@@ -150,7 +153,7 @@ impl Demo {
         if let Some(before) = before {
             before.abandon(shared)?;
         }
-        let deployment = prepared.start(self, shared)?;
+        let deployment = prepared.start(listener, shared)?;
         shared.preparing(None);
         Ok(deployment)
     }

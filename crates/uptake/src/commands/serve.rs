@@ -1,5 +1,6 @@
 //! `uptake serve`: events in over HTTP, rows out. Also beside a run, as `uptake run --serve`.
 
+use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::thread::JoinHandle;
@@ -68,12 +69,14 @@ pub(super) struct World {
     pub(super) now: Now,
     /// Routes beside the server's own.
     pub(super) routes: Router,
+    /// A socket that listens already.
+    pub(super) listener: Option<TcpListener>,
 }
 
 impl Default for World {
-    /// The system's time, and no other routes.
+    /// The system's time, no other routes, and a socket of its own.
     fn default() -> Self {
-        Self { now: uptake_serve::clock::system(), routes: Router::new() }
+        Self { now: uptake_serve::clock::system(), routes: Router::new(), listener: None }
     }
 }
 
@@ -154,6 +157,7 @@ fn parts(data: &Path, config: &Config, log: Arc<dyn Log>, world: World) -> Resul
         epoch: config.epoch,
         now: world.now,
         routes: world.routes,
+        listener: world.listener,
         load_catalogue: match &config.catalogue {
             None => Box::new(|| Ok(None)),
             Some(path) => {

@@ -1,6 +1,7 @@
 //! A deployment on this machine, with its crowd.
 
 use std::collections::BTreeSet;
+use std::net::TcpListener;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -148,12 +149,18 @@ impl Deployment {
 
 impl Prepared {
     /// Begins at its moment.
-    pub(super) fn start(self, demo: &Demo, shared: &Arc<Shared>) -> Result<Deployment, CommandError> {
+    pub(super) fn start(
+        self,
+        listener: &TcpListener,
+        shared: &Arc<Shared>,
+    ) -> Result<Deployment, CommandError> {
         shared.clock.set(self.moment.at_ms);
         let clock = Arc::clone(&shared.clock);
         let now = Arc::new(move || uptake_model::EventTime(clock.now()));
-        let world = World { now, routes: routes(shared) };
-        let serving = Serving::start(&self.folder, &self.config, Some(demo.listen.to_string()), world)?;
+        // The same socket for each deployment: whoever asks while one follows another waits a moment.
+        let listener = Some(listener.try_clone()?);
+        let world = World { now, routes: routes(shared), listener };
+        let serving = Serving::start(&self.folder, &self.config, None, world)?;
         let pipeline = Pipeline::start(&self.folder, &self.settings, shared)?;
         shared.begins(self.moment.clone(), &self.crowd, pipeline.inner_of(), &self.folder);
         let runtime = tokio::runtime::Builder::new_multi_thread()
