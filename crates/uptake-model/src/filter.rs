@@ -48,7 +48,11 @@ pub const DEFAULT: [&str; 1] = ["device = \"test\""];
 #[derive(Clone, Debug)]
 pub struct Filters {
     rules: Arc<[Rule]>,
+    drops_other_kinds: bool,
 }
+
+/// The text of the rule of [`Filters::and_other_kinds`].
+const OTHER_KINDS: &str = "another kind of event";
 
 impl Default for Filters {
     /// The rules of [`DEFAULT`].
@@ -60,7 +64,7 @@ impl Default for Filters {
 impl Filters {
     /// Drops nothing.
     pub fn none() -> Self {
-        Self { rules: Arc::default() }
+        Self { rules: Arc::default(), drops_other_kinds: false }
     }
 
     /// Rules from their texts.
@@ -79,17 +83,35 @@ impl Filters {
                 }
             }
         }
-        if mistakes.is_empty() { Ok(Self { rules: rules.into() }) } else { Err(mistakes) }
+        let rules = rules.into();
+        if mistakes.is_empty() { Ok(Self { rules, drops_other_kinds: false }) } else { Err(mistakes) }
+    }
+
+    /// With one more rule, the last: whatever is no impression and no play, for streams that hold much else.
+    ///
+    /// ```
+    /// use uptake_model::filter::Filters;
+    /// assert_eq!(Filters::none().and_other_kinds().text(0), "another kind of event");
+    /// ```
+    #[must_use]
+    pub fn and_other_kinds(self) -> Self {
+        Self { drops_other_kinds: true, ..self }
+    }
+
+    /// The number of the rule that drops other kinds.
+    pub(crate) fn other_kinds(&self) -> Option<usize> {
+        self.drops_other_kinds.then_some(self.rules.len())
     }
 
     /// How many rules there are.
     pub fn count(&self) -> usize {
-        self.rules.len()
+        self.rules.len() + usize::from(self.drops_other_kinds)
     }
 
     /// The text of rule `index`, for reports; empty if there is no such rule.
     pub fn text(&self, index: usize) -> &str {
-        self.rules.get(index).map_or("", |rule| &rule.text)
+        let own = self.rules.get(index).map(|rule| rule.text.as_str());
+        own.unwrap_or(if self.other_kinds() == Some(index) { OTHER_KINDS } else { "" })
     }
 
     pub(crate) fn rules(&self) -> &[Rule] {
@@ -121,7 +143,7 @@ impl Filters {
     }
 }
 
-fn name_of(kind: Kind) -> &'static str {
+pub(crate) fn name_of(kind: Kind) -> &'static str {
     match kind {
         Kind::Impression => "impression",
         Kind::Play => "play",

@@ -6,6 +6,7 @@
 //! `serde_json`; which of the two it was cannot be told from the result.
 
 mod announced;
+mod foreign;
 mod habits;
 mod layout;
 pub(crate) mod leaf;
@@ -26,6 +27,8 @@ use crate::segment::Segments;
 use crate::time::{Epoch, EpochLength, EventTime};
 
 use announced::Announced;
+use foreign::{Dead, OfItem, Translator};
+pub use foreign::{Foreign, ITEMS_MAX, Route};
 use habits::Habits;
 use layout::Layout;
 use leaf::{Leaf, Leaves, Plan, kind_of};
@@ -47,6 +50,9 @@ pub struct DecodeConfig {
     pub bytes_max: usize,
     /// How far ahead of `now` a timestamp may be, in milliseconds. Default 5 minutes.
     pub future_max_ms: i64,
+    /// How records of another form are turned into canonical ones, which `fields`, `kind` and `timestamp_unit` then
+    /// describe; canonical ones are read beside. Default: there are none.
+    pub foreign: Option<Foreign>,
 }
 
 impl Default for DecodeConfig {
@@ -57,6 +63,7 @@ impl Default for DecodeConfig {
             timestamp_unit: TimestampUnit::default(),
             bytes_max: 1 << 20,
             future_max_ms: 5 * 60 * 1000,
+            foreign: None,
         }
     }
 }
@@ -217,6 +224,7 @@ pub struct Decoder {
     config: Arc<DecodeConfig>,
     filters: Filters,
     plan: Plan,
+    translator: Option<Translator>,
     epochs: EpochLength,
     bytes_max: usize,
     layouts: Layouts,
@@ -317,6 +325,7 @@ impl Decoder {
             dims: Announced::default(),
             request: ([0; 16], RequestId::from_text(&[0; 16])),
             current: (EventTime::MAX, EventTime::MIN, Epoch::default()),
+            translator: config.foreign.clone().map(|form| Translator::new(form, segments, filters)),
             config,
             plan,
         }
@@ -425,8 +434,45 @@ impl Decoder {
         }
     }
 
-    /// A record, by the general parser.
+    /// A record that no layout fits, of whatever form.
     fn record(&mut self, text: &str, line: usize, block: Block, out: &mut impl Sink) {
+        let translator = match self.translator.take() {
+            Some(translator) if !self.is_canonical(text) => translator,
+            translator => {
+                self.translator = translator;
+                return self.canonical(text, line, block, out);
+            }
+        };
+        match translator.read(text) {
+            Err(reason) => out.dead(line, reason, text.as_bytes()),
+            Ok(found) => {
+                let mut dead = Dead::default();
+                for (item, text) in found.texts.iter().enumerate() {
+                    let mut of_item = OfItem { out, item, dead: &mut dead };
+                    match self.read_by_layout(text.as_bytes()) {
+                        Some((record, kind, _)) if record.len() == text.len() => {
+                            self.judge_unusual(record, kind, line, block, &mut of_item);
+                        }
+                        _ => self.canonical(text, line, block, &mut of_item),
+                    }
+                }
+                translator.tell_dead(&found, &dead, text, line, out);
+            }
+        }
+        self.translator = Some(translator);
+    }
+
+    /// Whether a record has what an event in the canonical form has: what the collector takes is written so.
+    fn is_canonical(&mut self, text: &str) -> bool {
+        self.layouts.written_by = 0;
+        let read = slow::read(text, &self.plan.root, &mut self.leaves, &mut self.scratch);
+        let leaves = Leaves { record: text.as_bytes(), scratch: &self.scratch, leaves: &self.leaves };
+        let all = [self.plan.kind, Some(self.plan.request), Some(self.plan.video)];
+        read.is_ok() && all.into_iter().flatten().all(|leaf| leaves.string(leaf).is_some())
+    }
+
+    /// A record in the form that the fields describe, by the general parser.
+    fn canonical(&mut self, text: &str, line: usize, block: Block, out: &mut impl Sink) {
         let record = text.as_bytes();
         self.layouts.written_by = 0;
         if slow::read(text, &self.plan.root, &mut self.leaves, &mut self.scratch).is_err() {
@@ -480,9 +526,19 @@ impl Decoder {
         let leaves = Leaves { record, scratch: &self.scratch, leaves: &self.leaves };
         let plan = &self.plan;
         let kind = match (kind, plan.kind) {
-            (Some(kind), _) => kind,
-            (None, Some(leaf)) => kind_of(&self.config.kind, leaves.string(leaf).ok_or(Reason::NoKind)?)?,
-            (None, None) => kind_of(&self.config.kind, b"")?,
+            (Some(kind), _) => Ok(kind),
+            (None, Some(leaf)) => {
+                leaves.string(leaf).ok_or(Reason::NoKind).and_then(|text| kind_of(&self.config.kind, text))
+            }
+            (None, None) => kind_of(&self.config.kind, b""),
+        };
+        let kind = match (kind, self.filters.other_kinds()) {
+            (Ok(kind), _) => kind,
+            (Err(_), Some(rule)) => {
+                out.filtered(rule);
+                return Ok(());
+            }
+            (Err(reason), None) => return Err(reason),
         };
         let id = |leaf, reason| leaves.string(leaf).filter(|id| !id.is_empty()).ok_or(reason);
         let request = id(plan.request, Reason::NoRequestId)?;

@@ -55,7 +55,8 @@ impl Judge {
         signer: Arc<Signer>,
     ) -> Self {
         Self {
-            decode: Arc::clone(decode),
+            // What is written here is of the canonical form, whatever else is in the log.
+            decode: Arc::new(DecodeConfig { foreign: None, ..(**decode).clone() }),
             signer,
             pseudonyms: Pseudonyms::new(&secrets.member_key),
             check_ids: settings.request_ids,
@@ -145,7 +146,7 @@ impl Judge {
             served,
             since_row: number(since_row),
             happened: at(&mut event, &fields.timestamp)
-                .and_then(|place| milliseconds(place, self.decode.timestamp_unit)),
+                .and_then(|place| self.decode.timestamp_unit.milliseconds(place)),
             sent: number(own_sent).or(sent),
         };
         if let Some(skew) = known.skew() {
@@ -203,22 +204,6 @@ fn put(event: &mut Value, path: &str, value: Value) {
     }
     if let Value::Object(fields) = place {
         fields.insert(name.to_owned(), value);
-    }
-}
-
-/// A timestamp in milliseconds, as far as it is one.
-fn milliseconds(value: &Value, unit: TimestampUnit) -> Option<i64> {
-    match (value, unit) {
-        (Value::Number(n), TimestampUnit::Ms) => whole(n),
-        (Value::Number(n), TimestampUnit::S) => {
-            n.as_f64().filter(|s| s.abs() < 9e12).map(|s| (s * 1e3).floor() as i64)
-        }
-        (Value::Number(n), TimestampUnit::Us) => n.as_i64().map(|us| us.div_euclid(1_000)),
-        (Value::Number(n), TimestampUnit::Ns) => n.as_i64().map(|ns| ns.div_euclid(1_000_000)),
-        (Value::String(text), TimestampUnit::Rfc3339) => {
-            text.parse::<jiff::Timestamp>().ok().map(|time| time.as_millisecond())
-        }
-        _ => None,
     }
 }
 

@@ -17,12 +17,27 @@ const fn key(name: &'static str, default: &'static str, help: &'static str) -> K
 
 /// All keys, by section.
 pub const KEYS: &[Key] = &[
+    key(
+        "events.preset",
+        r#""""#,
+        "\"ga4\", \"snowplow\", \"segment\" or \"posthog\": other defaults for this section, which reads the\nevents that those write; see docs/foreign-events.md. Events of our own collector are read beside.",
+    ),
     key("events.kind.impression", r#"["impression"]"#, "What the kind field of an impression may say."),
     key("events.kind.play", r#"["play"]"#, "What the kind field of a play may say."),
     key(
         "events.kind.always",
         r#""""#,
         "\"impression\" or \"play\": every record is one, whatever it says. Empty: by the kind field.",
+    ),
+    key(
+        "events.kind.others",
+        r#""dead""#,
+        "What is neither: \"dead\", a dead letter (unknown-kind, no-kind), or \"drop\", counted as filtered.",
+    ),
+    key(
+        "events.items",
+        r#""""#,
+        "A list in a record of which each element is an event of its own, as \"items\" or\n\"properties.products\"; what begins with item. below is in the element.",
     ),
     key(
         "events.timestamp_unit",
@@ -35,7 +50,11 @@ pub const KEYS: &[Key] = &[
         r#""5min""#,
         "A timestamp further ahead of its arrival is a dead letter and moves no watermark. \"off\"\nfor no limit.",
     ),
-    key("events.fields.kind", r#""kind""#, "Where to find a field: its name, or a path with dots."),
+    key(
+        "events.fields.kind",
+        r#""kind""#,
+        "Where to find a field: its name, or a path with dots. Slower, but for any form: list[0],\nlist[key=text].value, \"a.b | c\" for the first that is there, \"a + b\" for both as one text.",
+    ),
     key("events.fields.request_id", r#""request_id""#, "For example \"ctx.page_view_id\"."),
     key("events.fields.video_id", r#""video_id""#, ""),
     key("events.fields.timestamp", r#""timestamp""#, ""),

@@ -5,7 +5,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use toml::Value;
-use uptake_model::decode::{DecodeConfig, Fields, KindRule, TimestampUnit};
+use uptake_model::decode::{DecodeConfig, Fields, Foreign, KindRule, Route, TimestampUnit};
 use uptake_model::filter::Filters;
 use uptake_model::join::{JoinKind, JoinRules};
 use uptake_model::segment::Segments;
@@ -15,6 +15,14 @@ use uptake_model::{EpochLength, Kind};
 use super::places::{is_driver_key, places, without_lines};
 use super::{Config, JoinMethod, KEYS, OnGap, UNBOUNDED};
 use crate::memory::Budget;
+
+/// Other defaults of the section `events`, as configuration files.
+const PRESETS: [(&str, &str); 4] = [
+    ("ga4", include_str!("../../presets/ga4.toml")),
+    ("snowplow", include_str!("../../presets/snowplow.toml")),
+    ("segment", include_str!("../../presets/segment.toml")),
+    ("posthog", include_str!("../../presets/posthog.toml")),
+];
 
 /// What was typed, by key.
 pub(super) type Values = BTreeMap<String, Value>;
@@ -198,8 +206,21 @@ impl Reader<'_> {
 }
 
 /// The configuration that the values mean.
-pub(super) fn config(values: Values, mistakes: &mut Vec<String>) -> Config {
+pub(super) fn config(mut values: Values, mistakes: &mut Vec<String>) -> Config {
+    let preset = values.get("events.preset").and_then(Value::as_str);
+    if let Some((_, text)) = preset.and_then(|name| PRESETS.iter().find(|(known, _)| *known == name)) {
+        let (mut defaults, table) = (Values::new(), text.parse().unwrap_or_default());
+        flatten("", table, &mut defaults, mistakes);
+        defaults.into_iter().for_each(|(key, value)| {
+            values.entry(key).or_insert(value);
+        });
+    }
     let mut r = Reader { values, mistakes };
+    r.choice("events.preset", &{
+        let mut all = vec![("", ())];
+        all.extend(PRESETS.iter().map(|(name, _)| (*name, ())));
+        all
+    });
     let always = r.choice(
         "events.kind.always",
         &[("", None), ("impression", Some(Kind::Impression)), ("play", Some(Kind::Play))],
@@ -218,18 +239,26 @@ pub(super) fn config(values: Values, mistakes: &mut Vec<String>) -> Config {
         ("ns", TimestampUnit::Ns),
         ("rfc3339", TimestampUnit::Rfc3339),
     ];
-    let decode = DecodeConfig {
-        fields: fields(&mut r),
-        kind: always.map_or(KindRule::ByField { impression, play }, KindRule::Always),
-        timestamp_unit: r.choice("events.timestamp_unit", &units),
+    let kinds = always.map_or(KindRule::ByField { impression, play }, KindRule::Always);
+    let timestamp_unit = r.choice("events.timestamp_unit", &units);
+    let plain = DecodeConfig {
         bytes_max: r.number("events.bytes_max", 64, 16 << 20, None) as usize,
         future_max_ms: r.duration("events.future_max", 0, Some(UNBOUNDED)),
+        ..DecodeConfig::default()
+    };
+    let (fields, items) = (fields(&mut r), r.text("events.items"));
+    let decode = match is_foreign(&fields, &items) {
+        true => DecodeConfig { foreign: foreign(&mut r, &fields, &items, kinds, timestamp_unit), ..plain },
+        false => DecodeConfig { fields, kind: kinds, timestamp_unit, ..plain },
     };
     let filters = r.texts("filters");
-    let filters = Filters::parse(&filters).unwrap_or_else(|wrong| {
+    let mut filters = Filters::parse(&filters).unwrap_or_else(|wrong| {
         wrong.into_iter().for_each(|what| r.mistake("filters", what));
         Filters::none()
     });
+    if r.choice("events.kind.others", &[("dead", false), ("drop", true)]) {
+        filters = filters.and_other_kinds();
+    }
     let methods = [
         ("state", JoinMethod::State),
         ("window", JoinMethod::Window),
@@ -316,7 +345,7 @@ fn fields(r: &mut Reader<'_>) -> Fields {
     let mut path = |name: &str| {
         let key = format!("events.fields.{name}");
         let path = r.text(&key);
-        if path.is_empty() || path.split('.').any(str::is_empty) {
+        if !Route::is_needed_for(&path) && (path.is_empty() || path.split('.').any(str::is_empty)) {
             r.mistake(&key, format_args!("{path:?} is not a name or a path with dots"));
         }
         path
@@ -338,6 +367,54 @@ fn fields(r: &mut Reader<'_>) -> Fields {
         other => r.mistake(key, format_args!("{other} is not a table of paths")),
     }
     Fields { kind, request_id, video_id, timestamp, member_id, row, position, dimensions }
+}
+
+/// Whether records are of a form that only the general way can read.
+fn is_foreign(fields: &Fields, items: &str) -> bool {
+    let own = [
+        &fields.kind,
+        &fields.request_id,
+        &fields.video_id,
+        &fields.timestamp,
+        &fields.member_id,
+        &fields.row,
+        &fields.position,
+    ];
+    !items.is_empty()
+        || own.into_iter().chain(fields.dimensions.values()).any(|path| Route::is_needed_for(path))
+}
+
+fn foreign(
+    r: &mut Reader<'_>,
+    fields: &Fields,
+    items: &str,
+    kinds: KindRule,
+    timestamp_unit: TimestampUnit,
+) -> Option<Foreign> {
+    let mut route = |key: &str, path: &str| {
+        Route::parse(path).unwrap_or_else(|what| {
+            r.mistake(key, what);
+            Route::default()
+        })
+    };
+    let mut field = |name: &str, path: &str| route(&format!("events.fields.{name}"), path);
+    Some(Foreign {
+        kind: field("kind", &fields.kind),
+        request_id: field("request_id", &fields.request_id),
+        video_id: field("video_id", &fields.video_id),
+        timestamp: field("timestamp", &fields.timestamp),
+        member_id: field("member_id", &fields.member_id),
+        row: field("row", &fields.row),
+        position: field("position", &fields.position),
+        dimensions: fields
+            .dimensions
+            .iter()
+            .map(|(name, path)| (name.clone(), field("dimensions", path)))
+            .collect(),
+        items: (!items.is_empty()).then(|| route("events.items", items)),
+        kinds,
+        timestamp_unit,
+    })
 }
 
 fn segments(r: &mut Reader<'_>) -> Segments {
