@@ -1,5 +1,5 @@
-// Reads alerts and dashboards as Prometheus does: `check rules.yaml… dashboard.json…`. Says what is wrong with each, and
-// ends with 1 if anything is.
+// Reads alerts and dashboards as Prometheus does and folders of manifests as Kubernetes does: `check rules.yaml…
+// dashboard.json… folder…`. Says what is wrong with each, and ends with 1 if anything is.
 package main
 
 import (
@@ -61,6 +61,8 @@ func main() {
 		read := rules
 		if strings.HasSuffix(path, ".json") {
 			read = queries
+		} else if about, err := os.Stat(path); err == nil && about.IsDir() {
+			read = kubernetes
 		}
 		count, wrong := read(path)
 		if count == 0 && len(wrong) == 0 {
@@ -70,7 +72,7 @@ func main() {
 			fmt.Fprintf(os.Stderr, "%s: %v\n", path, err)
 			failed = true
 		}
-		fmt.Printf("%s: %d expressions\n", path, count)
+		fmt.Printf("%s: %d\n", path, count)
 	}
 	if failed {
 		os.Exit(1)

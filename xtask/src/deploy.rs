@@ -8,7 +8,8 @@ use crate::{install, process};
 /// The parser and validator that Docker Compose itself uses, as a program.
 const COMPOSE: &str = "github.com/compose-spec/compose-go/v2/cmd@v2.16.2";
 
-/// Reads the Compose file as Compose does, and alerts and dashboard as Prometheus does. The parsers are in `target/tools`.
+/// Reads the Compose file as Compose does, alerts and dashboard as Prometheus does, and manifests as Kubernetes does. The
+/// parsers are in `target/tools`.
 ///
 /// # Errors
 /// A file is not what it should be, or a parser cannot be had.
@@ -26,6 +27,6 @@ pub(crate) fn check(workspace: &Workspace) -> Result<()> {
     build.args(["build", "-ldflags=-s -w", "-o"]).arg(&reader).arg(".").env("GOFLAGS", "-buildvcs=false");
     process::quietly(build.current_dir(workspace.root.join("deploy/check")), NO_GO)?;
     let mut check = process::command(reader);
-    check.args(["prometheus/uptake.rules.yaml", "grafana/uptake.json"]);
+    check.args(["prometheus/uptake.rules.yaml", "grafana/uptake.json", "kubernetes"]);
     process::quietly(check.current_dir(workspace.root.join("deploy")), "")
 }

@@ -22,18 +22,6 @@ pub const KEYS: &[Key] = &[
         r#""""#,
         "\"ga4\", \"snowplow\", \"segment\" or \"posthog\": other defaults for this section, which reads the\nevents that those write; see docs/foreign-events.md. Events of our own collector are read beside.",
     ),
-    key("events.kind.impression", r#"["impression"]"#, "What the kind field of an impression may say."),
-    key("events.kind.play", r#"["play"]"#, "What the kind field of a play may say."),
-    key(
-        "events.kind.always",
-        r#""""#,
-        "\"impression\" or \"play\": every record is one, whatever it says. Empty: by the kind field.",
-    ),
-    key(
-        "events.kind.others",
-        r#""dead""#,
-        "What is neither: \"dead\", a dead letter (unknown-kind, no-kind), or \"drop\", counted as filtered.",
-    ),
     key(
         "events.items",
         r#""""#,
@@ -49,6 +37,18 @@ pub const KEYS: &[Key] = &[
         "events.future_max",
         r#""5min""#,
         "A timestamp further ahead of its arrival is a dead letter and moves no watermark. \"off\"\nfor no limit.",
+    ),
+    key("events.kind.impression", r#"["impression"]"#, "What the kind field of an impression may say."),
+    key("events.kind.play", r#"["play"]"#, "What the kind field of a play may say."),
+    key(
+        "events.kind.always",
+        r#""""#,
+        "\"impression\" or \"play\": every record is one, whatever it says. Empty: by the kind field.",
+    ),
+    key(
+        "events.kind.others",
+        r#""dead""#,
+        "What is neither: \"dead\", a dead letter (unknown-kind, no-kind), or \"drop\", counted as filtered.",
     ),
     key(
         "events.fields.kind",

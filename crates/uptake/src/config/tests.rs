@@ -1,4 +1,9 @@
+use clap::Parser;
+
 use super::*;
+use crate::commands::Cli;
+
+const DEPLOY: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../deploy");
 
 fn load(settings: &[&str]) -> Result<Config, ConfigError> {
     Config::load(None, &settings.iter().map(|s| (*s).to_owned()).collect::<Vec<_>>())
@@ -151,11 +156,31 @@ fn what_a_driver_is_told_is_never_printed() {
 }
 
 #[test]
-fn the_example_of_a_deployment_is_a_configuration() {
-    let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../deploy/uptake.toml");
-    // The secret is in the environment there.
-    let config = Config::load(Some(&file), &["s3.secret_access_key=x".to_owned()]).unwrap();
-    let places =
-        [&config.places.log, &config.places.table, &config.places.archive, &config.places.checkpoints];
-    assert!(places.iter().all(|place| !place.is_data()), "{places:?}");
+fn the_examples_of_deployments_are_configurations() {
+    for name in ["uptake.toml", "kubernetes/uptake.toml"] {
+        let file = Path::new(DEPLOY).join(name);
+        // The secrets are in the environment there.
+        let secrets = ["s3.access_key_id=x", "s3.secret_access_key=x", "cassandra.password=x"];
+        let config = Config::load(Some(&file), &secrets.map(str::to_owned)).unwrap();
+        let places =
+            [&config.places.log, &config.places.table, &config.places.archive, &config.places.checkpoints];
+        assert!(places.iter().all(|place| !place.is_data()), "{places:?}");
+    }
+}
+
+#[test]
+fn the_manifests_call_what_there_is() {
+    let mut called = Vec::new();
+    for name in ["migrate.yaml", "pipeline.yaml", "serve.yaml"] {
+        let text = std::fs::read_to_string(Path::new(DEPLOY).join("kubernetes").join(name)).unwrap();
+        for args in text.split("args: [").skip(1) {
+            let args = args.split_once(']').unwrap().0.replace("$(PROCESS)", "1").replace('"', "");
+            let args = args.split(',').map(str::trim);
+            if let Err(error) = Cli::try_parse_from(std::iter::once("uptake").chain(args.clone())) {
+                panic!("{name}: {error}");
+            }
+            called.extend(args.take(1).map(str::to_owned));
+        }
+    }
+    assert_eq!(called, ["migrate", "run", "serve"]);
 }
