@@ -6,6 +6,7 @@
 //! 17, Maven and Go.
 
 mod bench;
+mod book;
 mod deploy;
 mod error;
 mod install;
@@ -39,6 +40,8 @@ enum Chore {
     Bench(bench::Bench),
     /// Run the pipeline through simulated worlds of crashes and failures, each decided by a seed
     Simulate(simulate::Simulate),
+    // Its long help stands with its arguments.
+    Book(book::Book),
     /// Start, stop and show a real Kafka, Cassandra and S3 server for tests
     Services(services::Services),
 }
@@ -48,6 +51,7 @@ fn main() -> ExitCode {
         Chore::Test(test) => test.run(),
         Chore::Bench(bench) => bench.run(),
         Chore::Simulate(simulate) => simulate.run(),
+        Chore::Book(book) => book.run(),
         Chore::Services(services) => services.run(),
     };
     match done {

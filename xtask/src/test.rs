@@ -12,7 +12,7 @@ use clap::Args;
 use crate::error::{Error, Result};
 use crate::totals::Totals;
 use crate::workspace::Workspace;
-use crate::{deploy, interop, process, rules, services, web};
+use crate::{book, deploy, interop, process, rules, services, web};
 
 /// Tests that read whole workloads: they run last, and not with `--quick`.
 const SLOW_TESTS: [&str; 10] = [
@@ -141,6 +141,7 @@ fn steps(workspace: &Workspace, advisories: bool) -> Vec<Step> {
     }
     steps.extend([
         Step { name: "documentation", slow: true, run: Box::new(|_, _| documentation()) },
+        Step { name: "the book", slow: true, run: Box::new(|workspace, _| book::check(workspace)) },
         Step {
             name: "tracker, row and pages in a browser",
             slow: true,

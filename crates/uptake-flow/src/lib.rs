@@ -97,3 +97,8 @@ pub(crate) fn hash_of(key: &impl Hash) -> u64 {
 pub(crate) fn shard_of(hash: u64) -> u64 {
     hash >> 40 & (SHARDS - 1)
 }
+
+/// The page on this library is code that runs.
+#[cfg(doctest)]
+#[doc = include_str!("../../../docs/library.md")]
+struct Page;

@@ -184,3 +184,41 @@ fn the_manifests_call_what_there_is() {
     }
     assert_eq!(called, ["migrate", "run", "serve"]);
 }
+
+/// The page is written anew with `UPTAKE_WRITE_PAGES=1`.
+#[test]
+fn the_page_of_all_keys_is_that_of_the_code() {
+    let page = Path::new(DEPLOY).join("../docs/configuration.md");
+    let head = "# Every key of the configuration\n\nThis is what `uptake config` prints. A file needs only what differs; \
+                every command takes it as `--config FILE`,\nand single keys as `--set KEY=VALUE`. What is wrong is told at \
+                the start, all of it at once, each with its key.\n\n";
+    let text = format!("{head}```toml\n{}```\n", reference());
+    if std::env::var_os("UPTAKE_WRITE_PAGES").is_some() {
+        std::fs::write(&page, &text).unwrap();
+    }
+    assert!(
+        std::fs::read_to_string(&page).is_ok_and(|written| written == text),
+        "run this with UPTAKE_WRITE_PAGES=1"
+    );
+}
+
+#[test]
+fn the_examples_of_the_pages_are_configurations() {
+    let docs = Path::new(DEPLOY).join("../docs");
+    let mut pages: Vec<_> = std::fs::read_dir(docs).unwrap().map(|entry| entry.unwrap().path()).collect();
+    pages.push(Path::new(DEPLOY).join("../README.md"));
+    let mut examples = 0;
+    for page in pages.iter().filter(|path| path.extension().is_some_and(|extension| extension == "md")) {
+        for block in std::fs::read_to_string(page).unwrap().split("```toml\n").skip(1) {
+            let folder = tempfile::tempdir().unwrap();
+            let file = folder.path().join("uptake.toml");
+            std::fs::write(&file, block.split("```").next().unwrap()).unwrap();
+            // Secrets are in the environment.
+            if let Err(error) = Config::load(Some(&file), &["cassandra.password=x".to_owned()]) {
+                panic!("{}: {error}", page.display());
+            }
+            examples += 1;
+        }
+    }
+    assert!(examples >= 3, "{examples}");
+}
