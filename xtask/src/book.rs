@@ -150,7 +150,8 @@ fn dead_links(html: &Path, page: &Path) -> Result<Vec<String>> {
     let text = fs::read_to_string(&path).map_err(Error::io("read", &path))?;
     let main = text.split_once("<main>").and_then(|(_, rest)| rest.split_once("</main>"));
     let main = main.map_or(text.as_str(), |(main, _)| main);
-    let hrefs = main.split("<a href=\"").skip(1).filter_map(|rest| rest.split_once('"')).map(|(href, _)| href);
+    let hrefs =
+        main.split("<a href=\"").skip(1).filter_map(|rest| rest.split_once('"')).map(|(href, _)| href);
     let mut wrong = Vec::new();
     for href in hrefs.filter(|href| !href.contains("://") && !href.starts_with("mailto:")) {
         let (file, id) = href.split_once('#').unwrap_or((href, ""));

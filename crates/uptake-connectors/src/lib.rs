@@ -14,6 +14,7 @@ mod files;
 mod guard;
 pub mod input;
 pub mod log;
+pub mod notices;
 pub mod objects;
 pub mod options;
 mod runtime;

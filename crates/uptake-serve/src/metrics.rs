@@ -165,7 +165,7 @@ impl Metrics {
         let last = self.said_ms.load(Ordering::Relaxed);
         if now.saturating_sub(last) > 10_000 {
             self.said_ms.store(now, Ordering::Relaxed);
-            eprintln!("uptake: {text}");
+            uptake_connectors::notices::notice(text);
         }
     }
 }

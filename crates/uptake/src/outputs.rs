@@ -6,13 +6,13 @@
 //! reading while it is long.
 
 use std::collections::VecDeque;
-use std::io::Write;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
 use uptake_connectors::archive::{Archive, TallyPart};
+use uptake_connectors::notices;
 use uptake_connectors::table::Table;
 use uptake_connectors::{ArchiveError, FailureKind, TableError};
 use uptake_model::tally::TallyRow;
@@ -39,14 +39,8 @@ pub fn keep_silent() {
 /// Says something to whoever watches the process.
 pub fn notice(line: &str) {
     if !SILENT.load(Ordering::Relaxed) {
-        say(&format!("uptake: {line}"));
+        notices::notice(line);
     }
-}
-
-/// Prints a line on standard error. That nobody reads it, as when a supervisor was killed, is no
-/// reason to end.
-pub fn say(line: &str) {
-    let _ = writeln!(std::io::stderr(), "{line}");
 }
 
 /// When to try again what failed.

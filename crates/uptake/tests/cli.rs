@@ -734,3 +734,25 @@ fn shells_and_man_know_every_command() {
         assert!(page.contains(".SH"), "{name}");
     }
 }
+
+#[test]
+fn notices_are_text_or_json_and_nothing_else() {
+    let place = Place::with(DAY);
+    let said = |format: &str| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_uptake"));
+        let command =
+            command.env("UPTAKE_LOG_FORMAT", format).arg("ledger").arg("--data").arg(place.path("no"));
+        let output = command.output().unwrap();
+        (output.status.code(), String::from_utf8(output.stderr).unwrap())
+    };
+    let (code, text) = said("text");
+    assert_eq!(code, Some(2));
+    let message = text.strip_prefix("uptake: ").unwrap().trim_end();
+    let (code, line) = said("json");
+    let line: Value = serde_json::from_str(&line).unwrap();
+    assert_eq!((code, line["message"].as_str()), (Some(2), Some(message)));
+    assert!(line["time_ms"].as_u64() > Some(1_700_000_000_000) && line["process"].is_u64(), "{line}");
+    let (code, text) = said("xml");
+    assert_eq!(code, Some(2));
+    assert!(text.contains("UPTAKE_LOG_FORMAT: \"xml\" is neither"), "{text}");
+}

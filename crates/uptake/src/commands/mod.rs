@@ -32,10 +32,10 @@ use std::time::Duration;
 use clap::{Args, Parser, Subcommand};
 use uptake_connectors::input::{EventFiles, InputOptions};
 use uptake_connectors::log::{self, Log, StoredRef};
-use uptake_connectors::objects;
 use uptake_connectors::{
     ArchiveError, Backend, FailureKind, LogError, ObjectsError, RemoteError, TableError,
 };
+use uptake_connectors::{notices, objects};
 use uptake_model::ledger::Ledger;
 
 use crate::checkpoint::{CheckpointError, Store};
@@ -291,6 +291,7 @@ impl Cli {
     /// # Errors
     /// What went wrong, to be printed.
     pub fn run(self) -> Result<(), CommandError> {
+        notices::is_json().map_err(CommandError::Usage)?;
         match self.command {
             Command::Replay(replay) => replay.run(),
             Command::Run(run) => run.run(),

@@ -6,8 +6,10 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use uptake_connectors::notices::{message_of, say};
+
 use super::{AWAY, CommandError, TRY_AGAIN};
-use crate::outputs::{notice, say};
+use crate::outputs::notice;
 
 /// Set in the environment of a supervised run: its standard input is a pipe from the supervisor.
 pub(super) const SUPERVISED: &str = "UPTAKE_SUPERVISED";
@@ -111,7 +113,7 @@ fn pass_on(child: &mut Child) -> String {
     for line in BufReader::new(stderr).split(b'\n').map_while(Result::ok) {
         let line = String::from_utf8_lossy(&line).into_owned();
         say(&line);
-        last = line;
+        last = message_of(&line);
     }
     // What every run says at its start is no reason for its end.
     if last.contains("SIGTERM or Ctrl-C stops") || last.contains("going on from checkpoint") {
