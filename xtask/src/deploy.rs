@@ -8,7 +8,11 @@ use crate::{install, process};
 /// The parser and validator that Docker Compose itself uses, as a program.
 const COMPOSE: &str = "github.com/compose-spec/compose-go/v2/cmd@v2.16.2";
 
-/// Reads the Compose file as Compose does, alerts and dashboard as Prometheus does, and manifests as Kubernetes does. The
+/// The linter of release workflows.
+const WORKFLOWS: &str = "github.com/rhysd/actionlint/cmd/actionlint@v1.7.12";
+
+/// Reads the Compose file as Compose does, alerts and dashboard as Prometheus does, manifests as Kubernetes does, and
+/// lints the release. The
 /// parsers are in `target/tools`.
 ///
 /// # Errors
@@ -28,5 +32,12 @@ pub(crate) fn check(workspace: &Workspace) -> Result<()> {
     process::quietly(build.current_dir(workspace.root.join("deploy/check")), NO_GO)?;
     let mut check = process::command(reader);
     check.args(["prometheus/uptake.rules.yaml", "grafana/uptake.json", "kubernetes"]);
-    process::quietly(check.current_dir(workspace.root.join("deploy")), "")
+    process::quietly(check.current_dir(workspace.root.join("deploy")), "")?;
+    let folder = workspace.target.join("tools/workflows");
+    install::once(workspace, &folder, ("a linter of workflows", WORKFLOWS), || {
+        install::go_program(WORKFLOWS, &folder)
+    })?;
+    let mut lint = process::command(folder.join("actionlint"));
+    lint.args(["-shellcheck=", "-pyflakes="]).arg(workspace.root.join(".github/workflows/release.yml"));
+    process::quietly(&mut lint, "")
 }
