@@ -12,8 +12,7 @@ const COMPOSE: &str = "github.com/compose-spec/compose-go/v2/cmd@v2.16.2";
 const WORKFLOWS: &str = "github.com/rhysd/actionlint/cmd/actionlint@v1.7.12";
 
 /// Reads the Compose file as Compose does, alerts and dashboard as Prometheus does, manifests as Kubernetes does, and
-/// lints the release. The
-/// parsers are in `target/tools`.
+/// lints the release. The parsers are in `target/tools`.
 ///
 /// # Errors
 /// A file is not what it should be, or a parser cannot be had.

@@ -2,6 +2,7 @@
 
 mod append;
 mod backfill;
+mod canary;
 mod dead_letters;
 mod demo;
 mod doctor;
@@ -95,6 +96,8 @@ enum Command {
     /// Say what is known of a request or of a video's tally
     #[command(subcommand)]
     Explain(explain::Explain),
+    // Its long help stands with its arguments.
+    Canary(canary::Canary),
     // Its long help stands with its arguments.
     Demo(demo::Demo),
     /// Count a generated (or given) stream of events before your eyes, in the terminal
@@ -302,6 +305,7 @@ impl Cli {
             Command::Late(late) => late.run(),
             Command::Ledger(ledger) => ledger.run(),
             Command::Doctor(doctor) => doctor.run(),
+            Command::Canary(canary) => canary.run(),
             Command::Tallies(tallies) => tallies.run(),
             Command::Top(top) => top.run(),
             Command::Rows(rows) => rows.run(),

@@ -1,7 +1,7 @@
 //! `uptake rows`: what is popular, loved or trending, from the table of tallies.
 
 use std::io::Write;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::{Args, ValueEnum};
 use serde_json::json;
@@ -87,6 +87,17 @@ pub(super) struct Loaded {
 }
 
 impl Of {
+    /// The segment of a data directory.
+    pub(super) fn new(
+        data: &Path,
+        segment: &str,
+        catalogue: Option<PathBuf>,
+        configured: &Configured,
+    ) -> Self {
+        let (data, segment, configured) = (data.to_owned(), segment.to_owned(), configured.clone());
+        Self { data, segment, catalogue, configured }
+    }
+
     /// Reads the tallies of the segment, and of those it leans on, epoch by epoch.
     pub(super) fn load(&self, row: RowName, places: usize) -> Result<Loaded, CommandError> {
         let source = open(&self.data, &self.configured)?;
