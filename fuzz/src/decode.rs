@@ -7,7 +7,7 @@
 use std::collections::BTreeMap;
 
 use serde_json::value::RawValue;
-use uptake_model::decode::{DecodeConfig, Decoded, Decoder, Fields, Foreign, KindRule, Route, TimestampUnit};
+use uptake_model::decode::{DecodeConfig, Decoded, Decoder, Fields, Foreign, KindRule, TimestampUnit};
 use uptake_model::filter::Filters;
 use uptake_model::segment::Segments;
 use uptake_model::{EpochLength, EventTime, Kind};
@@ -93,20 +93,19 @@ fn setting(choice: u8) -> Setting {
 
 /// Lists of titles, and parameters by their keys.
 fn foreign() -> Foreign {
-    let route = |text| Route::parse(text).expect("a good path");
-    Foreign {
-        items: Some(route("items")),
-        kind: route("name"),
-        request_id: route("request | user + params[key=page].value.int"),
-        video_id: route("item.id | ids[0]"),
-        timestamp: route("us"),
-        member_id: route("user"),
-        row: route("item.row"),
-        position: route("item.at"),
-        dimensions: BTreeMap::from([("country".to_owned(), route("geo.country"))]),
-        kinds: KindRule::ByField { impression: vec!["seen".to_owned()], play: vec!["start".to_owned()] },
-        timestamp_unit: TimestampUnit::Us,
-    }
+    let text = str::to_owned;
+    let fields = Fields {
+        kind: text("name"),
+        request_id: text("request | user + params[key=page].value.int"),
+        video_id: text("item.id | ids[0]"),
+        timestamp: text("us"),
+        member_id: text("user"),
+        row: text("item.row"),
+        position: text("item.at"),
+        dimensions: BTreeMap::from([(text("country"), text("geo.country"))]),
+    };
+    let kinds = KindRule::ByField { impression: vec![text("seen")], play: vec![text("start")] };
+    Foreign::parse(&fields, "items", kinds, TimestampUnit::Us).expect("good paths")
 }
 
 fn decoder(setting: &Setting) -> Decoder {

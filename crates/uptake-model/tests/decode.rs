@@ -10,7 +10,7 @@ use proptest::prelude::*;
 use proptest::test_runner::TestRunner;
 use serde_json::Value;
 use serde_json::value::RawValue;
-use uptake_model::decode::{DecodeConfig, Decoded, Decoder, Fields, Foreign, KindRule, Route, TimestampUnit};
+use uptake_model::decode::{DecodeConfig, Decoded, Decoder, Fields, Foreign, KindRule, TimestampUnit};
 use uptake_model::filter::Filters;
 use uptake_model::segment::Segments;
 use uptake_model::{
@@ -438,20 +438,19 @@ fn configs() -> Vec<(DecodeConfig, &'static [&'static str], &'static str)> {
 
 /// A form in which one record tells of a list of titles.
 fn foreign() -> DecodeConfig {
-    let route = |text| Route::parse(text).unwrap();
-    let form = Foreign {
-        items: Some(route("list.items | items")),
-        kind: route("name"),
-        request_id: route("request | user + params[key=page].value.int"),
-        video_id: route("item.id | ids[0]"),
-        timestamp: route("us"),
-        member_id: route("user"),
-        row: route("item.row"),
-        position: route("item.at"),
-        dimensions: BTreeMap::from([("country".to_owned(), route("geo.country"))]),
-        kinds: KindRule::ByField { impression: vec!["seen".to_owned()], play: vec!["start".to_owned()] },
-        timestamp_unit: TimestampUnit::Us,
+    let text = str::to_owned;
+    let fields = Fields {
+        kind: text("name"),
+        request_id: text("request | user + params[key=page].value.int"),
+        video_id: text("item.id | ids[0]"),
+        timestamp: text("us"),
+        member_id: text("user"),
+        row: text("item.row"),
+        position: text("item.at"),
+        dimensions: BTreeMap::from([(text("country"), text("geo.country"))]),
     };
+    let kinds = KindRule::ByField { impression: vec![text("seen")], play: vec![text("start")] };
+    let form = Foreign::parse(&fields, "list.items | items", kinds, TimestampUnit::Us).unwrap();
     DecodeConfig { foreign: Some(form), ..DecodeConfig::default() }
 }
 

@@ -93,7 +93,7 @@ fn follow(name: &str) {
     // A server that nobody was told to stop is stopped with the page.
     let mut script = "set -euo pipefail\ntrap 'kill $(jobs -p) 2> /dev/null || true' EXIT\n".to_owned();
     for (n, step) in steps.iter().enumerate() {
-        writeln!(script, "{}\necho; echo '=== {n} done' ", step.commands).unwrap();
+        writeln!(script, "{}\necho; echo '=== {n} done'", step.commands).unwrap();
     }
     let script = script
         .replace(ADDRESS, &free.to_string())
@@ -113,8 +113,7 @@ fn follow(name: &str) {
     for (n, step) in steps.iter().enumerate() {
         let about = || format!("{name}, line {}:\n{}\n{}", step.line, step.commands, ended.stdout);
         let (of_step, rest) = printed
-            .split_once(&format!("=== {n} done \n"))
-            .or_else(|| printed.split_once(&format!("=== {n} done\n")))
+            .split_once(&format!("=== {n} done\n"))
             .unwrap_or_else(|| panic!("did not go well: {}", about()));
         printed = rest;
         let lines: Vec<&str> = of_step.lines().collect();

@@ -80,12 +80,11 @@ impl Route {
         })
     }
 
-    /// The first array of the alternatives.
-    fn array_mut<'a>(&self, record: &'a mut Value) -> Option<&'a mut Vec<Value>> {
-        let is_array = |steps: &&[Step]| at(record, None, steps).is_some_and(Value::is_array);
-        let steps = self.alternatives.iter().filter_map(|parts| parts.first()).map(Vec::as_slice);
-        let steps = steps.clone().find(is_array)?;
-        steps.iter().try_fold(record, |value, step| step.of_mut(value))?.as_array_mut()
+    /// The first array of the alternatives, and the way to it.
+    fn array<'a>(&self, record: &'a Value) -> Option<(&[Step], &'a [Value])> {
+        let ways = self.alternatives.iter().filter_map(|parts| parts.first());
+        ways.into_iter()
+            .find_map(|steps| Some((steps.as_slice(), at(record, None, steps)?.as_array()?.as_slice())))
     }
 }
 
@@ -122,10 +121,7 @@ impl Step {
         match self {
             Self::Key(key) => value.get(key),
             Self::Index(index) => value.get(index),
-            Self::Where(name, wanted) => value
-                .as_array()?
-                .iter()
-                .find(|element| element.get(name).and_then(Value::as_str) == Some(wanted)),
+            Self::Where(name, wanted) => value.get(position(value, name, wanted)?),
         }
     }
 
@@ -133,12 +129,14 @@ impl Step {
         match self {
             Self::Key(key) => value.get_mut(key),
             Self::Index(index) => value.get_mut(index),
-            Self::Where(name, wanted) => value
-                .as_array_mut()?
-                .iter_mut()
-                .find(|element| element.get(name).and_then(Value::as_str) == Some(wanted)),
+            Self::Where(name, wanted) => value.get_mut(position(value, name, wanted)?),
         }
     }
+}
+
+/// Where in an array the first object is whose `name` is the text `wanted`.
+fn position(array: &Value, name: &str, wanted: &str) -> Option<usize> {
+    array.as_array()?.iter().position(|element| element.get(name).and_then(Value::as_str) == Some(wanted))
 }
 
 /// The value that steps lead to, if it is not missing.
@@ -187,6 +185,54 @@ pub struct Foreign {
     pub kinds: KindRule,
     /// The unit of the time.
     pub timestamp_unit: TimestampUnit,
+}
+
+impl Foreign {
+    /// The form of which `fields` and `items` say where everything is, each as a [`Route`] is written; `items` may be
+    /// empty.
+    ///
+    /// ```
+    /// use uptake_model::decode::{Fields, Foreign, KindRule, TimestampUnit};
+    /// let fields = Fields { video_id: "item.id".into(), row: "a[".into(), ..Fields::default() };
+    /// let form = Foreign::parse(&fields, "items", KindRule::default(), TimestampUnit::Ms);
+    /// assert_eq!(form.unwrap_err()[0].0, "row");
+    /// ```
+    ///
+    /// # Errors
+    /// What is no route: the field (`dimensions` for each of those, `items`), and what is wrong with it.
+    pub fn parse(
+        fields: &Fields,
+        items: &str,
+        kinds: KindRule,
+        timestamp_unit: TimestampUnit,
+    ) -> Result<Self, Vec<(&'static str, String)>> {
+        let mut wrong = Vec::new();
+        let mut route = |name: &'static str, path: &str| {
+            Route::parse(path).unwrap_or_else(|what| {
+                wrong.push((name, what));
+                Route::default()
+            })
+        };
+        let [kind, request_id, video_id, timestamp, member_id, row, position] =
+            fields.paths().map(|(name, path)| route(name, path));
+        let dimensions = fields.dimensions.iter();
+        let dimensions = dimensions.map(|(name, path)| (name.clone(), route("dimensions", path))).collect();
+        let items = (!items.is_empty()).then(|| route("items", items));
+        let form = Self {
+            items,
+            kind,
+            request_id,
+            video_id,
+            timestamp,
+            member_id,
+            row,
+            position,
+            dimensions,
+            kinds,
+            timestamp_unit,
+        };
+        if wrong.is_empty() { Ok(form) } else { Err(wrong) }
+    }
 }
 
 impl TimestampUnit {
@@ -242,15 +288,7 @@ impl Translator {
             }
         }
         let fields = Fields::default();
-        let own = [
-            &fields.request_id,
-            &fields.video_id,
-            &fields.timestamp,
-            &fields.member_id,
-            &fields.row,
-            &fields.position,
-        ];
-        names.retain(|name| !own.contains(&name) && *name != fields.kind);
+        names.retain(|name| fields.paths().iter().all(|(_, path)| path != name));
         names.sort_unstable();
         names.dedup();
         Self { form, names, paths }
@@ -261,22 +299,16 @@ impl Translator {
     /// # Errors
     /// [`Reason::NotJson`]; [`Reason::TooLong`] for more than [`ITEMS_MAX`] items.
     pub(super) fn read(&self, text: &str) -> Result<Records, Reason> {
-        let mut record: Value = serde_json::from_str(text).map_err(|_| Reason::NotJson)?;
-        let items =
-            self.form.items.as_ref().and_then(|items| items.array_mut(&mut record)).map(std::mem::take);
-        let is_empty_list = items.as_ref().is_some_and(Vec::is_empty);
-        let texts = match &items {
+        let record: Value = serde_json::from_str(text).map_err(|_| Reason::NotJson)?;
+        let items = self.form.items.as_ref().and_then(|items| items.array(&record)).map(|(_, items)| items);
+        let is_empty_list = items.is_some_and(<[Value]>::is_empty);
+        let texts = match items {
             Some(items) if items.len() > ITEMS_MAX => return Err(Reason::TooLong),
             Some(items) if !is_empty_list => {
                 items.iter().map(|item| self.canonical(&record, Some(item))).collect()
             }
             _ => vec![self.canonical(&record, None)],
         };
-        if let (Some(route), Some(items)) = (&self.form.items, items)
-            && let Some(place) = route.array_mut(&mut record)
-        {
-            *place = items;
-        }
         Ok(Records { record, texts, is_empty_list })
     }
 
@@ -374,8 +406,11 @@ impl Translator {
 
     /// The record with some of its items alone.
     fn with_items(&self, record: &Value, wanted: &[usize]) -> Vec<u8> {
+        let way =
+            self.form.items.as_ref().and_then(|items| items.array(record)).map_or(&[][..], |(way, _)| way);
         let mut record = record.clone();
-        if let Some(items) = self.form.items.as_ref().and_then(|items| items.array_mut(&mut record)) {
+        let items = way.iter().try_fold(&mut record, |value, step| step.of_mut(value));
+        if let Some(items) = items.and_then(Value::as_array_mut) {
             let mut index = 0;
             items.retain(|_| {
                 index += 1;

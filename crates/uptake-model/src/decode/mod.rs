@@ -104,6 +104,21 @@ impl Default for Fields {
     }
 }
 
+impl Fields {
+    /// The name and the path of each field but the dimensions.
+    pub fn paths(&self) -> [(&'static str, &str); 7] {
+        [
+            ("kind", &self.kind),
+            ("request_id", &self.request_id),
+            ("video_id", &self.video_id),
+            ("timestamp", &self.timestamp),
+            ("member_id", &self.member_id),
+            ("row", &self.row),
+            ("position", &self.position),
+        ]
+    }
+}
+
 /// How an impression is told from a play.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum KindRule {
@@ -425,35 +440,41 @@ impl Decoder {
     }
 
     fn element(&mut self, text: &str, line: usize, block: Block, out: &mut impl Sink) {
+        match self.is_known(text, line, block, out) {
+            true => {}
+            false if text.starts_with('{') => self.record(text, line, block, out),
+            false => out.dead(line, Reason::NotAnObject, text.as_bytes()),
+        }
+    }
+
+    /// Whether one of the layouts reads all of a text; then it is judged.
+    fn is_known(&mut self, text: &str, line: usize, block: Block, out: &mut impl Sink) -> bool {
         match self.read_by_layout(text.as_bytes()) {
             Some((record, kind, _)) if record.len() == text.len() => {
                 self.judge_unusual(record, kind, line, block, out);
+                true
             }
-            _ if text.starts_with('{') => self.record(text, line, block, out),
-            _ => out.dead(line, Reason::NotAnObject, text.as_bytes()),
+            _ => false,
         }
     }
 
     /// A record that no layout fits, of whatever form.
     fn record(&mut self, text: &str, line: usize, block: Block, out: &mut impl Sink) {
-        let translator = match self.translator.take() {
-            Some(translator) if !self.is_canonical(text) => translator,
-            translator => {
-                self.translator = translator;
-                return self.canonical(text, line, block, out);
-            }
-        };
+        if self.translator.is_none() {
+            return self.canonical(text, line, block, out);
+        }
+        if self.read(text) && self.has_event(text) {
+            return self.judge_read(text, line, block, out);
+        }
+        let Some(translator) = self.translator.take() else { return };
         match translator.read(text) {
             Err(reason) => out.dead(line, reason, text.as_bytes()),
             Ok(found) => {
                 let mut dead = Dead::default();
                 for (item, text) in found.texts.iter().enumerate() {
                     let mut of_item = OfItem { out, item, dead: &mut dead };
-                    match self.read_by_layout(text.as_bytes()) {
-                        Some((record, kind, _)) if record.len() == text.len() => {
-                            self.judge_unusual(record, kind, line, block, &mut of_item);
-                        }
-                        _ => self.canonical(text, line, block, &mut of_item),
+                    if !self.is_known(text, line, block, &mut of_item) {
+                        self.canonical(text, line, block, &mut of_item);
                     }
                 }
                 translator.tell_dead(&found, &dead, text, line, out);
@@ -462,22 +483,31 @@ impl Decoder {
         self.translator = Some(translator);
     }
 
-    /// Whether a record has what an event in the canonical form has: what the collector takes is written so.
-    fn is_canonical(&mut self, text: &str) -> bool {
-        self.layouts.written_by = 0;
-        let read = slow::read(text, &self.plan.root, &mut self.leaves, &mut self.scratch);
-        let leaves = Leaves { record: text.as_bytes(), scratch: &self.scratch, leaves: &self.leaves };
-        let all = [self.plan.kind, Some(self.plan.request), Some(self.plan.video)];
-        read.is_ok() && all.into_iter().flatten().all(|leaf| leaves.string(leaf).is_some())
-    }
-
     /// A record in the form that the fields describe, by the general parser.
     fn canonical(&mut self, text: &str, line: usize, block: Block, out: &mut impl Sink) {
-        let record = text.as_bytes();
-        self.layouts.written_by = 0;
-        if slow::read(text, &self.plan.root, &mut self.leaves, &mut self.scratch).is_err() {
-            return out.dead(line, Reason::NotJson, record);
+        match self.read(text) {
+            true => self.judge_read(text, line, block, out),
+            false => out.dead(line, Reason::NotJson, text.as_bytes()),
         }
+    }
+
+    /// Whether the general parser can read a record; then the leaves are those of it.
+    fn read(&mut self, text: &str) -> bool {
+        self.layouts.written_by = 0;
+        slow::read(text, &self.plan.root, &mut self.leaves, &mut self.scratch).is_ok()
+    }
+
+    /// Whether the record that was read has what an event in the canonical form has: what the collector takes is
+    /// written so.
+    fn has_event(&self, text: &str) -> bool {
+        let leaves = Leaves { record: text.as_bytes(), scratch: &self.scratch, leaves: &self.leaves };
+        let all = [self.plan.kind, Some(self.plan.request), Some(self.plan.video)];
+        all.into_iter().flatten().all(|leaf| leaves.string(leaf).is_some())
+    }
+
+    /// Judges the record that was read, and learns from it.
+    fn judge_read(&mut self, text: &str, line: usize, block: Block, out: &mut impl Sink) {
+        let record = text.as_bytes();
         let is_usable = self.judge_unusual(record, None, line, block, out);
         if self.layouts.may_learn() && is_usable {
             self.layouts.add(layout::learn(record, &self.plan, &self.config));

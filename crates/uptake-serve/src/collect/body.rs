@@ -5,6 +5,7 @@ use std::io::Read;
 
 use serde::Deserialize;
 use serde_json::value::RawValue;
+use uptake_model::decode::TimestampUnit;
 
 use crate::problem::{Answer, Problem};
 
@@ -83,7 +84,7 @@ pub(super) fn split(body: &[u8], events_max: usize) -> Answer<Items<'_>> {
         }
         Some(b'{') if let Ok(envelope) = serde_json::from_slice::<Envelope<'_>>(text) => Items {
             events: envelope.events.into_iter().map(bytes).collect(),
-            sent: envelope.sent.as_ref().and_then(whole),
+            sent: envelope.sent.and_then(|sent| TimestampUnit::Ms.milliseconds(&sent.into())),
             key: envelope.key,
         },
         // One event over several lines, as a person writes it.
@@ -105,11 +106,6 @@ pub(super) fn split(body: &[u8], events_max: usize) -> Answer<Items<'_>> {
 
 fn bytes(raw: &RawValue) -> &[u8] {
     raw.get().as_bytes()
-}
-
-/// A number of milliseconds, rounded down.
-pub(super) fn whole(number: &serde_json::Number) -> Option<i64> {
-    number.as_i64().or_else(|| number.as_f64().filter(|f| f.abs() < 9e15).map(|f| f.floor() as i64))
 }
 
 #[cfg(test)]

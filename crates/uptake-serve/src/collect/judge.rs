@@ -13,7 +13,6 @@ use uptake_model::filter::Filters;
 use uptake_model::segment::Segments;
 use uptake_model::{DimsHash, Epoch, EpochLength, Event, EventTime, Kind, Reason, RequestId, VideoHash};
 
-use super::body::whole;
 use crate::clock::Known;
 use crate::ids::{Pseudonyms, Signed, Signer};
 use crate::metrics::Metrics;
@@ -140,7 +139,7 @@ impl Judge {
                 *token = id;
             }
         }
-        let number = |value: Option<Value>| value.as_ref().and_then(Value::as_number).and_then(whole);
+        let number = |value: Option<Value>| TimestampUnit::Ms.milliseconds(value.as_ref()?);
         let known = Known {
             received: now,
             served,

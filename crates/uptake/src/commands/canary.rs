@@ -217,12 +217,7 @@ impl Side {
         notice(&format!("counting with the configuration {what}"));
         let mut command = Command::new(std::env::current_exe()?);
         command.args(["run", "--until-caught-up", "--data"]).arg(&self.folder);
-        if let Some(file) = &self.configured.config {
-            command.arg("--config").arg(file);
-        }
-        for setting in &self.configured.settings {
-            command.arg("--set").arg(setting);
-        }
+        command.args(self.configured.arguments());
         match command.stdin(Stdio::null()).stdout(Stdio::null()).status()?.success() {
             true => Ok(()),
             false => {

@@ -25,6 +25,7 @@ pub(crate) mod text;
 mod top;
 mod why;
 
+use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -128,6 +129,12 @@ struct Configured {
 impl Configured {
     fn load(&self) -> Result<Config, ConfigError> {
         Config::load(self.config.as_deref(), &self.settings)
+    }
+
+    /// The same as arguments of another command.
+    fn arguments(&self) -> Vec<OsString> {
+        let file = self.config.iter().flat_map(|file| ["--config".into(), file.clone().into_os_string()]);
+        file.chain(self.settings.iter().flat_map(|one| ["--set".into(), one.into()])).collect()
     }
 }
 

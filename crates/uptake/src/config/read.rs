@@ -248,7 +248,15 @@ pub(super) fn config(mut values: Values, mistakes: &mut Vec<String>) -> Config {
     };
     let (fields, items) = (fields(&mut r), r.text("events.items"));
     let decode = match is_foreign(&fields, &items) {
-        true => DecodeConfig { foreign: foreign(&mut r, &fields, &items, kinds, timestamp_unit), ..plain },
+        true => {
+            let form = Foreign::parse(&fields, &items, kinds, timestamp_unit);
+            let wrong = form.as_ref().err().into_iter().flatten();
+            for (name, what) in wrong {
+                let section = if *name == "items" { "events" } else { "events.fields" };
+                r.mistake(&format!("{section}.{name}"), what);
+            }
+            DecodeConfig { foreign: form.ok(), ..plain }
+        }
         false => DecodeConfig { fields, kind: kinds, timestamp_unit, ..plain },
     };
     let filters = r.texts("filters");
@@ -371,50 +379,12 @@ fn fields(r: &mut Reader<'_>) -> Fields {
 
 /// Whether records are of a form that only the general way can read.
 fn is_foreign(fields: &Fields, items: &str) -> bool {
-    let own = [
-        &fields.kind,
-        &fields.request_id,
-        &fields.video_id,
-        &fields.timestamp,
-        &fields.member_id,
-        &fields.row,
-        &fields.position,
-    ];
-    !items.is_empty()
-        || own.into_iter().chain(fields.dimensions.values()).any(|path| Route::is_needed_for(path))
-}
-
-fn foreign(
-    r: &mut Reader<'_>,
-    fields: &Fields,
-    items: &str,
-    kinds: KindRule,
-    timestamp_unit: TimestampUnit,
-) -> Option<Foreign> {
-    let mut route = |key: &str, path: &str| {
-        Route::parse(path).unwrap_or_else(|what| {
-            r.mistake(key, what);
-            Route::default()
-        })
-    };
-    let mut field = |name: &str, path: &str| route(&format!("events.fields.{name}"), path);
-    Some(Foreign {
-        kind: field("kind", &fields.kind),
-        request_id: field("request_id", &fields.request_id),
-        video_id: field("video_id", &fields.video_id),
-        timestamp: field("timestamp", &fields.timestamp),
-        member_id: field("member_id", &fields.member_id),
-        row: field("row", &fields.row),
-        position: field("position", &fields.position),
-        dimensions: fields
-            .dimensions
-            .iter()
-            .map(|(name, path)| (name.clone(), field("dimensions", path)))
-            .collect(),
-        items: (!items.is_empty()).then(|| route("events.items", items)),
-        kinds,
-        timestamp_unit,
-    })
+    let mut paths = fields
+        .paths()
+        .into_iter()
+        .map(|(_, path)| path)
+        .chain(fields.dimensions.values().map(String::as_str));
+    !items.is_empty() || paths.any(Route::is_needed_for)
 }
 
 fn segments(r: &mut Reader<'_>) -> Segments {

@@ -1,6 +1,7 @@
 //! A deployment on this machine, with its crowd.
 
 use std::collections::BTreeSet;
+use std::ffi::OsString;
 use std::net::TcpListener;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
@@ -55,7 +56,7 @@ pub(super) struct Prepared {
     folder: PathBuf,
     moment: Moment,
     config: Config,
-    settings: Vec<String>,
+    settings: Vec<OsString>,
     crowd: Arc<Crowd>,
     others: Arc<Mutex<Others>>,
 }
@@ -85,11 +86,7 @@ impl Deployment {
         all.extend(demo.configured.settings.iter().cloned());
         let configured = Configured { config: demo.configured.config.clone(), settings: all };
         let config = configured.load()?;
-        let mut settings: Vec<String> = Vec::new();
-        if let Some(file) = &configured.config {
-            settings.extend(["--config".to_owned(), file.display().to_string()]);
-        }
-        settings.extend(configured.settings.iter().flat_map(|one| ["--set".to_owned(), one.clone()]));
+        let settings = configured.arguments();
 
         let site = Site::new(&format!("http://{}", demo.listen), None).map_err(|error| failed(&error))?;
         let options = Options {

@@ -1,5 +1,6 @@
 //! The pipeline in a process of its own, started again whenever it ends.
 
+use std::ffi::OsString;
 use std::fs::OpenOptions;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -29,7 +30,7 @@ pub(super) struct Pipeline {
 /// What may be done to it.
 pub(super) struct Inner {
     folder: PathBuf,
-    settings: Vec<String>,
+    settings: Vec<OsString>,
     child: Mutex<Option<Child>>,
     stopping: AtomicBool,
     pub(super) starts: AtomicU64,
@@ -86,7 +87,7 @@ impl Inner {
 
 impl Pipeline {
     /// Counts what is in the log of `folder`, and returns when it has.
-    pub(super) fn catch_up(folder: &Path, settings: &[String]) -> Result<(), CommandError> {
+    pub(super) fn catch_up(folder: &Path, settings: &[OsString]) -> Result<(), CommandError> {
         let inner = Self::inner(folder, settings);
         let mut child = inner.command(&["--until-caught-up"])?.spawn()?;
         match child.wait()?.success() {
@@ -98,7 +99,7 @@ impl Pipeline {
     /// Starts it.
     pub(super) fn start(
         folder: &Path,
-        settings: &[String],
+        settings: &[OsString],
         shared: &Arc<Shared>,
     ) -> Result<Self, CommandError> {
         let inner = Arc::new(Self::inner(folder, settings));
@@ -109,7 +110,7 @@ impl Pipeline {
         Ok(Self { inner, thread })
     }
 
-    fn inner(folder: &Path, settings: &[String]) -> Inner {
+    fn inner(folder: &Path, settings: &[OsString]) -> Inner {
         Inner {
             folder: folder.to_owned(),
             settings: settings.to_vec(),
