@@ -7,7 +7,9 @@
 use std::collections::BTreeMap;
 
 use serde_json::value::RawValue;
-use uptake_model::decode::{DecodeConfig, Decoded, Decoder, Fields, Foreign, KindRule, TimestampUnit};
+use uptake_model::decode::{
+    DecodeConfig, Decoded, Decoder, Fields, Foreign, KindRule, Members, TimestampUnit,
+};
 use uptake_model::filter::Filters;
 use uptake_model::segment::Segments;
 use uptake_model::{EpochLength, EventTime, Kind};
@@ -113,7 +115,7 @@ fn decoder(setting: &Setting) -> Decoder {
     let segments = Segments::new(vec![vec![], dimensions]).expect("good segments");
     let rules: Vec<String> = setting.filters.iter().map(|rule| rule.to_string()).collect();
     let filters = Filters::parse(&rules).expect("good rules");
-    Decoder::new(setting.config.clone().into(), &segments, &filters, EpochLength::default(), true)
+    Decoder::new(setting.config.clone().into(), &segments, &filters, EpochLength::default(), Members::All)
 }
 
 fn decode(decoder: &mut Decoder, block: &[u8]) -> Decoded {

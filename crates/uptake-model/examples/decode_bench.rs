@@ -8,7 +8,7 @@
 
 use std::time::Instant;
 
-use uptake_model::decode::{DecodeConfig, Decoder, Sink};
+use uptake_model::decode::{DecodeConfig, Decoder, Members, Sink};
 use uptake_model::filter::Filters;
 use uptake_model::segment::Segments;
 use uptake_model::{DimsHash, Epoch, EpochLength, Event, EventTime, Reason, VideoHash};
@@ -70,7 +70,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
             &segments,
             &Filters::default(),
             EpochLength::default(),
-            false,
+            Members::None,
         );
         if std::env::var("UPTAKE_DECODE").is_ok_and(|how| how == "slow") {
             decoder = decoder.without_learning();

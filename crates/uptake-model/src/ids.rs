@@ -104,6 +104,22 @@ impl MemberHash {
     pub fn from_text(text: &[u8]) -> Self {
         if text.is_empty() { Self::NONE } else { Self(hash_text(text).max(1)) }
     }
+
+    /// What stands for the member in a set that belongs to one video and epoch: the same member has the
+    /// same number there, so that different members can be counted, and unrelated ones everywhere else, so
+    /// that two sets do not tell what a member watched.
+    ///
+    /// ```
+    /// use uptake_model::{Epoch, MemberHash, VideoHash};
+    /// let member = MemberHash(7);
+    /// let at = |video, epoch| member.within(VideoHash(video), Epoch(epoch));
+    /// assert_eq!(at(1, 5), at(1, 5));
+    /// assert!(at(1, 5) != at(1, 6) && at(1, 5) != at(2, 5));
+    /// ```
+    #[inline]
+    pub fn within(self, video: VideoHash, epoch: crate::Epoch) -> u64 {
+        FixedState::with_seed(0x6d65_6d62).hash_one((self.0, video.0, epoch.0))
+    }
 }
 
 /// The values of an event's dimensions that the configured segments use, by their hash; 0 where

@@ -5,6 +5,26 @@
 
 use std::sync::Arc;
 
+/// The segment in which a title's tally says who is behind its plays, for the rule against robots: its
+/// "impressions" are the requests of plays that name a member, its "plays" the different members.
+/// The members stand in it as hashes that differ from title to title and epoch to epoch, see
+/// [`MemberHash::within`](crate::MemberHash::within).
+pub const MEMBERS: &str = "~members";
+
+/// The segment in which a title's tally has the requests of which a play was beyond a cap. Which events a
+/// cap cuts depends on the order in which they come, so this tally does too.
+pub const CAPPED: &str = "~capped";
+
+/// Whether a segment is no group of members but one that is kept for the rule against robots.
+///
+/// ```
+/// use uptake_model::segment::{MEMBERS, is_reserved};
+/// assert!(is_reserved(MEMBERS) && !is_reserved("") && !is_reserved("country=~"));
+/// ```
+pub fn is_reserved(segment: &str) -> bool {
+    segment.starts_with('~')
+}
+
 /// The configured segments and the dimensions they use.
 ///
 /// ```
@@ -35,7 +55,7 @@ impl Segments {
     ///
     /// # Errors
     /// A message for each mistake: none or too many segments, a segment given twice, a dimension
-    /// repeated in one, or a name that is empty or holds `=`, `,` or a control character.
+    /// repeated in one, or a name that is empty, begins with `~`, or holds `=`, `,` or a control character.
     pub fn new(lists: Vec<Vec<String>>) -> Result<Self, Vec<String>> {
         let (mut dimensions, mut segments, mut mistakes) = (Vec::<String>::new(), Vec::new(), Vec::new());
         if lists.is_empty() {
@@ -47,7 +67,11 @@ impl Segments {
         for list in lists {
             let mut segment = Vec::new();
             for name in list {
-                if name.is_empty() || name.contains(['=', ',']) || name.contains(char::is_control) {
+                if name.is_empty()
+                    || is_reserved(&name)
+                    || name.contains(['=', ','])
+                    || name.contains(char::is_control)
+                {
                     mistakes.push(format!("{name:?} is not a dimension's name"));
                     continue;
                 }
@@ -129,7 +153,7 @@ pub fn find<'a>(asked: &str, stored: impl IntoIterator<Item = &'a str>) -> Resul
     }
     let dimension = |part: &str| part.split('=').next().unwrap_or_default().to_owned();
     let mut kept = std::collections::BTreeSet::new();
-    for name in stored {
+    for name in stored.into_iter().filter(|name| !is_reserved(name)) {
         let dimensions: Vec<String> = name.split(',').filter(|p| !p.is_empty()).map(dimension).collect();
         let found: Option<Vec<&String>> =
             dimensions.iter().map(|d| parts.iter().find(|p| dimension(p) == *d)).collect();

@@ -10,7 +10,9 @@ use proptest::prelude::*;
 use proptest::test_runner::TestRunner;
 use serde_json::Value;
 use serde_json::value::RawValue;
-use uptake_model::decode::{DecodeConfig, Decoded, Decoder, Fields, Foreign, KindRule, TimestampUnit};
+use uptake_model::decode::{
+    DecodeConfig, Decoded, Decoder, Fields, Foreign, KindRule, Members, TimestampUnit,
+};
 use uptake_model::filter::Filters;
 use uptake_model::segment::Segments;
 use uptake_model::{
@@ -29,7 +31,7 @@ fn filters(rules: &[&str]) -> Filters {
 
 fn decoder(config: DecodeConfig, rules: &[&str]) -> Decoder {
     let segments = segments(&["country", "device"]);
-    Decoder::new(config.into(), &segments, &filters(rules), EpochLength::default(), true)
+    Decoder::new(config.into(), &segments, &filters(rules), EpochLength::default(), Members::All)
 }
 
 fn decode(decoder: &mut Decoder, block: &[u8]) -> Decoded {
@@ -236,7 +238,8 @@ fn an_event_has_the_hashes_of_its_texts() {
 
     let everyone = Segments::default();
     let config = DecodeConfig::default();
-    let mut plain = Decoder::new(config.into(), &everyone, &Filters::none(), EpochLength::default(), false);
+    let mut plain =
+        Decoder::new(config.into(), &everyone, &Filters::none(), EpochLength::default(), Members::None);
     let decoded = decode(&mut plain, CANONICAL.as_bytes());
     assert_eq!(decoded.events, [Event { member: MemberHash::NONE, dims: DimsHash::NONE, ..expect }]);
     assert!(decoded.dims.is_empty());

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use uptake_model::decode::{DecodeConfig, Decoded, Decoder};
+use uptake_model::decode::{DecodeConfig, Decoded, Decoder, Members};
 use uptake_model::filter::Filters;
 use uptake_model::join::{JoinKind, JoinRules};
 use uptake_model::segment::Segments;
@@ -22,7 +22,7 @@ fn lines(options: &Options, count: usize) -> (Vec<u8>, Audience) {
 fn decode(bytes: &[u8], now: EventTime) -> Decoded {
     let (config, mut decoded) = (Arc::new(DecodeConfig::default()), Decoded::default());
     let segments = Segments::default();
-    Decoder::new(config, &segments, &Filters::default(), EpochLength::default(), false).decode_block(
+    Decoder::new(config, &segments, &Filters::default(), EpochLength::default(), Members::None).decode_block(
         bytes,
         now,
         0,

@@ -1,6 +1,7 @@
 //! What can be chosen; the defaults were tuned on the simulated world of `tests/world`.
 
 use serde::{Deserialize, Serialize};
+use uptake_model::segment::is_reserved;
 use uptake_model::{EpochLength, TallyRow};
 
 use crate::memory::MEMORIES;
@@ -82,7 +83,7 @@ impl Default for Options {
 impl Options {
     /// The defaults for such rows: without any impression, plays are held against time.
     pub fn for_rows(rows: &[TallyRow], epoch_length: EpochLength) -> Self {
-        let exposure = match rows.iter().any(|row| row.counts.impressions > 0) {
+        let exposure = match rows.iter().any(|row| row.counts.impressions > 0 && !is_reserved(&row.segment)) {
             true => Exposure::Impressions,
             false => Exposure::Epochs,
         };

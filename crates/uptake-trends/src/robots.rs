@@ -1,20 +1,29 @@
 //! Signs that no audience is behind a title's plays.
 
-use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
 
-/// Who is behind the plays of a title, as the caller counted it over the last epochs.
+use serde::{Deserialize, Serialize};
+use uptake_model::segment::{CAPPED, MEMBERS};
+use uptake_model::tally::Counts;
+
+/// Who is behind the plays of a title in an epoch, as the tallies of the reserved segments
+/// [`MEMBERS`] and [`CAPPED`] say.
 #[derive(Clone, Copy, PartialEq, Debug, Default, Serialize, Deserialize)]
 pub struct Support {
-    /// Plays.
+    /// Requests of plays that name a member.
     pub plays: u64,
     /// Different members that played it; 0 if not known.
     pub members: u64,
-    /// Plays that the caps per request or per member cut.
+    /// Requests of which a cap cut plays.
     pub capped: u64,
 }
 
-/// As few members as this make no trend.
+/// Fewer members than this make no trend, however often they play.
 pub const MEMBERS_MIN: u64 = 10;
+/// Up to here members are not looked at: what is played little yet has few members, and no robots.
+pub const MEMBERS_PLAYS_MIN: u64 = 20;
+/// Less than this many requests beyond the caps may be chance.
+pub const CAPPED_MIN: u64 = 5;
 /// More plays per member than this are no audience's.
 pub const PLAYS_PER_MEMBER_MAX: f64 = 5.0;
 /// A larger part of plays beyond the caps is no audience's.
@@ -59,16 +68,46 @@ impl Support {
     /// ```
     pub fn suspicion(&self) -> Option<Suspicion> {
         let Self { plays, members, capped } = *self;
-        let (all, known) = (plays + capped, members > 0);
+        let (all, known) = (plays + capped, members > 0 && plays >= MEMBERS_PLAYS_MIN);
         let part = capped as f64 / all.max(1) as f64;
         let per_member = plays as f64 / members.max(1) as f64;
         match () {
-            () if part > CAPPED_PART_MAX => Some(Suspicion::BeyondCaps { part }),
+            () if capped >= CAPPED_MIN && part > CAPPED_PART_MAX => Some(Suspicion::BeyondCaps { part }),
             () if known && members < MEMBERS_MIN => Some(Suspicion::FewMembers { members }),
             () if known && per_member > PLAYS_PER_MEMBER_MAX => {
                 Some(Suspicion::ManyPlaysPerMember { plays: per_member })
             }
             () => None,
         }
+    }
+}
+
+/// Who was behind a title's plays lately, by epoch.
+#[derive(Clone, PartialEq, Debug, Default)]
+pub(crate) struct Behind(BTreeMap<i64, Support>);
+
+impl Behind {
+    /// Takes in a row of a reserved segment: absolute values, of which the larger count.
+    pub(crate) fn put(&mut self, segment: &str, epoch: i64, counts: Counts) {
+        let support = self.0.entry(epoch).or_default();
+        match segment {
+            MEMBERS => {
+                support.plays = support.plays.max(counts.impressions);
+                support.members = support.members.max(counts.plays);
+            }
+            CAPPED => support.capped = support.capped.max(counts.plays),
+            _ => {}
+        }
+    }
+
+    /// Forgets the epochs before `first`; says whether any is left.
+    pub(crate) fn forget(&mut self, first: i64) -> bool {
+        self.0 = self.0.split_off(&first);
+        !self.0.is_empty()
+    }
+
+    /// What is suspicious of the epochs from `first` on, the newest such first.
+    pub(crate) fn suspicion(&self, first: i64) -> Option<Suspicion> {
+        self.0.range(first..).rev().find_map(|(_, support)| support.suspicion())
     }
 }

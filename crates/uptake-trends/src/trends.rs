@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use hashbrown::{HashMap, HashSet};
+use uptake_model::segment::is_reserved;
 use uptake_model::{Epoch, EventTime, TallyRow};
 
 use crate::cell::{Cell, Context};
@@ -17,7 +18,7 @@ use crate::memory::{MEMORIES, SEGMENT_STRENGTH, Scores, weights};
 use crate::options::Options;
 use crate::prior::{Moments, UNKNOWN, mean_rate};
 use crate::rate::{Estimate, Evidence, Prior};
-use crate::robots::{Support, Suspicion};
+use crate::robots::{Behind, Suspicion};
 use crate::tree;
 
 type Hasher = foldhash::fast::FixedState;
@@ -132,7 +133,7 @@ pub struct Trends {
     pending: Pending,
     epoch: i64,
     part: f64,
-    support: HashMap<u32, Support, Hasher>,
+    behind: HashMap<u32, Behind, Hasher>,
 }
 
 impl Trends {
@@ -156,7 +157,7 @@ impl Trends {
             pending: BTreeMap::new(),
             epoch: i64::MIN,
             part: 0.0,
-            support: HashMap::default(),
+            behind: HashMap::default(),
         }
     }
 
@@ -165,13 +166,21 @@ impl Trends {
         &self.options
     }
 
-    /// Keeps a row for the next refresh. Of two of one key the larger counts.
+    /// Keeps a row for the next refresh. Of two of one key the larger counts. Rows of the reserved segments
+    /// say who is behind the plays of a title, see [`Support`](crate::robots::Support).
     pub fn ingest(&mut self, row: &TallyRow) {
         self.ingest_weighted(row, 1.0);
     }
 
     /// The same; each impression that is new counts `weight`, as position correction says.
     pub fn ingest_weighted(&mut self, row: &TallyRow, weight: f64) {
+        if is_reserved(&row.segment) {
+            if row.epoch.0 >= self.lately() {
+                let id = self.video(&row.video_id);
+                self.behind.entry(id).or_default().put(&row.segment, row.epoch.0, row.counts);
+            }
+            return;
+        }
         let key = (row.epoch.0, row.segment.clone(), row.video_id.clone());
         let new = (row.counts.plays, row.counts.impressions, weight);
         let kept = self.pending.entry(key).or_insert(new);
@@ -180,10 +189,9 @@ impl Trends {
         }
     }
 
-    /// Who is behind a title's plays, if the caller knows; see [`Support`].
-    pub fn supported(&mut self, video: &str, support: Support) {
-        let id = self.video(&video.into());
-        self.support.insert(id, support);
+    /// The first of the epochs over which a title is looked at for its lift and for robots.
+    fn lately(&self) -> i64 {
+        self.epoch.saturating_sub(self.options.lift_epochs - 1)
     }
 
     fn video(&mut self, name: &Arc<str>) -> u32 {
@@ -368,6 +376,8 @@ impl Trends {
     /// A new epoch: what of the totals is closed goes to the hours, and the priors are fitted anew.
     fn roll(&mut self) {
         let closed = self.epoch - self.options.open_epochs - 1;
+        let lately = self.lately();
+        self.behind.retain(|_, behind| behind.forget(lately));
         let length = self.options.epoch_length;
         let by_time = self.options.exposure == crate::options::Exposure::Epochs;
         let mut order: Vec<u16> = (0..self.segments.len() as u16).collect();
@@ -467,7 +477,8 @@ impl Trends {
         let view = &cell.view;
         let o = &self.options;
         let video = self.video_of[id as usize];
-        let suspicion = match self.support.get(&video).and_then(Support::suspicion) {
+        let behind = self.behind.get(&video);
+        let suspicion = match behind.and_then(|behind| behind.suspicion(self.lately())) {
             Some(why) => Some(why),
             None => (view.flat_epochs >= 3).then_some(Suspicion::Flat { epochs: view.flat_epochs }),
         };

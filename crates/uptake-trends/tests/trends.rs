@@ -5,13 +5,13 @@
 use std::sync::Arc;
 
 use proptest::prelude::*;
+use uptake_model::segment::MEMBERS;
 use uptake_model::tally::Counts;
 use uptake_model::{Epoch, EpochLength, EventTime, TallyRow};
 use uptake_trends::catalogue::Title;
 use uptake_trends::explore::{Random, draw, shares};
 use uptake_trends::lift::{Level, Rising};
 use uptake_trends::rate::{Evidence, Prior};
-use uptake_trends::robots::Support;
 use uptake_trends::rows::{Choice, Lacks, candidates};
 use uptake_trends::rules::{Action, Rule};
 use uptake_trends::why::why;
@@ -247,7 +247,8 @@ fn people_have_the_last_word() {
 fn what_few_members_push_does_not_enter() {
     let mut trends = steady(Options::default(), 60);
     trends.ingest(&row("v05", "", 1060, 400, 1000));
-    trends.supported("v05", Support { plays: 400, members: 4, capped: 0 });
+    // 400 plays that name a member, by 4 of them.
+    trends.ingest(&row("v05", MEMBERS, 1060, 4, 400));
     trends.refresh(end(1060));
     let (rules, catalogue, options) = (Rules::default(), Catalogue::default(), RowOptions::default());
     let shelf = shelf(&trends, RowName::Trending, &rules, &catalogue, &options);

@@ -10,7 +10,7 @@ use common::{Place, dead_letters, say, uptake};
 use proptest::prelude::*;
 use serde_json::{Value, json};
 use uptake::config::Config;
-use uptake_model::decode::{DecodeConfig, Decoded, Decoder};
+use uptake_model::decode::{DecodeConfig, Decoded, Decoder, Members};
 use uptake_model::segment::Segments;
 use uptake_model::{EpochLength, Event, EventTime};
 
@@ -174,7 +174,8 @@ impl Act {
 fn decoded(config: &DecodeConfig, lines: &str) -> (Vec<Event>, BTreeMap<u64, Vec<String>>) {
     let segments = Segments::new(vec![vec![], vec!["country".to_owned()]]).unwrap();
     let filters = uptake_model::filter::Filters::default().and_other_kinds();
-    let mut decoder = Decoder::new(config.clone().into(), &segments, &filters, EpochLength::default(), true);
+    let mut decoder =
+        Decoder::new(config.clone().into(), &segments, &filters, EpochLength::default(), Members::All);
     let mut decoded = Decoded::default();
     decoder.decode_block(lines.as_bytes(), EventTime(NOON_MS + 7_200_000), 3, &mut decoded);
     assert_eq!((decoded.dead.len(), decoded.filtered.len()), (0, 0), "{lines}");

@@ -78,6 +78,67 @@ fn a_burst_trends_and_the_others_are_told_what_they_lack() {
     assert!(std::fs::read_to_string(page).unwrap().contains("<svg"));
 }
 
+/// In the last of 12 epochs three titles are played by all who see them: v3 by three members again and
+/// again, v5 by as many members as requests, v6 by requests that send more than the cap allows.
+#[test]
+fn what_few_members_or_requests_beyond_the_caps_push_stands_in_no_row() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut events = String::new();
+    for epoch in 0..12i64 {
+        for request in 0..100i64 {
+            let time = 1_768_435_200_000 + epoch * 1_800_000 + request * 15_000;
+            for title in 0..8i64 {
+                let mut event = |kind: &str, request: i64, member: i64, time: i64| {
+                    let id = epoch * 1000 + request;
+                    writeln!(events, "{{\"kind\":\"{kind}\",\"request_id\":\"{id:016x}\",\"video_id\":\"v{title}\",\"member_id\":\"m{member}\",\"timestamp\":{time}}}").unwrap();
+                };
+                event("impression", request, request, time);
+                match title {
+                    3 if epoch == 11 => event("play", request, request % 3, time + 2000),
+                    5 if epoch == 11 => event("play", request, request, time + 2000),
+                    6 if epoch == 11 => {
+                        (0..60).for_each(|n| event("play", request, request, time + 2000 + n))
+                    }
+                    _ if (request + title) % 10 == 0 => event("play", request, request, time + 2000),
+                    _ => {}
+                }
+            }
+        }
+    }
+    let input = folder.path().join("events.jsonl");
+    std::fs::write(&input, events).unwrap();
+    let rising = |data: &str, settings: &[&str]| {
+        let data = folder.path().join(data).to_str().unwrap().to_owned();
+        let mut args = vec!["replay", input.to_str().unwrap(), "--data", &data, "--set", "join.kind=left"];
+        args.extend(["--set", "join.request_events_max=40"]);
+        settings.iter().for_each(|setting| args.extend(["--set", setting]));
+        let (ok, _, err) = uptake(&args);
+        assert!(ok, "{err}");
+        let (ok, rows, err) = uptake(&["rows", "--data", &data, "--format", "json"]);
+        assert!(ok, "{err}");
+        let id = |line: &str| serde_json::from_str::<serde_json::Value>(line).unwrap()["video_id"].clone();
+        let mut rows: Vec<_> = rows.lines().map(|line| id(line).as_str().unwrap().to_owned()).collect();
+        rows.sort();
+        (data, rows)
+    };
+    let (_, all) = rising("off", &["robots.count_members=off"]);
+    assert_eq!(all, ["v3", "v5", "v6"], "where nobody looks, all of them rise");
+    for method in ["state", "window"] {
+        let (data, rows) = rising(method, &[&format!("join.method={method}")]);
+        assert_eq!(rows, ["v5"]);
+        let why_not = |video: &str| {
+            let (ok, why, _) = uptake(&["why-not", video, "--data", &data]);
+            assert!(ok, "{why}");
+            why
+        };
+        assert!(why_not("v3").contains("only 3 members played it"), "{}", why_not("v3"));
+        assert!(why_not("v6").contains("% of its plays were beyond the caps"), "{}", why_not("v6"));
+        // Members are no group that anybody can ask for.
+        let (ok, _, err) = uptake(&["rows", "--data", &data, "--segment", "~members"]);
+        assert!(!ok && err.contains("dimension=value"), "{err}");
+    }
+}
+
 #[test]
 fn rows_keep_to_peoples_rules() {
     let folder = tempfile::tempdir().unwrap();

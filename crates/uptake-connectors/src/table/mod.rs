@@ -109,7 +109,8 @@ pub trait Table: Send {
     /// As [`Table::get`].
     fn find_request(&self, request: RequestId) -> Result<Vec<Found>>;
 
-    /// The segments that have rows, by name, each with its number of rows.
+    /// The segments that have rows, by name, each with its number of rows; the reserved ones too
+    /// ([`is_reserved`](uptake_model::segment::is_reserved)).
     ///
     /// # Errors
     /// As [`Table::get`].

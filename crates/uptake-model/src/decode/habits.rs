@@ -139,7 +139,7 @@ impl Habits {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::decode::{DecodeConfig, Decoded, Decoder};
+    use crate::decode::{DecodeConfig, Decoded, Decoder, Members};
     use crate::filter::Filters;
     use crate::segment::Segments;
     use crate::time::{EpochLength, EventTime};
@@ -148,7 +148,7 @@ mod tests {
     fn what_stays_is_found_out_and_found_out_again() {
         let (segments, filters) = (Segments::default(), Filters::default());
         let config = DecodeConfig::default().into();
-        let mut decoder = Decoder::new(config, &segments, &filters, EpochLength::default(), true);
+        let mut decoder = Decoder::new(config, &segments, &filters, EpochLength::default(), Members::All);
         let mut read = |from: u32, count: u32, line: fn(u32) -> String| {
             let block: String = (from..from + count).map(line).collect();
             let mut decoded = Decoded::default();

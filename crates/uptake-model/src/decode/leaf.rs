@@ -8,7 +8,7 @@ use crate::event::{Kind, Reason};
 use crate::filter::{Filters, Subject};
 use crate::segment::Segments;
 
-use super::{DecodeConfig, KindRule};
+use super::{DecodeConfig, KindRule, Members};
 
 /// What stands at a path.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -195,6 +195,7 @@ pub(crate) struct Plan {
     pub(crate) timestamp: LeafIndex,
     /// [`LeafIndex::NONE`] where members are not kept.
     pub(crate) member: LeafIndex,
+    pub(crate) members: Members,
     pub(crate) dimensions: Vec<Lookup>,
     /// The subjects of all conditions of all filters, in order.
     pub(crate) subjects: Vec<Found>,
@@ -205,7 +206,7 @@ impl Plan {
         config: &DecodeConfig,
         segments: &Segments,
         filters: &Filters,
-        keep_member: bool,
+        members: Members,
     ) -> Self {
         let fields = &config.fields;
         let mut paths = Paths::default();
@@ -216,7 +217,10 @@ impl Plan {
         let request = paths.dotted(&fields.request_id);
         let video = paths.dotted(&fields.video_id);
         let timestamp = paths.dotted(&fields.timestamp);
-        let member = if keep_member { paths.dotted(&fields.member_id) } else { LeafIndex::NONE };
+        let member = match members {
+            Members::None => LeafIndex::NONE,
+            Members::OfPlays | Members::All => paths.dotted(&fields.member_id),
+        };
         let dimensions: Vec<Lookup> =
             segments.dimensions().iter().map(|name| paths.dimension(config, name)).collect();
         let conditions = filters.rules().iter().flat_map(|rule| &rule.conditions);
@@ -243,7 +247,19 @@ impl Plan {
         let kind_alone = ![request, video, timestamp, member].iter().any(|&leaf| Some(leaf) == kind)
             && !dimensions.iter().chain(places).any(uses);
         let Paths { root, count } = paths;
-        Self { root, count, kind, kind_alone, request, video, timestamp, member, dimensions, subjects }
+        Self {
+            root,
+            count,
+            kind,
+            kind_alone,
+            request,
+            video,
+            timestamp,
+            member,
+            members,
+            dimensions,
+            subjects,
+        }
     }
 }
 

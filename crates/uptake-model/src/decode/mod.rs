@@ -37,6 +37,17 @@ use scan::Tail;
 /// Longest request or video id, in bytes.
 pub const ID_BYTES_MAX: usize = 1024;
 
+/// Of which events the member is kept.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Members {
+    /// Of none: [`MemberHash::NONE`] stands in all events.
+    None,
+    /// Of plays, which are few: a request of impressions then costs no more.
+    OfPlays,
+    /// Of all.
+    All,
+}
+
 /// How records look and what is refused. The default is the canonical form.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct DecodeConfig {
@@ -215,7 +226,7 @@ impl Sink for Decoded {
 /// nothing that changes what a record means.
 ///
 /// ```
-/// use uptake_model::decode::{DecodeConfig, Decoded, Decoder};
+/// use uptake_model::decode::{DecodeConfig, Decoded, Decoder, Members};
 /// use uptake_model::{EpochLength, EventTime, RequestId, filter::Filters, segment::Segments};
 ///
 /// let mut decoder = Decoder::new(
@@ -223,7 +234,7 @@ impl Sink for Decoded {
 ///     &Segments::default(),
 ///     &Filters::default(),
 ///     EpochLength::default(),
-///     false,
+///     Members::None,
 /// );
 /// let block = br#"{"kind":"play","request_id":"r1","video_id":"v1","timestamp":1768435260456}
 /// {"kind":"play","request_id":"r2"}
@@ -311,16 +322,16 @@ struct Block {
 
 impl Decoder {
     /// A decoder for records that look as `config` says. Values of the dimensions of `segments`
-    /// are kept, and the member id if `keep_member` says so; `filters` drop events; names are
+    /// are kept, and the member id of those events that `members` says; `filters` drop events; names are
     /// announced once per epoch of length `epochs`.
     pub fn new(
         config: Arc<DecodeConfig>,
         segments: &Segments,
         filters: &Filters,
         epochs: EpochLength,
-        keep_member: bool,
+        members: Members,
     ) -> Self {
-        let plan = Plan::new(&config, segments, filters, keep_member);
+        let plan = Plan::new(&config, segments, filters, members);
         Self {
             // Positions in a record are kept in 32 bits.
             bytes_max: config.bytes_max.min(u32::MAX as usize / 2),
@@ -601,11 +612,16 @@ impl Decoder {
             [] => DimsHash::NONE,
             dimensions => DimsHash::from_values(dimensions.iter().map(|&d| leaves.find(d).1)),
         };
+        let member = match plan.members {
+            Members::OfPlays if kind == Kind::Impression => MemberHash::NONE,
+            Members::None => MemberHash::NONE,
+            _ => MemberHash::from_text(leaves.text(leaves.get(plan.member))),
+        };
         let event = Event {
             request,
             video: VideoHash::from_text(video),
             time,
-            member: MemberHash::from_text(leaves.text(leaves.get(plan.member))),
+            member,
             dims,
             partition: block.partition,
             kind,

@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use serde_json::{Map, Number, Value};
 use uptake_connectors::log::Record;
-use uptake_model::decode::{DecodeConfig, Decoder, Sink, TimestampUnit};
+use uptake_model::decode::{DecodeConfig, Decoder, Members, Sink, TimestampUnit};
 use uptake_model::filter::Filters;
 use uptake_model::segment::Segments;
 use uptake_model::{DimsHash, Epoch, EpochLength, Event, EventTime, Kind, Reason, RequestId, VideoHash};
@@ -78,7 +78,7 @@ impl Judge {
         let free = self.decoders.lock().unwrap_or_else(PoisonError::into_inner).pop();
         let mut decoder = free.unwrap_or_else(|| {
             let (segments, filters) = (Segments::default(), Filters::none());
-            Decoder::new(Arc::clone(&self.decode), &segments, &filters, EpochLength::default(), false)
+            Decoder::new(Arc::clone(&self.decode), &segments, &filters, EpochLength::default(), Members::None)
         });
         let judged = events.iter().map(|event| self.one(event, sent, now, &mut decoder, metrics)).collect();
         self.decoders.lock().unwrap_or_else(PoisonError::into_inner).push(decoder);

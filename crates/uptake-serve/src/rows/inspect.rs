@@ -7,6 +7,7 @@ use axum::extract::rejection::QueryRejection;
 use axum::extract::{Path, Query, State};
 use serde_json::{Value, json};
 use uptake_model::EventTime;
+use uptake_model::segment::is_reserved;
 
 use super::serve::{Asked, chosen, follow, named};
 use crate::app::App;
@@ -52,7 +53,8 @@ pub(crate) async fn inspect(
             rows.push(json!({ "item": item, "place_before": before, "numbers": of("rows"), "words": of("words") }));
         }
         let segments = for_it.tables.with(|table| table.segments()).map_err(|error| for_it.table_away(&error))?;
-        let segments: Vec<String> = segments.unwrap_or_default().into_iter().map(|(name, _)| name.to_string()).collect();
+        let segments = segments.unwrap_or_default().into_iter().filter(|(name, _)| !is_reserved(name));
+        let segments: Vec<String> = segments.map(|(name, _)| name.to_string()).collect();
         Ok(Json(json!({
             "row": name.as_str(), "segment": segment, "epoch_start": ready.ranked.epoch.map(|epoch| for_it.epochs(epoch)),
             "at": now.0, "before_at": past.map(|past| past.at.0), "segments": segments, "items": rows,

@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 use serde_json::{Value, json};
 use uptake_connectors::TableError;
 use uptake_connectors::table::Table;
+use uptake_model::segment::is_reserved;
 use uptake_model::{Epoch, EpochLength, EventTime, TallyRow};
 use uptake_trends::explore::{Random, shares};
 use uptake_trends::rate::{Estimate, Evidence};
@@ -278,7 +279,7 @@ impl Item {
 /// A segment and those it leans on.
 #[derive(Clone, PartialEq, Debug)]
 pub struct Lineage {
-    /// Their names, smallest first.
+    /// Their names, smallest first, then the reserved ones, which say who is behind the plays.
     pub segments: Vec<Arc<str>>,
     /// The rows of all of them.
     pub rows: Vec<TallyRow>,
@@ -306,11 +307,13 @@ pub struct Lineage {
 /// If the table cannot be read.
 pub fn read_lineage(table: &dyn Table, segment: &str) -> Result<Option<Lineage>, TableError> {
     let stored = table.segments()?;
-    let known: Vec<&str> = stored.iter().map(|(name, _)| &**name).collect();
+    let (reserved, known): (Vec<&str>, Vec<&str>) =
+        stored.iter().map(|(name, _)| &**name).partition(|name| is_reserved(name));
     if !known.contains(&segment) {
         return Ok(None);
     }
-    let segments: Vec<Arc<str>> = tree::lineage(segment, &known).into_iter().map(Arc::from).collect();
+    let segments: Vec<Arc<str>> =
+        tree::lineage(segment, &known).into_iter().chain(reserved).map(Arc::from).collect();
     let mut rows = Vec::new();
     for segment in &segments {
         table.scan(segment, &mut |row| {

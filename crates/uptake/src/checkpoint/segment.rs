@@ -52,10 +52,12 @@ pub enum SectionKind {
     Counted = 6,
     /// The values of dimensions, which every worker needs.
     Dimensions = 7,
+    /// Who was behind plays since the checkpoint before.
+    Behind = 8,
 }
 
 impl SectionKind {
-    const ALL: [Self; 7] = [
+    const ALL: [Self; 8] = [
         Self::JoinNames,
         Self::Requests,
         Self::Members,
@@ -63,6 +65,7 @@ impl SectionKind {
         Self::Tallies,
         Self::Counted,
         Self::Dimensions,
+        Self::Behind,
     ];
 
     fn of(byte: u8) -> Option<Self> {

@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use clap::Args;
 use uptake_connectors::input::Block;
 use uptake_connectors::log::{Durability, Log, Record};
-use uptake_model::decode::{DecodeConfig, Decoder, Sink};
+use uptake_model::decode::{DecodeConfig, Decoder, Members, Sink};
 use uptake_model::filter::Filters;
 use uptake_model::segment::Segments;
 use uptake_model::{DimsHash, Epoch, Event, Kind, Reason, RequestId, VideoHash};
@@ -98,7 +98,7 @@ impl<'a> Producer<'a> {
         // A producer judges nothing: it only looks for the request and the kind.
         let decode = DecodeConfig { future_max_ms: UNBOUNDED, ..(*config.decode).clone() };
         let segments = Segments::default();
-        let decoder = Decoder::new(decode.into(), &segments, &Filters::none(), config.epoch, false);
+        let decoder = Decoder::new(decode.into(), &segments, &Filters::none(), config.epoch, Members::None);
         let appended = topics.iter().map(|topic| (topic.clone(), 0)).collect();
         Ok(Self { log, topics, partitions, decoder, waiting: BTreeMap::new(), appended })
     }

@@ -97,6 +97,11 @@ pub const KEYS: &[Key] = &[
         r#""off""#,
         "The most counting events of one member in one epoch; the rest is counted as capped.",
     ),
+    key(
+        "robots.count_members",
+        r#""on""#,
+        "Whether to count how many different members are behind the plays of a title, and how many requests a\ncap cut, so that what few push stands in no row. Members stand in these sets as hashes that\ndiffer from title to title and epoch to epoch.",
+    ),
     key("epoch.length", r#""30min""#, "The length of an epoch, in event time."),
     key(
         "segments",

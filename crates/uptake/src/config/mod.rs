@@ -17,7 +17,7 @@ use uptake_model::filter::Filters;
 use uptake_model::join::JoinRules;
 use uptake_model::segment::Segments;
 use uptake_model::tally::TallyLimits;
-use uptake_model::{Epoch, EpochLength, EventTime};
+use uptake_model::{Epoch, EpochLength, EventTime, Kind};
 
 pub use keys::{KEYS, Key, reference};
 pub use places::{Place, Places};
@@ -63,6 +63,8 @@ pub struct Config {
     pub join: JoinRules,
     /// The most counting events of one member in one epoch; `None` for no cap.
     pub member_epoch_events_max: Option<u32>,
+    /// Whether it is counted how many members are behind the plays of a title.
+    pub counts_members: bool,
     /// The length of an epoch.
     pub epoch: EpochLength,
     /// The segments.
@@ -119,6 +121,11 @@ impl Config {
             EventTime::MIN => Epoch(i64::MIN),
             watermark => self.epoch.epoch(watermark.minus(self.join.retention_ms()).minus(1_000)),
         }
+    }
+
+    /// Whether it is told that a cap cut an event of this kind: what plays were cut says something of who plays.
+    pub fn tells_cut(&self, kind: Kind) -> bool {
+        self.counts_members && kind == Kind::Play
     }
 
     /// Reads a configuration file, if one is given, and `key=value` settings, which win.

@@ -291,6 +291,7 @@ pub(super) fn config(mut values: Values, mistakes: &mut Vec<String>) -> Config {
             request_events_max: request_events_max as usize,
         },
         member_epoch_events_max: u32::try_from(member_events_max).ok(),
+        counts_members: r.choice("robots.count_members", &[("on", true), ("off", false)]),
         epoch,
         segments: segments(&mut r),
         tally: TallyLimits {

@@ -13,8 +13,9 @@ use foldhash::fast::FixedState;
 use serde::Serialize;
 use uptake_connectors::log::Record;
 use uptake_flow::{Context, Emit, Flow, KeyedState, Process, Stop, Stream, To, Tracking, shard};
+use uptake_model::segment::{CAPPED, MEMBERS};
 use uptake_model::tally::{Tally, TallyRow};
-use uptake_model::{DimsHash, Epoch, Event, EventTime, Kind, RequestId, VideoHash};
+use uptake_model::{DimsHash, Epoch, Event, EventTime, Kind, MemberHash, RequestId, VideoHash};
 
 use crate::checkpoint::{Fragment, Restored, Stage, shard_buffers};
 use crate::clock::Moment;
@@ -70,11 +71,13 @@ struct Changes {
     counted: Vec<Vec<u8>>,
     videos: Vec<VideoHash>,
     dims: Vec<DimsHash>,
+    /// Who is behind plays, by shard.
+    behind: Vec<Vec<u8>>,
 }
 
 impl Default for Changes {
     fn default() -> Self {
-        Self { counted: shard_buffers(), videos: Vec::new(), dims: Vec::new() }
+        Self { behind: shard_buffers(), counted: shard_buffers(), videos: Vec::new(), dims: Vec::new() }
     }
 }
 
@@ -93,6 +96,16 @@ struct Counted {
     dims: DimsHash,
     request: RequestId,
     kind: Kind,
+}
+
+/// What is remembered of a play because it says who plays the video.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+struct Behind {
+    video: VideoHash,
+    epoch: Epoch,
+    request: RequestId,
+    /// The member as it stands in this tally alone; `None` for a play that a cap cut.
+    member: Option<u64>,
 }
 
 /// Which segments the events of a combination of dimension values belong to.
@@ -191,7 +204,35 @@ impl Tallies {
         if let Some(changes) = &mut self.since_checkpoint {
             counted.save(&mut changes.counted[shard(&event.video) as usize]);
         }
+        if self.config.counts_members && event.kind == Kind::Play && event.member != MemberHash::NONE {
+            self.look_behind(event, Some(event.member.within(event.video, epoch)));
+        }
         true
+    }
+
+    /// Notes who is behind a play.
+    fn look_behind(&mut self, event: &Event, member: Option<u64>) {
+        let epoch = self.epoch_of(event.time);
+        let behind = Behind { video: event.video, epoch, request: event.request, member };
+        self.add_behind(&behind);
+        if let Some(changes) = &mut self.since_checkpoint {
+            behind.save(&mut changes.behind[shard(&event.video) as usize]);
+        }
+    }
+
+    fn add_behind(&mut self, behind: &Behind) {
+        let &Behind { video, epoch, request, member } = behind;
+        let segment = self.groups.number(if member.is_some() { MEMBERS } else { CAPPED });
+        let sealed_at = self.sealed_at(epoch);
+        let tally =
+            self.states.entry(&TallyKey { video, epoch, segment }, Some(sealed_at)).get_or_insert_default();
+        match member {
+            Some(member) => {
+                tally.insert(Kind::Impression, request, self.config.tally);
+                tally.insert(Kind::Play, RequestId(member), self.config.tally);
+            }
+            None => tally.insert(Kind::Play, request, self.config.tally),
+        }
     }
 
     #[inline]
@@ -347,6 +388,7 @@ impl Process<VideoHash, Joined> for Tallies {
         let event = match joined {
             Joined::Counted(event) => event,
             Joined::Late(event) => return self.late.push(event),
+            Joined::Cut(event) => return self.look_behind(&event, None),
         };
         self.books.ledger.account(event.partition).counted += 1;
         if !self.count(&event) {

@@ -93,6 +93,9 @@ impl Process<MemberHash, Joined> for Cap {
             out.emit(joined);
         } else {
             self.books.ledger.account(event.partition).capped += 1;
+            if self.config.tells_cut(event.kind) {
+                out.emit(Joined::Cut(event));
+            }
         }
     }
 

@@ -33,13 +33,13 @@ pub fn by_request<'s>(
     let rules = config.join;
     match config.join_method {
         JoinMethod::State => {
-            events.map_with_state(request_states(flow, rules, outlets, restored)).into_mapped()
+            events.map_with_state(request_states(flow, config, outlets, restored)).into_mapped()
         }
         JoinMethod::Window => {
-            events.process(Holding::new(flow, WindowJoin::new(rules), rules, outlets, restored))
+            events.process(Holding::new(flow, WindowJoin::new(rules), config, outlets, restored))
         }
         JoinMethod::BatchToWindow => {
-            events.process(Holding::new(flow, BatchToWindow::new(rules), rules, outlets, restored))
+            events.process(Holding::new(flow, BatchToWindow::new(rules), config, outlets, restored))
         }
     }
 }
@@ -81,10 +81,11 @@ fn is_late(
 /// One compact state per request: the talk's `mapWithState`.
 fn request_states(
     flow: &Flow<'_>,
-    rules: JoinRules,
+    config: &Arc<Config>,
     outlets: &Outlets,
     restored: Option<&Restored>,
 ) -> StateSpec<RequestId, Event, RequestState, Joined> {
+    let (rules, config) = (config.join, Arc::clone(config));
     let mut dictionary = JoinDictionary::default();
     let requests = restored.map(|restored| restore_requests(restored, flow, &rules, &mut dictionary));
     let requests = requests.transpose().unwrap_or_else(|error| {
@@ -110,6 +111,9 @@ fn request_states(
             emit.emit_at(counted.time, Joined::Counted(counted));
         });
         settle(ledger.account(event.partition), arrival);
+        if arrival == Arrival::Capped && config.tells_cut(event.kind) {
+            emit.emit(Joined::Cut(event));
+        }
     })
     .timeout(rules.retention_ms())
     .on_timeout(move |&request, state, _| {
@@ -209,7 +213,7 @@ fn restore_requests(
 /// A join that holds its requests itself.
 struct Holding<J> {
     join: J,
-    rules: JoinRules,
+    config: Arc<Config>,
     books: Books,
     outlets: Outlets,
     worker: usize,
@@ -219,7 +223,7 @@ impl<J: HoldingJoin> Holding<J> {
     fn new(
         flow: &Flow<'_>,
         mut join: J,
-        rules: JoinRules,
+        config: &Arc<Config>,
         outlets: &Outlets,
         restored: Option<&Restored>,
     ) -> Self {
@@ -228,7 +232,13 @@ impl<J: HoldingJoin> Holding<J> {
         {
             flow.stop().fail(error);
         }
-        Self { join, rules, books: outlets.books(), outlets: outlets.clone(), worker: flow.worker() }
+        Self {
+            join,
+            config: Arc::clone(config),
+            books: outlets.books(),
+            outlets: outlets.clone(),
+            worker: flow.worker(),
+        }
     }
 
     fn restore(join: &mut J, restored: &Restored, flow: &Flow<'_>) -> Result<(), CheckpointError> {
@@ -250,7 +260,7 @@ impl<J: HoldingJoin + 'static> Process<RequestId, Event> for Holding<J> {
     type Out = Joined;
 
     fn record(&mut self, _: &RequestId, event: Event, context: Context, out: &mut Emit<'_, Joined>) {
-        if is_late(&event, &self.rules, context.watermark, &mut self.books, out) {
+        if is_late(&event, &self.config.join, context.watermark, &mut self.books, out) {
             return;
         }
         let ledger = &mut self.books.ledger;
@@ -260,19 +270,29 @@ impl<J: HoldingJoin + 'static> Process<RequestId, Event> for Holding<J> {
             out.emit_at(counted.time, Joined::Counted(counted));
         });
         settle(ledger.account(event.partition), arrival);
+        if arrival == Arrival::Capped && self.config.tells_cut(event.kind) {
+            out.emit(Joined::Cut(event));
+        }
     }
 
     fn end_batch(&mut self, context: Context, out: &mut Emit<'_, Joined>) {
-        let (ledger, rules) = (RefCell::new(&mut self.books.ledger), &self.rules);
+        let (ledger, rules) = (RefCell::new(&mut self.books.ledger), &self.config.join);
+        let mut cut = Vec::new();
         self.join.end_batch(
             context.watermark,
             &mut |counted| {
                 ledger.borrow_mut().account(counted.partition).end_waiting();
                 out.emit_at(counted.time, Joined::Counted(counted));
             },
-            &mut |event, arrival| settle(ledger.borrow_mut().account(event.partition), arrival),
+            &mut |event, arrival| {
+                settle(ledger.borrow_mut().account(event.partition), arrival);
+                if arrival == Arrival::Capped && self.config.tells_cut(event.kind) {
+                    cut.push(Joined::Cut(event));
+                }
+            },
             &mut |event| expire(ledger.borrow_mut().account(event.partition), rules, &event),
         );
+        cut.into_iter().for_each(|cut| out.emit(cut));
         self.books.publish();
     }
 

@@ -17,6 +17,8 @@ pub enum Joined {
     Counted(Event),
     /// The event came too late to be joined.
     Late(Event),
+    /// A play that a cap cut: it does not count, but says something of who plays the video.
+    Cut(Event),
 }
 
 impl Joined {
@@ -24,7 +26,7 @@ impl Joined {
     #[inline]
     pub fn event(&self) -> &Event {
         match self {
-            Self::Counted(event) | Self::Late(event) => event,
+            Self::Counted(event) | Self::Late(event) | Self::Cut(event) => event,
         }
     }
 }

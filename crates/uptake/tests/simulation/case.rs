@@ -112,6 +112,7 @@ impl Case {
             format!("archive.shards={}", dice.pick(&[1, 1, 3])),
             format!("input.pace={}", dice.pick(&["off", "10min", "1s"])),
             format!("output.retry_for={}", dice.pick(&["off", "1h", "2s"])),
+            format!("robots.count_members={}", dice.pick(&["on", "on", "off"])),
         ];
         settings.extend(member_max.map(|most| format!("join.member_epoch_events_max={most}")));
         if sketches {

@@ -27,6 +27,8 @@ pub(crate) fn check(world: &World, lived: &[Lived]) -> Result<(), String> {
         epoch: config.epoch,
         segments: world.case.segments,
         member_max: world.case.member_max,
+        counts_members: config.counts_members,
+        cuts: world.case.cuts(),
     };
     let expected = Expected::of(&world.case.arrivals, &world.lock().at, &question);
     let rows = rows(world);

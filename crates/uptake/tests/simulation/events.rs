@@ -6,7 +6,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde_json::json;
 use uptake_model::contract::counting;
 use uptake_model::join::JoinRules;
-use uptake_model::{DimsHash, EpochLength, Event, EventTime, Kind, MemberHash, RequestId, VideoHash};
+use uptake_model::segment::{CAPPED, MEMBERS};
+use uptake_model::{DimsHash, Epoch, EpochLength, Event, EventTime, Kind, MemberHash, RequestId, VideoHash};
 
 use crate::dice::Dice;
 
@@ -220,6 +221,9 @@ pub(crate) struct Question<'a> {
     /// Dimensions of each segment.
     pub(crate) segments: &'a [&'a [&'a str]],
     pub(crate) member_max: Option<u64>,
+    /// Whether it is counted who is behind plays, and whether a cap cuts some of them.
+    pub(crate) counts_members: bool,
+    pub(crate) cuts: bool,
 }
 
 impl Expected {
@@ -275,6 +279,17 @@ impl Expected {
                 let (played, shown) =
                     expected.rows.entry((parts.join(","), made.video.clone(), epoch)).or_default();
                 if event.kind == Kind::Play { played } else { shown }.insert(event.request.0);
+            }
+            if question.counts_members && event.kind == Kind::Play {
+                let key = |segment: &str| (segment.to_owned(), made.video.clone(), epoch);
+                let member = MemberHash::from_text(format!("m{}", made.member).as_bytes());
+                let (members, plays) = expected.rows.entry(key(MEMBERS)).or_default();
+                members.insert(member.within(event.video, Epoch(epoch)));
+                plays.insert(event.request.0);
+                // Which of them a cap cuts depends on the order: at most these.
+                if question.cuts {
+                    expected.rows.entry(key(CAPPED)).or_default().0.insert(event.request.0);
+                }
             }
         }
         expected

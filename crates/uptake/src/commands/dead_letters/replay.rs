@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use clap::Args;
 use serde_json::Value;
 use uptake_connectors::log::{Log, Record};
-use uptake_model::decode::{Decoded, Decoder};
+use uptake_model::decode::{Decoded, Decoder, Members};
 use uptake_model::{EventTime, Reason};
 
 use super::super::append::Producer;
@@ -103,8 +103,13 @@ impl Wanted {
         done: &mut Done,
         each: &mut dyn FnMut(Letter) -> Result<(), CommandError>,
     ) -> Result<(), CommandError> {
-        let mut decoder =
-            Decoder::new(config.decode.clone(), &config.segments, &config.filters, config.epoch, false);
+        let mut decoder = Decoder::new(
+            config.decode.clone(),
+            &config.segments,
+            &config.filters,
+            config.epoch,
+            Members::None,
+        );
         // It arrives when it is appended.
         let arrives = now();
         each_letter(log, &mut |letter| {

@@ -9,7 +9,7 @@ use clap::Args;
 use serde::Deserialize;
 use serde_json::{Map, json};
 use uptake_connectors::log::Log;
-use uptake_model::decode::{Decoded, Decoder};
+use uptake_model::decode::{Decoded, Decoder, Members};
 use uptake_model::{EventTime, Kind, RequestId, VideoHash};
 use uptake_serve::SERVED_ROWS;
 use uptake_trends::eval::offpolicy::{Report, evaluate};
@@ -143,8 +143,13 @@ impl Served {
 
 /// Which requests played which videos.
 fn played(log: &dyn Log, config: &Config) -> Result<HashSet<(RequestId, VideoHash)>, CommandError> {
-    let mut decoder =
-        Decoder::new(Arc::clone(&config.decode), &config.segments, &config.filters, config.epoch, false);
+    let mut decoder = Decoder::new(
+        Arc::clone(&config.decode),
+        &config.segments,
+        &config.filters,
+        config.epoch,
+        Members::None,
+    );
     let mut found = HashSet::new();
     for topic in &config.input_topics {
         each(log, topic, &mut |value| {

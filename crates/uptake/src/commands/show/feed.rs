@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use uptake_connectors::InputError;
 use uptake_connectors::input::{Block, EventFiles};
 use uptake_model::EventTime;
-use uptake_model::decode::{Decoded, Decoder};
+use uptake_model::decode::{Decoded, Decoder, Members};
 use uptake_sim::Audience;
 
 use crate::commands::text::grouped;
@@ -190,7 +190,7 @@ impl FilesAtPace {
     pub(super) fn new(files: EventFiles, lines_per_second: u32, config: &Config, feed: &Arc<Feed>) -> Self {
         feed.bytes.1.store(files.total_bytes(), Ordering::Release);
         let decode = Arc::clone(&config.decode);
-        let decoder = Decoder::new(decode, &config.segments, &config.filters, config.epoch, false);
+        let decoder = Decoder::new(decode, &config.segments, &config.filters, config.epoch, Members::None);
         Self { files, lines_per_second, decoder, feed: Arc::clone(feed) }
     }
 

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use uptake_flow::{Flow, shard};
 use uptake_model::{DimsHash, Epoch, Kind, RequestId, VideoHash};
 
-use super::{Counted, Tallies, TallyKey};
+use super::{Behind, Counted, Tallies, TallyKey};
 use crate::checkpoint::{
     CheckpointError, Coordinator, Fields, ROUND, Restored, SectionKind, Sections, each_due, for_own_shards,
     put_part, shard_buffers,
@@ -39,6 +39,25 @@ impl Counted {
             epoch: Epoch(fields.i64()?),
             dims: DimsHash(if flags & HAS_DIMS != 0 { fields.u64()? } else { 0 }),
         })
+    }
+}
+
+impl Behind {
+    /// Video u64 | epoch i64 | request u64 | u8, whether a member follows | member u64.
+    pub(super) fn save(&self, out: &mut Vec<u8>) {
+        out.extend_from_slice(&self.video.0.to_le_bytes());
+        out.extend_from_slice(&self.epoch.0.to_le_bytes());
+        out.extend_from_slice(&self.request.0.to_le_bytes());
+        out.push(self.member.is_some().into());
+        self.member.iter().for_each(|member| out.extend_from_slice(&member.to_le_bytes()));
+    }
+
+    fn load(fields: &mut Fields<'_>) -> Result<Self, CheckpointError> {
+        let (video, epoch) = (VideoHash(fields.u64()?), Epoch(fields.i64()?));
+        let request = RequestId(fields.u64()?);
+        let [has_member] = fields.array()?;
+        let member = if has_member == 1 { Some(fields.u64()?) } else { None };
+        Ok(Self { video, epoch, request, member })
     }
 }
 
@@ -91,6 +110,7 @@ impl Tallies {
         sections.put_shards(SectionKind::Names, names);
         sections.put_shards(SectionKind::Tallies, tallies);
         sections.put_shards(SectionKind::Counted, changes.counted);
+        sections.put_shards(SectionKind::Behind, changes.behind);
         sections
     }
 
@@ -143,6 +163,15 @@ impl Tallies {
                     let counted = Counted::load(&mut fields)?;
                     if counted.epoch >= sealed_before && !self.add(&counted) {
                         return Err(segment.damaged("an event has dimensions that are nowhere named"));
+                    }
+                }
+            }
+            for (segment, bytes) in restored.sections(SectionKind::Behind, shard) {
+                let mut fields = Fields::new(segment, bytes);
+                while !fields.is_empty() {
+                    let behind = Behind::load(&mut fields)?;
+                    if behind.epoch >= sealed_before {
+                        self.add_behind(&behind);
                     }
                 }
             }

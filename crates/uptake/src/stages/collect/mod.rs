@@ -12,7 +12,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 use uptake_connectors::log::Record;
 use uptake_flow::{Batch, Flow, KeyedStream, Poll, Source, Stream};
-use uptake_model::decode::{Decoder, Sink};
+use uptake_model::decode::{Decoder, Members, Sink};
 use uptake_model::ledger::{Account, Ledger};
 use uptake_model::{DimsHash, Epoch, Event, EventTime, Reason, RequestId, VideoHash};
 
@@ -132,14 +132,18 @@ impl Reader {
         names: &Rc<RefCell<Vec<(EventTime, Name)>>>,
         ended: &Rc<Cell<bool>>,
     ) -> Self {
-        let keep_member = config.member_epoch_events_max.is_some();
+        let members = match (config.member_epoch_events_max, config.counts_members) {
+            (Some(_), _) => Members::All,
+            (None, true) => Members::OfPlays,
+            (None, false) => Members::None,
+        };
         Self {
             decoder: Decoder::new(
                 Arc::clone(&config.decode),
                 &config.segments,
                 &config.filters,
                 config.epoch,
-                keep_member,
+                members,
             ),
             config: Arc::clone(config),
             worker: flow.worker(),
