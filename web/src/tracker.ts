@@ -24,6 +24,20 @@ export interface UptakeEvent {
   dimensions?: Record<string, string>;
 }
 
+/** What the tracker is told; as attributes of the script: `data-endpoint`, `data-key` and so on. */
+export interface Options {
+  /** Where the collector is, as https://uptake.example; the script's own server if it is left out. */
+  endpoint?: string;
+  /** The write key, where the collector asks for one. */
+  key?: string;
+  /** Who looks at the page. */
+  member?: string;
+  /** "required": nothing is kept or sent before `consent(true)`. */
+  consent?: string;
+  /** Values of dimensions as the text of a JSON object, as {"country":"BR"}. */
+  dimensions?: string;
+}
+
 export interface Uptake {
   /** Watches the videos below a node, also those that are added later. */
   observe(root: ParentNode): void;
@@ -52,8 +66,10 @@ const STORE = "uptake-queue-";
 
 const script = document.currentScript as HTMLScriptElement | null;
 
-export function start(): Uptake {
-  const options = script?.dataset ?? {};
+/** Starts the one tracker of this page, or returns the one that runs. The script does it itself; who imports the
+ * module does it once, with the options. */
+export function start(options: Options): Uptake {
+  if (window.uptake) return window.uptake;
   const url = (options.endpoint ?? new URL(script?.src || location.href, location.href).origin) + "/v1/events";
   const own = STORE + Math.random().toString(36).slice(2);
   const done = new Set<string>();
@@ -264,7 +280,7 @@ export function start(): Uptake {
   if (granted) adopt();
   if (queue.length) later(0);
 
-  return {
+  window.uptake = {
     observe,
     play: played,
     consent: (now) => {
@@ -280,6 +296,7 @@ export function start(): Uptake {
     },
     flush,
   };
+  return window.uptake;
 }
 
-if (!window.uptake) window.uptake = start();
+if (script) start(script.dataset);

@@ -8,7 +8,7 @@
 // video looks like with `element.describe = (item) => ({ title, image, href })`, and hears of
 // plays as the event `uptake-play`.
 
-import "./tracker";
+import "./tracker.js";
 
 export interface RowItem {
   video_id: string;

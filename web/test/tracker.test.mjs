@@ -5,7 +5,7 @@ import { createServer } from "node:http";
 import { after, before, beforeEach, test } from "node:test";
 import { chromium } from "playwright-core";
 
-const file = (name) => readFileSync(new URL(`../dist/${name}`, import.meta.url));
+const file = (name) => readFileSync(new URL(`../../crates/uptake-serve/src/assets/built/${name}`, import.meta.url));
 const tile = (id) => `<a href="#${id}" data-uptake-video="${id}" style="display:block;height:200px">${id}</a>`;
 const PAGE = `<!doctype html><title>a shop</title><script src="/tracker.js" defer></script>
   <div data-uptake-request="R" data-uptake-row="trending">${tile("v1")}</div>

@@ -11,6 +11,7 @@ mod deploy;
 mod error;
 mod install;
 mod interop;
+mod packages;
 mod process;
 mod rules;
 mod services;

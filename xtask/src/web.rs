@@ -13,16 +13,16 @@ use crate::workspace::Workspace;
 const BROWSER: &str = "/usr/bin/chromium";
 /// The tracker is on every page of a site: so many bytes at most, even before compression.
 const TRACKER_BYTES_MAX: usize = 5 << 10;
-/// What the program holds.
+/// What the program holds, in the crates that hold it.
 const BUILT: [&str; 8] = [
-    "tracker.js",
-    "trending-row.js",
-    "watch.js",
-    "title.js",
-    "title.css",
-    "demo.js",
-    "row.js",
-    "pipeline.js",
+    "uptake-serve/src/assets/built/tracker.js",
+    "uptake-serve/src/assets/built/trending-row.js",
+    "uptake-serve/src/assets/built/watch.js",
+    "uptake-serve/src/assets/built/title.js",
+    "uptake-serve/src/assets/built/title.css",
+    "uptake-serve/src/assets/built/row.js",
+    "uptake-serve/src/assets/built/pipeline.js",
+    "uptake/src/commands/demo/demo.js",
 ];
 
 /// Builds `web/` anew, compares, and runs its tests.
@@ -36,7 +36,7 @@ pub(crate) fn check(workspace: &Workspace) -> Result<()> {
         return Ok(());
     }
     let read = |name: &str| {
-        let path = web.join("dist").join(name);
+        let path = workspace.root.join("crates").join(name);
         fs::read(&path).map_err(Error::io("read", &path))
     };
     let committed: Vec<Vec<u8>> = BUILT.iter().map(|name| read(name)).collect::<Result<_>>()?;
@@ -50,7 +50,7 @@ pub(crate) fn check(workspace: &Workspace) -> Result<()> {
     for (name, committed) in BUILT.iter().zip(&committed) {
         if read(name)? != *committed {
             return Err(Error::Other(format!(
-                "web/dist/{name} was not what web/src builds; it is now: look at it and commit it"
+                "crates/{name} was not what web/src builds; it is now: look at it and commit it"
             )));
         }
     }

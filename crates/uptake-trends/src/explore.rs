@@ -3,7 +3,24 @@
 //!
 //! What is served is recorded with these, so that another scorer can be judged by it.
 
+use std::sync::Arc;
+
 use crate::rate::Estimate;
+use crate::trends::Trends;
+
+/// From how many titles a place is drawn; all of them are logged with every draw.
+pub const CANDIDATES_MAX: usize = 10;
+
+/// How many deviations above its rate a title may hope for.
+pub const HOPE: f64 = 1.0;
+
+/// The titles of a segment whose rate may be the highest as far as is known, by rate + [`HOPE`]·sd, without
+/// those that are thought to be pushed.
+pub fn hopeful(trends: &Trends, segment: &str, most: usize) -> Vec<(Arc<str>, Estimate)> {
+    let ranked = trends.ranked(segment, |numbers| numbers.estimate.rate + HOPE * numbers.estimate.sd);
+    let ranked = ranked.into_iter().map(|(_, numbers)| numbers).filter(|numbers| numbers.suspicion.is_none());
+    ranked.take(most).map(|numbers| (numbers.video, numbers.estimate)).collect()
+}
 
 /// Random numbers that are the same everywhere: SplitMix64 (Steele, Lea and Flood, OOPSLA 2014).
 #[derive(Clone, Debug)]

@@ -14,7 +14,7 @@ use uptake_connectors::TableError;
 use uptake_connectors::table::Table;
 use uptake_model::segment::is_reserved;
 use uptake_model::{Epoch, EpochLength, EventTime, TallyRow};
-use uptake_trends::explore::{Random, shares};
+use uptake_trends::explore::{CANDIDATES_MAX, Random, hopeful, shares};
 use uptake_trends::rate::{Estimate, Evidence};
 use uptake_trends::rows::{Choice, Placed, candidates};
 use uptake_trends::{Exposure, Options, Past, RowName, Shelf, Trends, tree, why};
@@ -28,12 +28,8 @@ const FRESH: Duration = Duration::from_millis(100);
 const SEGMENTS_MAX: usize = 64;
 /// How long the titles that a row may draw from stay the same: to find them, all are looked at.
 const DRAWN_FROM: Duration = Duration::from_secs(10);
-/// From how many titles is drawn; all of them are logged with every draw.
-const CANDIDATES_MAX: usize = 10;
 /// How many of those are titles of the catalogue that nobody was shown yet, newest first.
 const UNSEEN_MAX: usize = 3;
-/// How many deviations above its rate a title may hope for, to be drawn from.
-const HOPE: f64 = 2.0;
 /// The most videos of an epoch that are read.
 const VIDEOS_MAX: usize = 10_000_000;
 
@@ -200,13 +196,8 @@ impl Known {
 
     /// Those titles whose rate may be the highest, as far as is known, and some that nobody saw.
     fn find_hopeful(&self, segment: &str, choice: &Choice<'_>) -> Vec<(Arc<str>, Estimate)> {
-        let hope = |estimate: &Estimate| estimate.rate + HOPE * estimate.sd;
-        let ranked = self.trends.ranked(segment, |numbers| hope(&numbers.estimate));
-        let seen = ranked.into_iter().map(|(_, numbers)| numbers);
-        let seen = seen.filter(|numbers| numbers.suspicion.is_none());
         // The first of them stand in the row: that many more are looked at.
-        let most = choice.options.places + CANDIDATES_MAX;
-        let seen: Vec<_> = seen.take(most).map(|numbers| (numbers.video, numbers.estimate)).collect();
+        let seen = hopeful(&self.trends, segment, choice.options.places + CANDIDATES_MAX);
         let mut unseen: Vec<_> = choice
             .catalogue
             .titles()

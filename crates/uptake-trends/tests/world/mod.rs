@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use uptake_model::tally::Counts;
 use uptake_model::{Epoch, EpochLength, EventTime, TallyRow};
-use uptake_trends::explore::Random;
+use uptake_trends::explore::{CANDIDATES_MAX, Random, hopeful, shares};
 use uptake_trends::rows::{Choice, RowName, RowOptions, Shelf, candidates};
 use uptake_trends::{Catalogue, Options, Rules, Trends};
 
@@ -112,7 +112,7 @@ pub(crate) enum Chooser {
 pub(crate) struct Outcome {
     /// Of the oracle row's take rate.
     pub(crate) share: f64,
-    /// Which part of the row changes at a refresh.
+    /// Which part of the row's places, drawn ones by their chances, go to another title at a refresh.
     pub(crate) churn: f64,
     /// Believed rises that were none, and all, where that was looked at.
     pub(crate) false_rises: u64,
@@ -126,7 +126,7 @@ pub(crate) fn live(
     warm_up: i64,
     seed: u64,
     options: Options,
-    row_options: &RowOptions,
+    (row_options, drawn_places): (&RowOptions, usize),
 ) -> Outcome {
     let length = EpochLength::default();
     let start = 980_000;
@@ -137,8 +137,9 @@ pub(crate) fn live(
     let mut shelf = Shelf::default();
     let (rules, catalogue) = (Rules::default(), Catalogue::default());
     let mut history: Vec<Vec<(u64, u64)>> = vec![vec![(0, 0); TITLES]; 50];
-    let mut row: Vec<usize> = (0..PLACES).collect();
-    let (mut shares, mut churns, mut n) = (0.0, 0.0, 0.0);
+    // How many places each title has, which is a part of one where they are drawn.
+    let mut row: BTreeMap<usize, f64> = (0..PLACES).map(|title| (title, 1.0)).collect();
+    let (mut share_sum, mut churns, mut n) = (0.0, 0.0, 0.0);
     let (mut false_rises, mut rises) = (0, 0);
     for epoch in 0..world.epochs {
         let mut now = vec![(0u64, 0u64); TITLES];
@@ -149,7 +150,7 @@ pub(crate) fn live(
         for part in 1..=PARTS {
             let crowd = crowd / PARTS as f64;
             for title in (0..TITLES).filter(|title| world.is_there(*title, epoch)) {
-                let placed = if row.contains(&title) { ROW_PART / PLACES as f64 } else { 0.0 };
+                let placed = row.get(&title).unwrap_or(&0.0) * ROW_PART / PLACES as f64;
                 let shown = crowd * (placed + (1.0 - ROW_PART) * world.titles[title].browse / browse);
                 let shown = poisson(shown, &mut random);
                 let plays = poisson(shown as f64 * world.rate(title, epoch), &mut random).min(shown);
@@ -168,13 +169,26 @@ pub(crate) fn live(
                 time,
                 &Choice { options: row_options, rules: &rules, catalogue: &catalogue, now: time },
             );
+            // As rows are served: the last places are drawn for each request from titles that may be better.
+            let fixed = &next[..next.len() - drawn_places.min(next.len())];
+            let mut next: BTreeMap<usize, f64> = fixed.iter().map(|title| (*title, 1.0)).collect();
+            if drawn_places > 0 {
+                let mut drawn = hopeful(&trends, "", PLACES + CANDIDATES_MAX);
+                drawn.retain(|(video, _)| !next.contains_key(&index[video]));
+                drawn.truncate(CANDIDATES_MAX);
+                let estimates: Vec<_> = drawn.iter().map(|(_, estimate)| *estimate).collect();
+                for ((video, _), share) in drawn.iter().zip(shares(&estimates, &mut random)) {
+                    next.insert(index[video], share * drawn_places as f64);
+                }
+            }
             if epoch >= warm_up {
-                let kept = next.iter().filter(|title| row.contains(title)).count();
-                churns += (PLACES - kept.min(PLACES)) as f64 / PLACES as f64;
+                let kept: f64 =
+                    row.iter().map(|(title, has)| has.min(*next.get(title).unwrap_or(&0.0))).sum();
+                churns += 1.0 - kept / PLACES as f64;
                 // The row is looked at in what comes next.
                 let at = if part == PARTS { epoch + 1 } else { epoch };
-                let sum: f64 = next.iter().map(|title| world.rate(*title, at)).sum();
-                shares += sum / world.oracle(at);
+                let sum: f64 = next.iter().map(|(title, places)| places * world.rate(*title, at)).sum();
+                share_sum += sum / world.oracle(at);
                 n += 1.0;
             }
             row = next;
@@ -191,7 +205,7 @@ pub(crate) fn live(
         history.push(now);
         history.remove(0);
     }
-    Outcome { share: shares / n, churn: churns / n, false_rises, rises }
+    Outcome { share: share_sum / n, churn: churns / n, false_rises, rises }
 }
 
 #[allow(clippy::too_many_arguments, reason = "one place that knows all ways to choose")]

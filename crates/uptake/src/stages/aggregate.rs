@@ -13,7 +13,7 @@ use foldhash::fast::FixedState;
 use serde::Serialize;
 use uptake_connectors::log::Record;
 use uptake_flow::{Context, Emit, Flow, KeyedState, Process, Stop, Stream, To, Tracking, shard};
-use uptake_model::segment::{CAPPED, MEMBERS};
+use uptake_model::segment::{CAPPED, MEMBERS, is_reserved};
 use uptake_model::tally::{Tally, TallyRow};
 use uptake_model::{DimsHash, Epoch, Event, EventTime, Kind, MemberHash, RequestId, VideoHash};
 
@@ -306,7 +306,9 @@ impl Tallies {
         }
         states.expire(watermark, &mut |key, mut tally| {
             if let Some(row) = self.row(key, &mut tally) {
-                let row = TallyRow { sealed: true, sets: Some(Arc::new(tally.into_sets())), ..row };
+                // Who is behind plays is told by its numbers alone: no member stands in table or archive.
+                let sets = (!is_reserved(&row.segment)).then(|| Arc::new(tally.into_sets()));
+                let row = TallyRow { sealed: true, sets, ..row };
                 out.emit(row.clone());
                 rows.push(row);
                 if rows.len() == SEALED_ROWS_PER_WRITE {

@@ -169,8 +169,9 @@ impl Merged {
 
     /// The sealed row of both rows' requests; the larger row where one has no sets to unite.
     fn united(&self, found: &TallyRow, stored: &TallyRow) -> TallyRow {
-        let larger =
-            if found.counts.size() > stored.counts.size() || stored.sets.is_none() { found } else { stored };
+        let grown = found.counts.size() > stored.counts.size();
+        let adds = stored.sets.is_none() && found.sets.is_some();
+        let larger = if grown || adds { found } else { stored };
         let (Some(ours), Some(theirs)) = (&found.sets, &stored.sets) else { return larger.clone() };
         if ours == theirs {
             return found.clone();

@@ -204,7 +204,7 @@ enum Do {
 }
 
 const PAGE: &str = include_str!("page.html");
-const SCRIPT: &str = include_str!("../../../../../web/dist/demo.js");
+const SCRIPT: &str = include_str!("demo.js");
 
 /// The routes of the page.
 pub(super) fn routes(shared: &Arc<Shared>) -> Router {

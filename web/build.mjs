@@ -1,0 +1,16 @@
+// Builds the scripts that the program holds, into the crates that hold them.
+import { build } from "esbuild";
+
+const shared = { bundle: true, minify: true, target: "es2020", format: "iife", logLevel: "warning" };
+const sources = (...names) => names.map((name) => `src/${name}.ts`);
+
+await build({
+  ...shared,
+  entryPoints: sources("tracker", "trending-row", "watch", "title", "row", "pipeline"),
+  outdir: "../crates/uptake-serve/src/assets/built",
+});
+await build({
+  ...shared,
+  entryPoints: sources("demo"),
+  outdir: "../crates/uptake/src/commands/demo",
+});

@@ -1,1 +1,0 @@
-import "uplot/dist/uPlot.min.css";
