@@ -75,8 +75,15 @@ impl Cell {
         Self { settled, open: Vec::new(), view: View::default(), parent }
     }
 
-    /// Puts a row's absolute values; `false` if it says nothing new. `weight` is that of an impression.
-    pub(crate) fn put(&mut self, epoch: i64, plays: u64, impressions: u64, weight: f64) -> (u64, u64) {
+    /// Puts a row's absolute values, an impression weighing `weight`; returns by how much plays and exposure
+    /// have grown, if anything says something new.
+    pub(crate) fn put(
+        &mut self,
+        epoch: i64,
+        plays: u64,
+        impressions: u64,
+        weight: f64,
+    ) -> Option<(f64, f64)> {
         let at = self.open.partition_point(|open| open.epoch < epoch);
         if self.open.get(at).is_none_or(|open| open.epoch != epoch) {
             self.open.insert(at, Open { epoch, plays: 0, impressions: 0, effective: 0.0 });
@@ -85,8 +92,9 @@ impl Cell {
         let grown = (plays.saturating_sub(open.plays), impressions.saturating_sub(open.impressions));
         open.plays += grown.0;
         open.impressions += grown.1;
-        open.effective += grown.1 as f64 * weight;
-        grown
+        let before = std::mem::replace(&mut open.effective, open.impressions as f64 * weight);
+        let exposed = open.effective - before;
+        (grown != (0, 0) || exposed != 0.0).then_some((grown.0 as f64, exposed))
     }
 
     /// Folds what cannot grow any more into the sums and looks at the rest.
@@ -195,16 +203,19 @@ fn fold(
 }
 
 /// The last whole epochs in which a title stands at one height that no audience keeps: within 6 % of
-/// their mean, at least 200 plays and ten times the usual each.
+/// their mean, at least 200 plays and ten times the usual for its exposure each. What stands in a row is
+/// shown evenly and so is played evenly: height alone tells nobody from a robot.
 fn flat(open: &[Open], context: &Context, usual: Evidence, prior: Prior) -> u32 {
-    let whole: Vec<f64> =
-        open.iter().filter(|row| row.epoch < context.epoch).map(|row| row.plays as f64).collect();
     let usual = prior.with(usual).rate;
-    let high = |plays: f64| match context.options.exposure {
-        Exposure::Epochs => plays >= 200.0 && plays > 10.0 * usual,
-        Exposure::Impressions => plays >= 200.0,
+    let high = |row: &&Open| {
+        let exposure = match context.options.exposure {
+            Exposure::Epochs => 1.0,
+            Exposure::Impressions => row.effective,
+        };
+        row.plays >= 200 && row.plays as f64 > 10.0 * usual * exposure
     };
-    let run: Vec<f64> = whole.iter().rev().copied().take_while(|plays| high(*plays)).collect();
+    let whole = open.iter().rev().filter(|row| row.epoch < context.epoch);
+    let run: Vec<f64> = whole.take_while(high).map(|row| row.plays as f64).collect();
     // The first and the last may be cut off by the epoch's bounds.
     let mut best = 0;
     for n in 3..=run.len() {

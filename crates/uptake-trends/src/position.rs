@@ -5,7 +5,10 @@
 //! can be told only where titles were shown in several cells: cells that no chain of titles links
 //! to the first one keep the factor 1, and are said to be off.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+
+use hashbrown::HashMap;
+use uptake_model::tally::Counts;
 
 /// What was shown and played of each title in each cell; keys are the caller's.
 ///
@@ -61,47 +64,53 @@ impl Positions {
     /// The factors of all cells, relative to `first`.
     pub fn fit(&self, first: u32) -> BTreeMap<u32, Factor> {
         let linked = self.linked(first);
-        let mut theta: BTreeMap<u32, f64> = self.seen.keys().map(|(_, cell)| (*cell, 1.0)).collect();
+        let cells: BTreeSet<u32> = self.seen.keys().map(|(_, cell)| *cell).collect();
+        let cells: Vec<u32> = cells.into_iter().collect();
+        let place = |cell: u32| cells.binary_search(&cell).unwrap_or_default();
+        // By dense numbers, because all of it is passed over again and again.
+        let mut titles = BTreeMap::new();
+        let entries: Vec<(usize, usize, f64, f64)> = self
+            .seen
+            .iter()
+            .filter(|((_, cell), _)| linked.contains(cell))
+            .map(|(&(title, cell), &(shown, plays))| {
+                let next = titles.len();
+                (*titles.entry(title).or_insert(next), place(cell), shown, plays)
+            })
+            .collect();
+        let mut theta = vec![1.0; cells.len()];
+        let mut plays_of = vec![0.0; cells.len()];
+        self.seen.iter().for_each(|((_, cell), seen)| plays_of[place(*cell)] += seen.1);
         for _ in 0..500 {
-            let rates = self.rates(&theta, &linked);
-            let mut sums: BTreeMap<u32, (f64, f64)> = BTreeMap::new();
-            for (&(title, cell), &(shown, plays)) in &self.seen {
-                if let Some(rate) = rates.get(&title).filter(|_| linked.contains(&cell)) {
-                    let sum = sums.entry(cell).or_default();
-                    sum.0 += plays;
-                    sum.1 += shown * rate;
-                }
+            let mut rates = vec![(0.0, 0.0); titles.len()];
+            for &(title, cell, shown, plays) in &entries {
+                rates[title].0 += plays;
+                rates[title].1 += shown * theta[cell];
             }
-            let scale = sums.get(&first).map_or(1.0, |(plays, shown)| plays / shown);
+            let mut sums = vec![(0.0, 0.0); cells.len()];
+            for &(title, cell, shown, plays) in &entries {
+                let (of_title, exposed) = rates[title];
+                sums[cell].0 += plays;
+                sums[cell].1 += shown * of_title / f64::max(exposed, 1e-300);
+            }
+            let (plays, expected) = sums.get(place(first)).copied().unwrap_or_default();
+            let scale = if expected > 0.0 { plays / expected } else { 1.0 };
             let mut moved: f64 = 0.0;
-            for (cell, (plays, shown)) in sums {
-                let new = if shown > 0.0 && scale > 0.0 { plays / shown / scale } else { 1.0 };
-                moved = moved.max((new - theta[&cell]).abs());
-                theta.insert(cell, new);
+            for (theta, (plays, expected)) in theta.iter_mut().zip(sums) {
+                let new = if expected > 0.0 && scale > 0.0 { plays / expected / scale } else { 1.0 };
+                moved = moved.max((new - *theta).abs());
+                *theta = new;
             }
             if moved < 1e-12 {
                 break;
             }
         }
-        let mut plays: BTreeMap<u32, f64> = BTreeMap::new();
-        self.seen.iter().for_each(|((_, cell), seen)| *plays.entry(*cell).or_default() += seen.1);
-        let factor = |(cell, factor): (u32, f64)| {
-            let identified = linked.contains(&cell);
-            let error = if identified { factor / plays[&cell].max(1.0).sqrt() } else { f64::INFINITY };
-            (cell, Factor { factor: if identified { factor } else { 1.0 }, error, identified })
+        let factor = |(at, cell): (usize, &u32)| {
+            let identified = linked.contains(cell);
+            let error = if identified { theta[at] / plays_of[at].max(1.0).sqrt() } else { f64::INFINITY };
+            (*cell, Factor { factor: if identified { theta[at] } else { 1.0 }, error, identified })
         };
-        theta.into_iter().map(factor).collect()
-    }
-
-    fn rates(&self, theta: &BTreeMap<u32, f64>, linked: &[u32]) -> BTreeMap<u32, f64> {
-        let mut sums: BTreeMap<u32, (f64, f64)> = BTreeMap::new();
-        for (&(title, cell), &(shown, plays)) in self.seen.iter().filter(|((_, c), _)| linked.contains(c)) {
-            let sum = sums.entry(title).or_default();
-            sum.0 += plays;
-            sum.1 += shown * theta[&cell];
-        }
-        let rate = |(title, (plays, shown)): (u32, (f64, f64))| (title, plays / shown.max(1e-300));
-        sums.into_iter().map(rate).collect()
+        cells.iter().enumerate().map(factor).collect()
     }
 
     /// The cells that titles link to the first one.
@@ -130,5 +139,157 @@ impl Positions {
             at += 1;
         }
         linked
+    }
+}
+
+/// Whether a segment is of those who were shown a title at one place: one of its dimensions is `position`.
+///
+/// ```
+/// use uptake_trends::position::is_place;
+/// assert!(is_place("row=home,position=3") && !is_place("country=BR") && !is_place("position="));
+/// ```
+pub fn is_place(segment: &str) -> bool {
+    place(segment).is_some()
+}
+
+/// The row, device and whatever else a place is in, and the position.
+fn place(segment: &str) -> Option<(String, u32)> {
+    let mut position = None;
+    let mut rest: Vec<&str> = Vec::new();
+    for part in segment.split(',') {
+        match part.strip_prefix("position=") {
+            Some(text) => position = text.parse().ok(),
+            None => rest.push(part),
+        }
+    }
+    Some((rest.join(","), position?))
+}
+
+/// Positions beyond this one count as this one.
+const POSITION_MAX: u32 = 999;
+/// The fit looks at so many titles, those with the most plays at several places.
+const TITLES_MAX: usize = 1_000;
+/// A factor is drawn to 1 as by so many plays.
+const PLAYS_PSEUDO: f64 = 50.0;
+/// Half of what was seen at the places is forgotten after so many epochs.
+const FORGETTING: f64 = 0.998;
+
+/// What the segments of places say: by how much an impression of a title counts.
+///
+/// An impression's weight is its place's factor over the mean factor of all impressions, so that the
+/// correction moves exposure between titles and adds none; without a linked place all weights are 1.
+#[derive(Debug, Default)]
+pub(crate) struct Places {
+    /// Rows, devices and so on, by number.
+    groups: BTreeMap<String, u32>,
+    /// Per title and epoch that may still grow: the places, each with plays and impressions, absolute.
+    open: HashMap<(u32, i64), Vec<(u32, Counts)>, foldhash::fast::FixedState>,
+    /// What was seen in closed epochs.
+    closed: Positions,
+    /// The weight of an impression at each place.
+    weights: BTreeMap<u32, f64>,
+}
+
+impl Places {
+    /// Takes in a row of a place.
+    pub(crate) fn put(&mut self, video: u32, segment: &str, epoch: i64, counts: Counts) {
+        let Some((group, position)) = place(segment) else { return };
+        let next = self.groups.len() as u32;
+        let group = *self.groups.entry(group).or_insert(next);
+        let cell = group * (POSITION_MAX + 1) + position.min(POSITION_MAX);
+        let cells = self.open.entry((video, epoch)).or_default();
+        match cells.iter_mut().find(|(known, _)| *known == cell) {
+            Some((_, known)) if known.size() < counts.size() => *known = counts,
+            Some(_) => {}
+            None => cells.push((cell, counts)),
+        }
+    }
+
+    /// What an impression of the title in that epoch weighs on average.
+    pub(crate) fn weight(&self, video: u32, epoch: i64) -> f64 {
+        if self.weights.is_empty() {
+            return 1.0;
+        }
+        let Some(cells) = self.open.get(&(video, epoch)) else { return 1.0 };
+        let (mut shown, mut weighed) = (0.0, 0.0);
+        for (cell, counts) in cells {
+            shown += counts.impressions as f64;
+            weighed += counts.impressions as f64 * self.weights.get(cell).unwrap_or(&1.0);
+        }
+        if shown > 0.0 { weighed / shown } else { 1.0 }
+    }
+
+    /// A new epoch: what cannot grow any more is added up, and the factors are fitted anew.
+    pub(crate) fn roll(&mut self, closed: i64) {
+        if self.open.is_empty() && self.closed.seen.is_empty() {
+            return;
+        }
+        self.closed.seen.values_mut().for_each(|seen| *seen = (seen.0 * FORGETTING, seen.1 * FORGETTING));
+        self.closed.seen.retain(|_, seen| seen.0 >= 0.5);
+        let mut all = self.closed.clone();
+        let mut done: Vec<(u32, i64)> = Vec::new();
+        for (&(video, epoch), cells) in &self.open {
+            for (cell, counts) in cells {
+                let (shown, plays) = (counts.impressions as f64, counts.plays as f64);
+                all.add(video, *cell, shown, plays);
+                if epoch <= closed {
+                    self.closed.add(video, *cell, shown, plays);
+                }
+            }
+            if epoch <= closed {
+                done.push((video, epoch));
+            }
+        }
+        done.iter().for_each(|key| drop(self.open.remove(key)));
+        self.weights = all.weights();
+    }
+}
+
+impl Positions {
+    /// What an impression weighs in each cell, 1 on average; empty where no cell is linked to another.
+    fn weights(&self) -> BTreeMap<u32, f64> {
+        // Titles at one place only say nothing of the factors.
+        let mut titles: BTreeMap<u32, (usize, f64)> = BTreeMap::new();
+        for ((title, _), (_, plays)) in &self.seen {
+            let title = titles.entry(*title).or_default();
+            *title = (title.0 + 1, title.1 + plays);
+        }
+        let mut best: Vec<(u32, f64)> = titles
+            .into_iter()
+            .filter(|(_, (cells, _))| *cells > 1)
+            .map(|(id, (_, plays))| (id, plays))
+            .collect();
+        best.sort_by(|a, b| b.1.total_cmp(&a.1).then(a.0.cmp(&b.0)));
+        best.truncate(TITLES_MAX);
+        let titles: BTreeSet<u32> = best.into_iter().map(|(id, _)| id).collect();
+        let looked_at = self.seen.iter().filter(|((title, _), _)| titles.contains(title));
+        let looked_at = Self { seen: looked_at.map(|(key, seen)| (*key, *seen)).collect() };
+        let mut plays: BTreeMap<u32, f64> = BTreeMap::new();
+        looked_at.seen.iter().for_each(|((_, cell), seen)| *plays.entry(*cell).or_default() += seen.1);
+        let first = plays.iter().max_by(|a, b| a.1.total_cmp(b.1).then(b.0.cmp(a.0))).map(|(cell, _)| *cell);
+        let Some(first) = first else { return BTreeMap::new() };
+        let mut factors = looked_at.fit(first);
+        if factors.values().filter(|factor| factor.identified).count() < 2 {
+            return BTreeMap::new();
+        }
+        // The scale is that of the mean impression, and little evidence is drawn to it.
+        let mut shown: BTreeMap<u32, f64> = BTreeMap::new();
+        self.seen.iter().for_each(|((_, cell), seen)| *shown.entry(*cell).or_default() += seen.0);
+        let mean = |of: &dyn Fn(u32) -> f64| {
+            let whole: f64 = shown.values().sum();
+            shown.iter().map(|(cell, shown)| shown * of(*cell)).sum::<f64>() / whole
+        };
+        let group = |cell: u32| cell / (POSITION_MAX + 1) * (POSITION_MAX + 1);
+        let known = |factors: &BTreeMap<u32, Factor>, cell: u32| {
+            let told = factors.range(group(cell)..=cell).rev().find(|(_, factor)| factor.identified);
+            told.map_or(1.0, |(_, factor)| factor.factor)
+        };
+        let scale = mean(&|cell| known(&factors, cell));
+        for (cell, factor) in &mut factors {
+            let of_cell = plays.get(cell).copied().unwrap_or_default();
+            factor.factor = (factor.factor / scale).powf(of_cell / (of_cell + PLAYS_PSEUDO));
+        }
+        let scale = mean(&|cell| known(&factors, cell));
+        shown.keys().map(|cell| (*cell, known(&factors, *cell) / scale)).collect()
     }
 }

@@ -16,6 +16,7 @@ use crate::hours::Hours;
 use crate::lift::{Level, lift, lift_lower};
 use crate::memory::{MEMORIES, SEGMENT_STRENGTH, Scores, weights};
 use crate::options::Options;
+use crate::position::{Places, is_place};
 use crate::prior::{Moments, UNKNOWN, mean_rate};
 use crate::rate::{Estimate, Evidence, Prior};
 use crate::robots::{Behind, Suspicion};
@@ -96,7 +97,7 @@ pub(crate) struct View<'a, Weights: Fn(Scores) -> [f64; MEMORIES]> {
 }
 
 /// A row to be taken in: segment, epoch, video, then its numbers.
-type Pending = BTreeMap<(i64, Arc<str>, Arc<str>), (u64, u64, f64)>;
+type Pending = BTreeMap<(i64, Arc<str>, Arc<str>), (u64, u64)>;
 
 /// All titles in all segments.
 ///
@@ -134,6 +135,7 @@ pub struct Trends {
     epoch: i64,
     part: f64,
     behind: HashMap<u32, Behind, Hasher>,
+    places: Places,
 }
 
 impl Trends {
@@ -158,6 +160,7 @@ impl Trends {
             epoch: i64::MIN,
             part: 0.0,
             behind: HashMap::default(),
+            places: Places::default(),
         }
     }
 
@@ -167,13 +170,9 @@ impl Trends {
     }
 
     /// Keeps a row for the next refresh. Of two of one key the larger counts. Rows of the reserved segments
-    /// say who is behind the plays of a title, see [`Support`](crate::robots::Support).
+    /// say who is behind the plays of a title, see [`Support`](crate::robots::Support); those of segments with
+    /// the dimension `position` say how much an impression is worth, see [`position`](crate::position).
     pub fn ingest(&mut self, row: &TallyRow) {
-        self.ingest_weighted(row, 1.0);
-    }
-
-    /// The same; each impression that is new counts `weight`, as position correction says.
-    pub fn ingest_weighted(&mut self, row: &TallyRow, weight: f64) {
         if is_reserved(&row.segment) {
             if row.epoch.0 >= self.lately() {
                 let id = self.video(&row.video_id);
@@ -181,8 +180,12 @@ impl Trends {
             }
             return;
         }
+        if is_place(&row.segment) {
+            let id = self.video(&row.video_id);
+            return self.places.put(id, &row.segment, row.epoch.0, row.counts);
+        }
         let key = (row.epoch.0, row.segment.clone(), row.video_id.clone());
-        let new = (row.counts.plays, row.counts.impressions, weight);
+        let new = (row.counts.plays, row.counts.impressions);
         let kept = self.pending.entry(key).or_insert(new);
         if (new.0.saturating_add(new.1), new.0) > (kept.0.saturating_add(kept.1), kept.0) {
             *kept = new;
@@ -287,7 +290,7 @@ impl Trends {
         }
         let mut rows: Vec<_> = pending.iter().collect();
         rows.sort_by_key(|((epoch, segment, _), _)| (depth(segment), *epoch));
-        for ((at, segment, video), (plays, impressions, weight)) in rows {
+        for ((at, segment, video), (plays, impressions)) in rows {
             let segment_id = self.segment(segment);
             let video = self.video(video);
             let cell = self.cell(segment_id, video, *at);
@@ -300,18 +303,15 @@ impl Trends {
                 // It was first seen in a later epoch, and nothing is folded yet.
                 state.settled.until = *at - 1;
             }
-            let grown = state.put(*at, *plays, *impressions, *weight);
-            if grown == (0, 0) {
-                continue;
-            }
+            let weight = self.places.weight(video, *at);
+            let Some((played, exposed)) = state.put(*at, *plays, *impressions, weight) else { continue };
             refreshed.changed += 1;
-            let exposure = grown.1 as f64 * weight;
             let of = &mut self.segments[usize::from(segment_id)];
             of.first = of.first.min(*at);
             if *at > of.totals_until {
                 let total = of.totals.entry(*at).or_default();
-                total.0 += grown.0 as f64;
-                total.1 += exposure;
+                total.0 += played;
+                total.1 += exposed;
             }
             touched.insert((depth(segment), segment_id, video), cell);
         }
@@ -377,6 +377,7 @@ impl Trends {
     fn roll(&mut self) {
         let closed = self.epoch - self.options.open_epochs - 1;
         let lately = self.lately();
+        self.places.roll(closed);
         self.behind.retain(|_, behind| behind.forget(lately));
         let length = self.options.epoch_length;
         let by_time = self.options.exposure == crate::options::Exposure::Epochs;
