@@ -21,6 +21,16 @@ pub(crate) struct Open {
     pub(crate) effective: f64,
 }
 
+impl Open {
+    /// Lets an impression weigh so much, or where that is not known as much as before; returns by how much the
+    /// exposure has grown. `counted` are the impressions that are in it already.
+    pub(crate) fn weigh(&mut self, weight: Option<f64>, counted: u64) -> f64 {
+        let known = if counted > 0 { self.effective / counted as f64 } else { 1.0 };
+        let effective = self.impressions as f64 * weight.unwrap_or(known);
+        effective - std::mem::replace(&mut self.effective, effective)
+    }
+}
+
 /// What a cell's epochs are read with.
 pub(crate) struct Context<'a> {
     pub(crate) options: &'a Options,
@@ -82,7 +92,7 @@ impl Cell {
         epoch: i64,
         plays: u64,
         impressions: u64,
-        weight: f64,
+        weight: Option<f64>,
     ) -> Option<(f64, f64)> {
         let at = self.open.partition_point(|open| open.epoch < epoch);
         if self.open.get(at).is_none_or(|open| open.epoch != epoch) {
@@ -92,8 +102,7 @@ impl Cell {
         let grown = (plays.saturating_sub(open.plays), impressions.saturating_sub(open.impressions));
         open.plays += grown.0;
         open.impressions += grown.1;
-        let before = std::mem::replace(&mut open.effective, open.impressions as f64 * weight);
-        let exposed = open.effective - before;
+        let exposed = open.weigh(weight, open.impressions - grown.1);
         (grown != (0, 0) || exposed != 0.0).then_some((grown.0 as f64, exposed))
     }
 

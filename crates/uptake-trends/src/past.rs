@@ -59,7 +59,12 @@ impl Trends {
             let epoch = row.epoch.0;
             let part = if epoch == context.epoch { context.part } else { 1.0 };
             let context = crate::cell::Context { options: &options, epoch, part, ..context };
-            cell.put(epoch, row.counts.plays, row.counts.impressions, 1.0);
+            cell.put(
+                epoch,
+                row.counts.plays,
+                row.counts.impressions,
+                self.impression_weight(video, row.epoch),
+            );
             cell.look(&context, &mut ignored);
             let view = &cell.view;
             let sums = cell.sums_at(epoch, &options);

@@ -205,18 +205,30 @@ impl Places {
         }
     }
 
-    /// What an impression of the title in that epoch weighs on average.
-    pub(crate) fn weight(&self, video: u32, epoch: i64) -> f64 {
-        if self.weights.is_empty() {
-            return 1.0;
-        }
-        let Some(cells) = self.open.get(&(video, epoch)) else { return 1.0 };
+    /// Whether any place is worth more than another as far as is known.
+    pub(crate) fn are_known(&self) -> bool {
+        !self.weights.is_empty()
+    }
+
+    /// What an impression of the title in that epoch weighs on average; `None` where that is not known (any more).
+    pub(crate) fn weight(&self, video: u32, epoch: i64) -> Option<f64> {
+        let cells = self.open.get(&(video, epoch)).filter(|_| self.are_known())?;
+        self.mean(cells.iter().map(|(cell, counts)| (*cell, counts.impressions as f64)))
+    }
+
+    /// The same for an epoch that is closed: what an impression of the title weighed as a rule.
+    pub(crate) fn usual_weight(&self, video: u32) -> Option<f64> {
+        let cells = self.closed.seen.range((video, 0)..=(video, u32::MAX));
+        self.mean(cells.map(|((_, cell), (shown, _))| (*cell, *shown)))
+    }
+
+    fn mean(&self, shown_at: impl Iterator<Item = (u32, f64)>) -> Option<f64> {
         let (mut shown, mut weighed) = (0.0, 0.0);
-        for (cell, counts) in cells {
-            shown += counts.impressions as f64;
-            weighed += counts.impressions as f64 * self.weights.get(cell).unwrap_or(&1.0);
+        for (cell, impressions) in shown_at {
+            shown += impressions;
+            weighed += impressions * self.weights.get(&cell).unwrap_or(&1.0);
         }
-        if shown > 0.0 { weighed / shown } else { 1.0 }
+        (shown > 0.0).then(|| weighed / shown)
     }
 
     /// A new epoch: what cannot grow any more is added up, and the factors are fitted anew.

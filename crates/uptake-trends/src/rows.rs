@@ -2,7 +2,7 @@
 //!
 //! A row is chosen from ranked candidates. An incumbent stays up to rank K + h; a newcomer takes an
 //! empty place, or at rank K or better that of an incumbent beyond K + h, or at rank K − h or better
-//! that of the worst incumbent beyond K. At a refresh at most a budget of titles pushes others out,
+//! that of the worst incumbent beyond K. Within some minutes at most a budget of titles pushes others out,
 //! but a takedown yields at once; a genre or a franchise has at most so many places. People's rules
 //! come first.
 
@@ -49,8 +49,10 @@ pub struct RowOptions {
     pub places: usize,
     /// h: how far beyond K an incumbent may fall before it leaves.
     pub hysteresis: usize,
-    /// At most this many titles come in at a refresh, once the row is full.
+    /// At most this many titles push others out within [`entries_every_ms`](Self::entries_every_ms).
     pub entries_max: usize,
+    /// For how long an entry counts, in milliseconds, however often the row is refreshed.
+    pub entries_every_ms: i64,
     /// At most this many of one genre; 0 is no limit.
     pub genre_max: usize,
     /// At most this many of one franchise; 0 is no limit.
@@ -61,7 +63,15 @@ pub struct RowOptions {
 
 impl Default for RowOptions {
     fn default() -> Self {
-        Self { places: 20, hysteresis: 5, entries_max: 3, genre_max: 0, franchise_max: 1, behind: 0 }
+        Self {
+            places: 20,
+            hysteresis: 5,
+            entries_max: 3,
+            entries_every_ms: 300_000,
+            genre_max: 0,
+            franchise_max: 1,
+            behind: 0,
+        }
     }
 }
 
@@ -110,7 +120,7 @@ pub enum Lacks {
         /// What is asked for.
         needs: usize,
     },
-    /// The row has let in as many as it may at this refresh.
+    /// The row has let in as many of late as it may.
     Budget,
 }
 
@@ -189,6 +199,8 @@ pub struct Choice<'a> {
 pub struct Shelf {
     placed: Vec<Placed>,
     behind: Vec<Placed>,
+    /// When titles pushed others out of late.
+    pushed: Vec<EventTime>,
     /// Why candidates that were looked at are not in.
     left_out: BTreeMap<Arc<str>, Lacks>,
 }
@@ -258,6 +270,8 @@ impl Shelf {
             }
         }
         let mut entered = 0;
+        let since = choice.now.minus(o.entries_every_ms);
+        self.pushed.retain(|at| since < *at && *at <= choice.now);
         for (rank, (score, video)) in candidates.iter().enumerate() {
             if chosen.iter().any(|(_, chosen)| chosen == video) || pins.contains(video) {
                 continue;
@@ -286,12 +300,13 @@ impl Shelf {
                 self.left_out.entry(video.clone()).or_insert(lacks);
                 continue;
             }
-            if entered >= o.entries_max {
+            if self.pushed.len() >= o.entries_max {
                 self.left_out.entry(video.clone()).or_insert(Lacks::Budget);
                 continue;
             }
             groups.take(video, choice);
             chosen[at] = (*score, video.clone());
+            self.pushed.push(choice.now);
             entered += 1;
         }
         chosen.sort_by(|a, b| b.0.total_cmp(&a.0).then_with(|| a.1.cmp(&b.1)));

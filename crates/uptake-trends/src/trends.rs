@@ -282,6 +282,9 @@ impl Trends {
         let pending = std::mem::take(&mut self.pending);
         let mut touched: BTreeMap<(usize, u16, u32), u32> = BTreeMap::new();
         let closed = epoch - self.options.open_epochs - 1;
+        if rolled && self.places.are_known() {
+            self.weigh(&mut touched);
+        }
         let mut names: Vec<&Arc<str>> = pending.keys().map(|(_, segment, _)| segment).collect();
         names.sort_by_key(|name| (depth(name), (*name).clone()));
         names.dedup();
@@ -328,6 +331,34 @@ impl Trends {
             }
         }
         refreshed
+    }
+
+    /// Weighs the impressions of all epochs that may still grow by what is known of their places now.
+    fn weigh(&mut self, touched: &mut BTreeMap<(usize, u16, u32), u32>) {
+        for (id, segment) in (0..).zip(&mut self.segments) {
+            for &cell in &segment.cells {
+                let video = self.video_of[cell as usize];
+                let mut any = false;
+                for open in &mut self.cells[cell as usize].open {
+                    let exposed = open.weigh(self.places.weight(video, open.epoch), open.impressions);
+                    if exposed != 0.0 {
+                        any = true;
+                        if let Some(total) = segment.totals.get_mut(&open.epoch) {
+                            total.1 += exposed;
+                        }
+                    }
+                }
+                if any {
+                    touched.insert((depth(&segment.name), id, video), cell);
+                }
+            }
+        }
+    }
+
+    /// What an impression of the title weighed in an epoch, as far as is known.
+    pub(crate) fn impression_weight(&self, video: &str, epoch: Epoch) -> Option<f64> {
+        let id = *self.videos.get(video)?;
+        self.places.weight(id, epoch.0).or_else(|| self.places.usual_weight(id))
     }
 
     /// With what a title's epochs are read.

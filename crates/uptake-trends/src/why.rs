@@ -165,7 +165,7 @@ impl std::fmt::Display for Lacks {
             Self::Unavailable => write!(f, "the catalogue does not have it now"),
             Self::Capped { group } => write!(f, "{group} has its places"),
             Self::Rank { has, needs } => write!(f, "its rank is {has}, it enters at {needs}"),
-            Self::Budget => write!(f, "the row has let in as many as it may at once"),
+            Self::Budget => write!(f, "the row has let in as many in the last minutes as it may"),
         }
     }
 }

@@ -139,6 +139,59 @@ fn what_few_members_or_requests_beyond_the_caps_push_stands_in_no_row() {
     }
 }
 
+/// The titles v0 to v3 stand at the third place, where one in four looks; v4 to v7 at the first, and are worse;
+/// v8 to v11 change places. Where the places are kept as a segment, Loved ranks by what they are worth.
+#[test]
+fn where_places_are_kept_rates_are_corrected_for_them() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut events = String::new();
+    for epoch in 0..30i64 {
+        for request in 0..200i64 {
+            let time = 1_768_435_200_000 + epoch * 1_800_000 + request * 8_000;
+            for title in 0..12i64 {
+                let place = match title {
+                    0..4 => 2,
+                    4..8 => 0,
+                    _ => (title + epoch) % 3,
+                };
+                let plays = if title < 4 { [96, 48, 24] } else { [48, 24, 12] }[place as usize];
+                let mut event = |kind: &str, time: i64| {
+                    let id = epoch * 1000 + request;
+                    writeln!(events, "{{\"kind\":\"{kind}\",\"request_id\":\"{id:016x}\",\"video_id\":\"v{title}\",\"row\":\"home\",\"position\":{},\"timestamp\":{time}}}", place + 1).unwrap();
+                };
+                event("impression", time);
+                if (request * 7 + title) % 200 < plays {
+                    event("play", time + 2000);
+                }
+            }
+        }
+    }
+    let input = folder.path().join("events.jsonl");
+    std::fs::write(&input, events).unwrap();
+    let best = |segments: &str| {
+        let data = folder.path().join(segments.len().to_string()).to_str().unwrap().to_owned();
+        let segments = format!("segments={segments}");
+        let settings = ["--set", "join.kind=left", "--set", &segments];
+        let (ok, _, err) =
+            uptake(&[&["replay", input.to_str().unwrap(), "--data", &data], &settings[..]].concat());
+        assert!(ok, "{err}");
+        let (ok, rows, err) =
+            uptake(&["rows", "--row", "loved", "--limit", "12", "--data", &data, "--format", "json"]);
+        assert!(ok, "{err}");
+        let id = |line: &str| serde_json::from_str::<serde_json::Value>(line).unwrap()["video_id"].clone();
+        let mut rows: Vec<String> =
+            rows.lines().take(4).map(|line| id(line).as_str().unwrap().to_owned()).collect();
+        rows.sort();
+        rows.join(" ")
+    };
+    assert_eq!(best("[[]]"), "v4 v5 v6 v7", "by what was played of what was shown");
+    let segments = r#"[[], ["row", "position"]]"#;
+    assert_eq!(best(segments), "v0 v1 v2 v3");
+    let data = folder.path().join(segments.len().to_string());
+    let (_, rising, _) = uptake(&["rows", "--data", data.to_str().unwrap(), "--format", "json"]);
+    assert_eq!(rising, "", "what is only weighed otherwise does not rise");
+}
+
 #[test]
 fn rows_keep_to_peoples_rules() {
     let folder = tempfile::tempdir().unwrap();

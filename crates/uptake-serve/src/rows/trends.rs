@@ -15,6 +15,7 @@ use uptake_connectors::table::Table;
 use uptake_model::segment::is_reserved;
 use uptake_model::{Epoch, EpochLength, EventTime, TallyRow};
 use uptake_trends::explore::{CANDIDATES_MAX, Random, hopeful, shares};
+use uptake_trends::position::is_place;
 use uptake_trends::rate::{Estimate, Evidence};
 use uptake_trends::rows::{Choice, Placed, candidates};
 use uptake_trends::{Exposure, Options, Past, RowName, Shelf, Trends, tree, why};
@@ -26,6 +27,8 @@ use crate::ids::random;
 const FRESH: Duration = Duration::from_millis(100);
 /// The most segments that are kept; one more pushes out the one that nobody asked for longest.
 const SEGMENTS_MAX: usize = 64;
+/// How long it is taken as known at which places titles were shown.
+const PLACES: Duration = Duration::from_secs(60);
 /// How long the titles that a row may draw from stay the same: to find them, all are looked at.
 const DRAWN_FROM: Duration = Duration::from_secs(10);
 /// How many of those are titles of the catalogue that nobody was shown yet, newest first.
@@ -69,6 +72,8 @@ struct Known {
     /// Plays and impressions of that epoch.
     counts: HashMap<Arc<str>, (u64, u64)>,
     read_at: Instant,
+    /// When it was read where titles were shown.
+    places_at: Instant,
     /// By which rules its titles were chosen.
     rules: u64,
     hopeful_at: Option<Instant>,
@@ -137,6 +142,7 @@ impl Known {
             epoch,
             counts: HashMap::new(),
             read_at: Instant::now(),
+            places_at: Instant::now(),
             rules: 0,
             hopeful_at: None,
             hopeful: Vec::new(),
@@ -150,9 +156,14 @@ impl Known {
     fn catch_up(&mut self, table: &dyn Table, length: EpochLength, now: EventTime) -> Result<(), TableError> {
         let first = self.epoch.0 - self.trends.options().open_epochs;
         let newest = table.top(&self.segments[0], None, 1)?.first().map_or(self.epoch, |row| row.epoch);
+        // What was shown where moves slowly, and there are many places.
+        let with_places = newest > self.epoch || self.places_at.elapsed() >= PLACES;
+        if with_places {
+            self.places_at = Instant::now();
+        }
         let mut latest = Vec::new();
         for epoch in (first..=newest.0).map(Epoch) {
-            for segment in &self.segments {
+            for segment in self.segments.iter().filter(|segment| with_places || !is_place(segment)) {
                 let rows = table.top(segment, Some(epoch), VIDEOS_MAX)?;
                 rows.iter().for_each(|row| self.trends.ingest(row));
                 if epoch == newest && *segment == self.segments[0] {
@@ -270,7 +281,8 @@ impl Item {
 /// A segment and those it leans on.
 #[derive(Clone, PartialEq, Debug)]
 pub struct Lineage {
-    /// Their names, smallest first, then the reserved ones, which say who is behind the plays.
+    /// Their names, smallest first, then those that say who is behind the plays, and at which places titles
+    /// were shown.
     pub segments: Vec<Arc<str>>,
     /// The rows of all of them.
     pub rows: Vec<TallyRow>,
@@ -298,13 +310,13 @@ pub struct Lineage {
 /// If the table cannot be read.
 pub fn read_lineage(table: &dyn Table, segment: &str) -> Result<Option<Lineage>, TableError> {
     let stored = table.segments()?;
-    let (reserved, known): (Vec<&str>, Vec<&str>) =
-        stored.iter().map(|(name, _)| &**name).partition(|name| is_reserved(name));
+    let (others, known): (Vec<&str>, Vec<&str>) =
+        stored.iter().map(|(name, _)| &**name).partition(|name| is_reserved(name) || is_place(name));
     if !known.contains(&segment) {
         return Ok(None);
     }
     let segments: Vec<Arc<str>> =
-        tree::lineage(segment, &known).into_iter().chain(reserved).map(Arc::from).collect();
+        tree::lineage(segment, &known).into_iter().chain(others).map(Arc::from).collect();
     let mut rows = Vec::new();
     for segment in &segments {
         table.scan(segment, &mut |row| {

@@ -272,7 +272,12 @@ pub const KEYS: &[Key] = &[
         "5",
         "How many ranks beyond the last place a title that has one may fall before it leaves.",
     ),
-    key("rows.entries_max", "3", "How many titles may push others out at a refresh."),
+    key("rows.entries_max", "3", "How many titles may push others out within rows.entries_every."),
+    key(
+        "rows.entries_every",
+        r#""5min""#,
+        "For how long an entry counts to rows.entries_max, however often rows are refreshed.",
+    ),
     key("rows.genre_max", "0", "How many titles of one genre a row shows; 0 for no limit."),
     key("rows.franchise_max", "1", "How many titles of one franchise a row shows; 0 for no limit."),
     key(

@@ -78,10 +78,12 @@ pub(super) fn settings(r: &mut Reader<'_>) -> Settings {
 }
 
 fn row_options(r: &mut Reader<'_>) -> RowOptions {
+    let entries_every_ms = r.duration("rows.entries_every", 0, None);
     let mut number = |key, least, most| r.number(key, least, most, None) as usize;
     RowOptions {
         places: number("rows.places", 1, ITEMS_MAX as i64),
         hysteresis: number("rows.hysteresis", 0, ITEMS_MAX as i64),
+        entries_every_ms,
         entries_max: number("rows.entries_max", 1, ITEMS_MAX as i64),
         genre_max: number("rows.genre_max", 0, ITEMS_MAX as i64),
         franchise_max: number("rows.franchise_max", 0, ITEMS_MAX as i64),
