@@ -1,5 +1,5 @@
-// Reads alerts and dashboards as Prometheus does and folders of manifests as Kubernetes does: `check rules.yaml…
-// dashboard.json… folder…`. Says what is wrong with each, and ends with 1 if anything is.
+// Reads alerts and dashboards as Prometheus does, folders of manifests as Kubernetes does and Dockerfiles as BuildKit
+// does: `check rules.yaml… dashboard.json… folder… Dockerfile…`. Says what is wrong with each, and ends with 1 if anything is.
 package main
 
 import (
@@ -63,6 +63,8 @@ func main() {
 			read = queries
 		} else if about, err := os.Stat(path); err == nil && about.IsDir() {
 			read = kubernetes
+		} else if strings.HasSuffix(path, "Dockerfile") {
+			read = dockerfile
 		}
 		count, wrong := read(path)
 		if count == 0 && len(wrong) == 0 {

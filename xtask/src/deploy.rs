@@ -11,7 +11,8 @@ const COMPOSE: &str = "github.com/compose-spec/compose-go/v2/cmd@v2.16.2";
 /// The linter of release workflows.
 const WORKFLOWS: &str = "github.com/rhysd/actionlint/cmd/actionlint@v1.7.12";
 
-/// Reads the Compose file as Compose does, alerts and dashboard as Prometheus does, manifests as Kubernetes does, and
+/// Reads the Compose file as Compose does, alerts and dashboard as Prometheus does, manifests as Kubernetes does, the
+/// Dockerfile as BuildKit does, and
 /// lints the release. The parsers are in `target/tools`.
 ///
 /// # Errors
@@ -30,7 +31,7 @@ pub(crate) fn check(workspace: &Workspace) -> Result<()> {
     build.args(["build", "-ldflags=-s -w", "-o"]).arg(&reader).arg(".").env("GOFLAGS", "-buildvcs=false");
     process::quietly(build.current_dir(workspace.root.join("deploy/check")), NO_GO)?;
     let mut check = process::command(reader);
-    check.args(["prometheus/uptake.rules.yaml", "grafana/uptake.json", "kubernetes"]);
+    check.args(["prometheus/uptake.rules.yaml", "grafana/uptake.json", "kubernetes", "Dockerfile"]);
     process::quietly(check.current_dir(workspace.root.join("deploy")), "")?;
     let folder = workspace.target.join("tools/workflows");
     install::once(workspace, &folder, ("a linter of workflows", WORKFLOWS), || {
