@@ -63,6 +63,9 @@ const BATCH_BYTES = 60_000;
 const BATCH_EVENTS = 100;
 const QUEUE_EVENTS = 1000;
 const STORE = "uptake-queue-";
+/** What the collector counts these events under, so that a version that goes wrong is seen; the build fills it in. */
+declare const __VERSION__: string;
+const CLIENT = typeof __VERSION__ === "string" ? "uptake-web/" + __VERSION__ : "uptake-web";
 
 const script = document.currentScript as HTMLScriptElement | null;
 
@@ -191,7 +194,7 @@ export function start(options: Options): Uptake {
     clearTimeout(timer);
     timer = window.setTimeout(flush, failures ? Math.max(ms, Math.min(60_000, 500 * 2 ** failures)) : ms);
   };
-  const body = (events: UptakeEvent[]) => JSON.stringify({ key: options.key, sent: Date.now(), events });
+  const body = (events: UptakeEvent[]) => JSON.stringify({ key: options.key, sent: Date.now(), client: CLIENT, events });
   const batch = () => {
     let count = Math.min(queue.length, BATCH_EVENTS);
     while (count > 1 && new Blob([body(queue.slice(0, count))]).size > BATCH_BYTES) count >>= 1;

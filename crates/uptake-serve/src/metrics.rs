@@ -1,7 +1,9 @@
 //! All numbers that the server shows, and the few lines it says: this is the list.
 
+use std::collections::BTreeSet;
 use std::fmt::Display;
 use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::{Mutex, PoisonError};
 
 use prometheus_client::encoding::text::encode;
 use prometheus_client::metrics::counter::Counter;
@@ -13,6 +15,10 @@ use prometheus_client::registry::Registry;
 use crate::pipeline::Seen;
 use crate::process::Process;
 
+/// As many clients have numbers of their own: whoever sends events may say what it likes.
+const CLIENTS_MAX: usize = 50;
+const CLIENT_BYTES_MAX: usize = 64;
+
 type Labels = Vec<(&'static str, String)>;
 
 /// The numbers.
@@ -22,6 +28,9 @@ pub(crate) struct Metrics {
     pub(crate) pipeline: Seen,
     requests: Family<Labels, Counter>,
     events: Family<Labels, Counter>,
+    of_clients: Family<Labels, Counter>,
+    /// The clients that have numbers of their own.
+    clients: Mutex<BTreeSet<String>>,
     request_ids: Family<Labels, Counter>,
     skew: Histogram,
     seconds: Histogram,
@@ -49,6 +58,7 @@ impl Default for Metrics {
             Histogram::new([-86_400., -3_600., -60., -5., -1., 0., 0.1, 0.5, 1., 5., 60., 3_600., 86_400.]);
         let seconds = Histogram::new([0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.5, 1., 5.]);
         let (requests, events) = (Family::default(), Family::default());
+        let of_clients = Family::default();
         let (request_ids, rows_served) = (Family::default(), Family::default());
         let (appends, appended, append_failures) =
             (Counter::default(), Counter::default(), Counter::default());
@@ -61,6 +71,11 @@ impl Default for Metrics {
         registry.register("http_seconds", "How long requests took", seconds.clone());
         registry.register("http_connections", "Connections that are open", Gauge::clone(&connections));
         registry.register("collector_events", "Events by verdict", Family::clone(&events));
+        registry.register(
+            "client_events",
+            "Events by client and what they are: an impression, a play, or why they were refused",
+            Family::clone(&of_clients),
+        );
         registry.register(
             "collector_request_ids",
             "Request ids that were not signed, forged or expired",
@@ -86,6 +101,8 @@ impl Default for Metrics {
             pipeline,
             requests,
             events,
+            of_clients,
+            clients: Mutex::default(),
             request_ids,
             skew,
             seconds,
@@ -124,6 +141,26 @@ impl Metrics {
     /// Events got this verdict.
     pub(crate) fn events(&self, verdict: &'static str, count: u64) {
         self.events.get_or_create(&one("verdict", verdict)).inc_by(count);
+    }
+
+    /// Under which name a client is counted: its own, or `other` where it is no name or there are too many.
+    pub(crate) fn client(&self, said: Option<&str>) -> String {
+        let Some(said) = said.map(str::trim).filter(|said| !said.is_empty()) else { return "unknown".into() };
+        let is_name = said.len() <= CLIENT_BYTES_MAX && said.bytes().all(|byte| byte.is_ascii_graphic());
+        let mut clients = self.clients.lock().unwrap_or_else(PoisonError::into_inner);
+        if clients.contains(said) || is_name && clients.len() < CLIENTS_MAX {
+            clients.insert(said.to_owned());
+            return said.to_owned();
+        }
+        "other".into()
+    }
+
+    /// Events of a client were this, or were refused for that.
+    pub(crate) fn of_client(&self, client: &str, what: &'static str, count: u64) {
+        if count > 0 {
+            let labels = vec![("client", client.to_owned()), ("what", what.to_owned())];
+            self.of_clients.get_or_create(&labels).inc_by(count);
+        }
     }
 
     /// A request id was not as it should be.
@@ -167,5 +204,28 @@ impl Metrics {
             self.said_ms.store(now, Ordering::Relaxed);
             uptake_connectors::notices::notice(text);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn clients_are_told_apart_within_bounds() {
+        let metrics = Metrics::default();
+        assert_eq!(metrics.client(Some("app/7.1")), "app/7.1");
+        assert_eq!(metrics.client(None), "unknown");
+        assert_eq!(metrics.client(Some("  ")), "unknown");
+        assert_eq!(metrics.client(Some("a\"b\nc")), "other");
+        assert_eq!(metrics.client(Some(&"x".repeat(65))), "other");
+        let names: BTreeSet<String> = (0..1_000).map(|n| metrics.client(Some(&format!("app/{n}")))).collect();
+        assert_eq!(names.len(), CLIENTS_MAX, "49 more of their own, and the others");
+        assert_eq!(metrics.client(Some("app/7.1")), "app/7.1");
+        metrics.of_client("app/7.1", "play", 3);
+        metrics.of_client("app/7.1", "impression", 0);
+        let text = metrics.text();
+        assert!(text.contains("uptake_client_events_total{client=\"app/7.1\",what=\"play\"} 3"), "{text}");
+        assert!(!text.contains("what=\"impression\""), "{text}");
     }
 }

@@ -107,13 +107,27 @@ fn each_event_gets_its_verdict_and_lies_where_append_would_put_it() {
         format!("{}\nnonsense\n{}\n", event("impression", "r2", "v1"), event("impression", "r3", "v1"));
     let ndjson = api.ask("POST", "/v1/events", &[("content-type", "application/x-ndjson")], lines.as_bytes());
     assert_eq!(ndjson.json()["items"][1]["reason"], "not-json");
-    let beacon =
-        format!("{{\"sent\":{},\"events\":[{}]}}", now_ms() - 3_600_000, event("impression", "r4", "v1"));
+    let beacon = format!(
+        "{{\"client\":\"app/7\",\"sent\":{},\"events\":[{}]}}",
+        now_ms() - 3_600_000,
+        event("impression", "r4", "v1")
+    );
     let beacon =
         api.ask("POST", "/v1/events", &[("content-type", "text/plain;charset=UTF-8")], beacon.as_bytes());
     assert_eq!(beacon.json()["accepted"], 1);
     assert_eq!(api.send(&event("impression", "r5", "v1")).json()["accepted"], 1, "a single object");
+    let named = [("content-type", "application/json"), ("uptake-client", "server/2")];
+    assert_eq!(api.ask("POST", "/v1/events", &named, b"{\"kind\":\"play\"}").json()["refused"], 1);
     let metrics = api.get("/metrics").body;
+    for (client, what, count) in [
+        ("app/7", "impression", 1),
+        ("server/2", "no-request-id", 1),
+        ("unknown", "play", 1),
+        ("unknown", "not-json", 1),
+    ] {
+        let line = format!("uptake_client_events_total{{client=\"{client}\",what=\"{what}\"}} {count}");
+        assert!(metrics.contains(&line), "{line}: {metrics}");
+    }
     assert!(metrics.contains("uptake_collector_events_total{verdict=\"accepted\"} 6"), "{metrics}");
     assert!(metrics.contains("uptake_collector_clock_skew_seconds_bucket"), "{metrics}");
     api.stop();

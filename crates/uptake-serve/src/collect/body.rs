@@ -57,6 +57,8 @@ pub(super) struct Items<'a> {
     pub(super) sent: Option<i64>,
     /// The write key, where no header can be set, as with a beacon.
     pub(super) key: Option<Cow<'a, str>>,
+    /// Which client sent them, with its version, as it says.
+    pub(super) client: Option<Cow<'a, str>>,
 }
 
 /// What a beacon sends: it has no headers of its own.
@@ -67,9 +69,11 @@ struct Envelope<'a> {
     sent: Option<serde_json::Number>,
     #[serde(borrow)]
     key: Option<Cow<'a, str>>,
+    #[serde(borrow)]
+    client: Option<Cow<'a, str>>,
 }
 
-/// Splits a body: an object, an array, an envelope `{"events":[…],"sent":…,"key":…}`, or lines.
+/// Splits a body: an object, an array, an envelope `{"events":[…],"sent":…,"key":…,"client":…}`, or lines.
 ///
 /// # Errors
 /// It is empty, an array that is no JSON, or has too many events.
@@ -86,6 +90,7 @@ pub(super) fn split(body: &[u8], events_max: usize) -> Answer<Items<'_>> {
             events: envelope.events.into_iter().map(bytes).collect(),
             sent: envelope.sent.and_then(|sent| TimestampUnit::Ms.milliseconds(&sent.into())),
             key: envelope.key,
+            client: envelope.client,
         },
         // One event over several lines, as a person writes it.
         Some(b'{') if text.contains(&b'\n') && serde_json::from_slice::<&RawValue>(text).is_ok() => {
@@ -132,8 +137,9 @@ mod tests {
         assert_eq!(count("[{},"), Err(400));
         assert_eq!(count("[1,2,3,4]"), Err(413));
         assert_eq!(count("{}\n{}\n{}\n{}\n{}"), Err(413));
-        let body = br#"{"events":[{}],"sent":1768435200123.9,"key":"a\u0062"}"#;
+        let body = br#"{"events":[{}],"sent":1768435200123.9,"key":"a\u0062","client":"app/7"}"#;
         let items = split(body, 3).ok().unwrap();
+        assert_eq!(items.client.as_deref(), Some("app/7"));
         assert_eq!((items.sent, items.key.as_deref()), (Some(1_768_435_200_123), Some("ab")));
     }
 

@@ -25,6 +25,9 @@ use crate::problem::{Answer, Problem};
 pub(crate) use judge::Judge;
 pub(crate) use writer::{Batch, NotWritten, Writer};
 
+/// The header in which a client that sends no envelope says what it is, as `app/7.1`.
+const CLIENT: &str = "uptake-client";
+
 /// What became of the events of a body, in their order.
 #[derive(Serialize, utoipa::ToSchema)]
 pub(crate) struct Verdicts {
@@ -49,7 +52,7 @@ pub(crate) struct Verdict {
 #[utoipa::path(
     post, path = "/v1/events", tag = "collector",
     request_body(content = String, content_type = "application/json",
-        description = "An event, an array of events, NDJSON, or {\"events\":[…],\"sent\":…,\"key\":…}; also as \
+        description = "An event, an array of events, NDJSON, or {\"events\":[…],\"sent\":…,\"key\":…,\"client\":…}; also as \
                        application/x-ndjson and text/plain; content-encoding gzip or zstd"),
     responses(
         (status = 202, description = "A verdict for each event; the accepted ones are in the log", body = Verdicts),
@@ -79,9 +82,11 @@ pub(crate) async fn events(State(app): State<Arc<App>>, headers: HeaderMap, body
     let mut groups: BTreeMap<(usize, u32), Batch> = BTreeMap::new();
     let mut reasons: BTreeMap<&'static str, u64> = BTreeMap::new();
     let mut played: Vec<String> = Vec::new();
+    let mut kinds = [0u64; 2];
     for judged in judged {
         match judged {
             Ok(taken) => {
+                kinds[usize::from(taken.kind == Kind::Play)] += 1;
                 let topic = app.input.of(taken.kind);
                 let partition = taken.request.partition(app.input.partitions[topic]);
                 let batch = groups.entry((topic, partition)).or_insert_with(|| Batch {
@@ -102,6 +107,8 @@ pub(crate) async fn events(State(app): State<Arc<App>>, headers: HeaderMap, body
         }
     }
     drop(room);
+    let header = headers.get(CLIENT).and_then(|value| value.to_str().ok());
+    let client = app.metrics.client(items.client.as_deref().or(header));
     match app.writer.append(groups.into_values().collect()).await {
         Ok(()) => played.iter().for_each(|video| app.row_age.took(video, || app.plays(video))),
         Err(NotWritten::Full) => {
@@ -116,7 +123,14 @@ pub(crate) async fn events(State(app): State<Arc<App>>, headers: HeaderMap, body
         }
     }
     app.metrics.events("accepted", verdicts.accepted);
-    reasons.into_iter().for_each(|(reason, count)| app.metrics.events(reason, count));
+    ["impression", "play"]
+        .into_iter()
+        .zip(kinds)
+        .for_each(|(kind, count)| app.metrics.of_client(&client, kind, count));
+    for (reason, count) in reasons {
+        app.metrics.events(reason, count);
+        app.metrics.of_client(&client, reason, count);
+    }
     Ok((StatusCode::ACCEPTED, Json(verdicts)).into_response())
 }
 
