@@ -200,6 +200,18 @@ impl Secrets {
     }
 }
 
+/// The key of members' pseudonyms, as [`Secrets::load`] finds it; `None` where there is none yet.
+///
+/// # Errors
+/// A file that is named cannot be read, or the key is too short.
+pub fn member_key(settings: &Settings, directory: &Path) -> Result<Option<Vec<u8>>, SecretsError> {
+    let kept = directory.join("member.key");
+    let named = settings.member_key_file.as_deref();
+    let file = named.or_else(|| kept.exists().then_some(&*kept));
+    let found = given("UPTAKE_MEMBER_KEY", "serve.member_key_file", file, 32)?;
+    Ok(found.and_then(|lines| lines.into_iter().next()))
+}
+
 /// The lines of a secret from the environment or its file.
 fn given(
     variable: &str,

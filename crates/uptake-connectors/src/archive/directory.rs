@@ -74,6 +74,23 @@ impl Archive for DirectoryArchive {
         }
     }
 
+    fn replace_tallies(&mut self, part: &TallyPart, rows: &mut Vec<TallyRow>) -> Result<()> {
+        let size = prepare(part, rows)?;
+        let path = self.path(part);
+        let folder = path.parent().unwrap_or(&self.root);
+        files::make_directories(folder)?;
+        let temporary = files::temporary_name(folder, &files::file_name(&path));
+        let replaced = parquet::write(&temporary, part, size, rows).and_then(|()| {
+            let _held = files::hold(&self.root.join("tallies/.lock"))?;
+            files::rename(&temporary, &path)?;
+            Ok(files::sync_directory(folder)?)
+        });
+        match files::remove(&temporary) {
+            Err(e) if replaced.is_ok() => Err(e.into()),
+            _ => replaced,
+        }
+    }
+
     fn parts(&self) -> Result<Vec<PartInfo>> {
         let mut parts = Vec::new();
         for epoch in files::list(&self.root.join("tallies"))? {

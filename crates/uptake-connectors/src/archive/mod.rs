@@ -110,6 +110,13 @@ pub trait Archive: Send {
     /// The system refuses, or an object is damaged.
     fn parts(&self) -> Result<Vec<PartInfo>>;
 
+    /// Puts rows in the place of those of `part`, however large they are; other than [`Archive::put_tallies`]
+    /// it does not commute with other writers, and is for what must leave the archive.
+    ///
+    /// # Errors
+    /// As [`Archive::put_tallies`].
+    fn replace_tallies(&mut self, part: &TallyPart, rows: &mut Vec<TallyRow>) -> Result<()>;
+
     /// The rows of `part`, by video id and segment, all sealed.
     ///
     /// # Errors
@@ -185,6 +192,10 @@ fn part_order(part: &TallyPart) -> (Epoch, i64, u32, u32) {
 impl<T: Archive + ?Sized> Archive for Arc<Mutex<T>> {
     fn put_tallies(&mut self, part: &TallyPart, rows: &mut Vec<TallyRow>) -> Result<Put> {
         self.lock().unwrap_or_else(PoisonError::into_inner).put_tallies(part, rows)
+    }
+
+    fn replace_tallies(&mut self, part: &TallyPart, rows: &mut Vec<TallyRow>) -> Result<()> {
+        self.lock().unwrap_or_else(PoisonError::into_inner).replace_tallies(part, rows)
     }
 
     fn parts(&self) -> Result<Vec<PartInfo>> {

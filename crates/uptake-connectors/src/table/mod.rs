@@ -5,6 +5,7 @@
 //! stored set lets anyone ask which request is behind a number.
 
 mod cassandra;
+mod erase;
 mod memory;
 mod sqlite;
 
@@ -12,6 +13,7 @@ use std::cmp::Ordering;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 pub use cassandra::{CassandraOptions, CassandraTable};
+pub use erase::without;
 pub use memory::MemoryTable;
 pub use sqlite::{FILE_NAME, Held, SqliteTable};
 use uptake_model::{Epoch, RequestId, TallyRow};

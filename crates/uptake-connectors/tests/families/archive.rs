@@ -62,6 +62,12 @@ fn the_larger_part_stays(archive: &mut dyn Archive) {
     // As large and yet another one: the first stays.
     let other = &mut vec![sealed(row("w", "", 1, 4, 10), None)];
     assert_eq!(archive.put_tallies(&part(1), other).unwrap(), Put::Kept);
+    // What must leave is replaced, whatever is larger.
+    let less = &mut vec![sealed(row("w", "", 1, 1, 2), None)];
+    archive.replace_tallies(&part(1), less).unwrap();
+    assert_eq!(&archive.read_tallies(&part(1)).unwrap(), less);
+    archive.replace_tallies(&part(9), &mut vec![sealed(row("w", "", 9, 1, 2), None)]).unwrap();
+    assert_eq!(archive.read_tallies(&part(9)).unwrap().len(), 1);
     // The same object's name for epochs of another length is refused, not overwritten.
     let hour = TallyPart { length: EpochLength::from_ms(3_600_000).unwrap(), epoch: Epoch(0), ..part(0) };
     archive.put_tallies(&part(0), &mut Vec::new()).unwrap();

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use proptest::prelude::*;
-use uptake_connectors::table::{MemoryTable, Table};
+use uptake_connectors::table::{MemoryTable, Table, without};
 use uptake_connectors::{FailureKind, TableError};
 use uptake_model::tally::{Counts, RequestSet, TallySets};
 use uptake_model::{Epoch, RequestId, TallyRow};
@@ -14,6 +14,7 @@ pub(crate) fn table<K>(make: impl Fn() -> (Box<dyn Table>, K)) {
     an_equal_row_adds_what_it_brings(&mut *make().0);
     a_table_answers_in_order(&mut *make().0);
     requests_are_found_in_stored_sets(&mut *make().0);
+    a_row_without_some_requests_wins(&mut *make().0);
     small_values_are_kept(&mut *make().0);
     counts_too_large_are_refused_whole(&mut *make().0);
     odd_ids_are_ids(&mut *make().0);
@@ -144,6 +145,32 @@ fn requests_are_found_in_stored_sets(table: &mut dyn Table) {
     assert_eq!(find(3), [d(true)]);
     let certain = |id| table.find_request(RequestId(id)).unwrap().iter().filter(|f| f.is_certain()).count();
     assert_eq!((certain(7), certain(3), certain(4)), (2, 1, 0));
+}
+
+/// Whatever the sets: what was erased stays so when the old row is written again.
+fn a_row_without_some_requests_wins(table: &mut dyn Table) {
+    let mut state = 7u64;
+    let mut random = || {
+        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        state ^ state >> 29
+    };
+    for epoch in 0..100 {
+        let shown: Vec<u64> = (0..9).map(|id| (id + 1) * 1_000 + epoch as u64).collect();
+        let old = TallyRow { sealed: true, sets: sets(&shown[3..5], &shown), ..row("v", "", epoch, 2, 9) };
+        let (gone, both) = ([RequestId(shown[0]), RequestId(shown[4])], [true, false]);
+        table.write(std::slice::from_ref(&old)).unwrap();
+        let new = both.map(|by_timestamp| without(&old, &gone.into(), by_timestamp, &mut random).unwrap());
+        assert_eq!(new[1].counts, old.counts);
+        // Each table takes the one that is made for its rule; the other one may win or not.
+        table.write(&new[..1]).unwrap();
+        table.write(&new[1..]).unwrap();
+        table.write(std::slice::from_ref(&old)).unwrap();
+        let stored = table.get("v", "", Epoch(epoch)).unwrap().unwrap();
+        assert!(new.contains(&stored), "{stored:?}");
+        assert_eq!(stored.counts.plays, 2);
+    }
+    let certain = |id| table.find_request(RequestId(id)).unwrap().iter().filter(|f| f.is_certain()).count();
+    assert_eq!((certain(1_000), certain(5_050), certain(2_000)), (0, 0, 1));
 }
 
 fn small_values_are_kept(table: &mut dyn Table) {

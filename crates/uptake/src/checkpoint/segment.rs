@@ -257,7 +257,7 @@ mod tests {
     proptest! {
         #[test]
         fn what_was_written_is_read_and_any_changed_byte_is_noticed(
-            of in prop::collection::vec((0u8..6, 0u32..256, prop_oneof![prop::collection::vec(any::<u8>(), 1..60), prop::collection::vec(0u8..4, 1..1500)]), 0..12),
+            of in prop::collection::vec((0u8..8, 0u32..256, prop_oneof![prop::collection::vec(any::<u8>(), 1..60), prop::collection::vec(0u8..4, 1..1500)]), 0..12),
             place in any::<prop::sample::Index>(), flip in 1u8..,
             cut in any::<prop::sample::Index>(),
         ) {
@@ -276,8 +276,10 @@ mod tests {
             let mut changed = bytes.clone();
             let at = place.index(bytes.len());
             changed[at] ^= flip;
-            // The four reserved bytes say nothing.
-            prop_assert_eq!(Segment::decode("s", &changed).is_err(), !(12..16).contains(&at));
+            // The four reserved bytes say nothing, and without any section both versions look alike.
+            let is_other_version = u32_at(&changed, 8) == Some(VERSION_BEFORE) && written.0.is_empty();
+            let is_noticed = !(12..16).contains(&at) && !is_other_version;
+            prop_assert_eq!(Segment::decode("s", &changed).is_err(), is_noticed);
         }
     }
 }

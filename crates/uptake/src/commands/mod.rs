@@ -6,6 +6,7 @@ mod canary;
 mod dead_letters;
 mod demo;
 mod doctor;
+mod erase;
 mod eval;
 mod explain;
 mod late;
@@ -97,6 +98,8 @@ enum Command {
     /// Say what is known of a request or of a video's tally
     #[command(subcommand)]
     Explain(explain::Explain),
+    // Its long help stands with its arguments.
+    Erase(erase::Erase),
     // Its long help stands with its arguments.
     Canary(canary::Canary),
     // Its long help stands with its arguments.
@@ -312,6 +315,7 @@ impl Cli {
             Command::Late(late) => late.run(),
             Command::Ledger(ledger) => ledger.run(),
             Command::Doctor(doctor) => doctor.run(),
+            Command::Erase(erase) => erase.run(),
             Command::Canary(canary) => canary.run(),
             Command::Tallies(tallies) => tallies.run(),
             Command::Top(top) => top.run(),

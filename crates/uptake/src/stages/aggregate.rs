@@ -90,20 +90,20 @@ struct TallyKey {
 
 /// What is remembered of an event that counts.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-struct Counted {
+pub(super) struct Counted {
     video: VideoHash,
     epoch: Epoch,
     dims: DimsHash,
-    request: RequestId,
+    pub(super) request: RequestId,
     kind: Kind,
 }
 
 /// What is remembered of a play because it says who plays the video.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-struct Behind {
+pub(super) struct Behind {
     video: VideoHash,
     epoch: Epoch,
-    request: RequestId,
+    pub(super) request: RequestId,
     /// The member as it stands in this tally alone; `None` for a play that a cap cut.
     member: Option<u64>,
 }

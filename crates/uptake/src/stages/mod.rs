@@ -6,6 +6,7 @@ pub mod cap;
 pub mod collect;
 pub mod join;
 pub mod outlets;
+pub mod search;
 
 use serde::{Deserialize, Serialize};
 use uptake_model::Event;

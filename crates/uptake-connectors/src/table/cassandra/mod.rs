@@ -19,6 +19,7 @@ pub use options::CassandraOptions;
 use scylla::statement::prepared::PreparedStatement;
 use uptake_model::tally::{Counts, TallySets};
 use uptake_model::{Epoch, RequestId, TallyRow};
+pub(super) use write::sets_at;
 
 use self::link::Link;
 use super::sqlite::{decode_set, stored_contains};

@@ -17,6 +17,12 @@ use crate::table::sqlite::encode_set;
 const BATCH_ROWS: usize = 100;
 const BATCH_BYTES: usize = 64 << 10;
 
+/// The timestamp of the row's sets; `None` if it has none, or is too large for this table.
+pub(in crate::table) fn sets_at(row: &TallyRow) -> Option<i64> {
+    row.sets.as_ref()?;
+    Written::of(row, "").ok().map(|written| written.at.sets)
+}
+
 /// A row as it is written.
 struct Written<'a> {
     row: &'a TallyRow,

@@ -30,7 +30,7 @@ impl Counted {
         out.extend_from_slice(if has_dims { &bytes } else { &bytes[..25] });
     }
 
-    fn load(fields: &mut Fields<'_>) -> Result<Self, CheckpointError> {
+    pub(in crate::stages) fn load(fields: &mut Fields<'_>) -> Result<Self, CheckpointError> {
         let [flags] = fields.array()?;
         Ok(Self {
             kind: if flags & PLAY != 0 { Kind::Play } else { Kind::Impression },
@@ -52,7 +52,7 @@ impl Behind {
         self.member.iter().for_each(|member| out.extend_from_slice(&member.to_le_bytes()));
     }
 
-    fn load(fields: &mut Fields<'_>) -> Result<Self, CheckpointError> {
+    pub(in crate::stages) fn load(fields: &mut Fields<'_>) -> Result<Self, CheckpointError> {
         let (video, epoch) = (VideoHash(fields.u64()?), Epoch(fields.i64()?));
         let request = RequestId(fields.u64()?);
         let [has_member] = fields.array()?;

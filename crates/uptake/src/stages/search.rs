@@ -1,0 +1,60 @@
+//! Whether a checkpoint has something of some requests: for those who must be sure that it has not.
+
+use std::collections::BTreeSet;
+
+use uptake_flow::SHARDS;
+use uptake_model::RequestId;
+use uptake_model::tally::{RequestSet, Tally, TallyLimits};
+
+use super::aggregate::{Behind, Counted};
+use crate::checkpoint::{CheckpointError, Fields, SectionKind, Segment};
+
+/// Those of `requests` that some segment has: waiting in the join, in a tally, or counted since the last whole
+/// tally. A sketch holds no ids.
+///
+/// # Errors
+/// A segment is damaged.
+pub fn requests_held(
+    segments: &[Segment],
+    requests: &BTreeSet<RequestId>,
+    limits: TallyLimits,
+) -> Result<BTreeSet<RequestId>, CheckpointError> {
+    let mut held = BTreeSet::new();
+    for segment in segments {
+        for shard in 0..SHARDS as u32 {
+            let mut see = |request: RequestId| {
+                if requests.contains(&request) {
+                    held.insert(request);
+                }
+            };
+            let section = |kind| Fields::new(segment, segment.section(kind, shard));
+            let mut fields = section(SectionKind::Requests);
+            while !fields.is_empty() {
+                see(RequestId(fields.u64()?));
+                (fields.i64()?, fields.part()?);
+            }
+            let mut fields = section(SectionKind::Tallies);
+            while !fields.is_empty() {
+                (fields.u64()?, fields.i64()?, fields.text()?);
+                let mut tally = Tally::default();
+                let read = tally.merge_saved(fields.part()?, limits);
+                read.map_err(|error| segment.damaged(error.to_string()))?;
+                let sets = tally.into_sets();
+                for set in [sets.played, sets.shown] {
+                    if let RequestSet::Exact(ids) = set {
+                        ids.into_iter().map(RequestId).for_each(&mut see);
+                    }
+                }
+            }
+            let mut fields = section(SectionKind::Counted);
+            while !fields.is_empty() {
+                see(Counted::load(&mut fields)?.request);
+            }
+            let mut fields = section(SectionKind::Behind);
+            while !fields.is_empty() {
+                see(Behind::load(&mut fields)?.request);
+            }
+        }
+    }
+    Ok(held)
+}
