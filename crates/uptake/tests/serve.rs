@@ -316,6 +316,33 @@ fn ids(row: &Value) -> String {
     items.iter().map(|item| item["video_id"].as_str().unwrap()).collect::<Vec<_>>().join(" ")
 }
 
+/// A server that was asked before any event named a member hears of robots all the same.
+#[test]
+fn what_few_members_push_leaves_a_served_row() {
+    let place = Place::new();
+    let api = Api::start(&place, &["--set", "rows.explore_rows=[]"]);
+    let data = place.path("data").display().to_string();
+    let play = |video: &str, n: usize, member: Option<usize>| {
+        let id = format!("{video}-{n}");
+        let of = |kind: &str| {
+            let mut event: Value = serde_json::from_str(&event(kind, &id, video)).unwrap();
+            event["member_id"] = json!(member.map(|member| format!("m{member}")));
+            event.to_string()
+        };
+        format!("{},{}", of("impression"), of("play"))
+    };
+    let send = |events: Vec<String>| {
+        assert_eq!(api.send(&format!("[{}]", events.join(","))).json()["refused"], 0);
+        uptake(["run", "--data", &data, "--until-caught-up"]).ok();
+    };
+    send((0..15).flat_map(|n| [play("good", n, None), play("pushed", n, None)]).collect());
+    wait_until("both are there", SOON, || ids(&api.get("/v1/rows/popular").ok()) == "good pushed");
+    send((15..50).flat_map(|n| [play("good", n, Some(n)), play("pushed", n, Some(n % 2))]).collect());
+    wait_until("one is left", SOON, || ids(&api.get("/v1/rows/popular").ok()) == "good");
+    let why = api.get("/v1/videos/pushed/why").ok();
+    assert!(why.to_string().contains("only 2 members played it"), "{why}");
+}
+
 #[test]
 fn rows_show_what_counted_by_peoples_rules_in_every_process() {
     let place = Place::new();

@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use serde_json::{Value, json};
 use uptake_connectors::TableError;
 use uptake_connectors::table::Table;
-use uptake_model::segment::is_reserved;
+use uptake_model::segment::{CAPPED, MEMBERS, is_reserved};
 use uptake_model::{Epoch, EpochLength, EventTime, TallyRow};
 use uptake_trends::explore::{CANDIDATES_MAX, Random, hopeful, shares};
 use uptake_trends::position::is_place;
@@ -161,9 +161,21 @@ impl Known {
         if with_places {
             self.places_at = Instant::now();
         }
+        if newest > self.epoch {
+            // A title may have been shown where none was before.
+            let stored = table.segments()?.into_iter().map(|(name, _)| name).filter(|name| is_place(name));
+            let new: Vec<Arc<str>> = stored.filter(|name| !self.segments.contains(name)).collect();
+            self.segments.extend(new);
+        }
         let mut latest = Vec::new();
         for epoch in (first..=newest.0).map(Epoch) {
-            for segment in self.segments.iter().filter(|segment| with_places || !is_place(segment)) {
+            let is_lately = epoch.0 > newest.0 - self.trends.options().lift_epochs;
+            let is_asked = |segment: &&Arc<str>| match () {
+                () if is_place(segment) => with_places,
+                () if is_reserved(segment) => is_lately,
+                () => true,
+            };
+            for segment in self.segments.iter().filter(is_asked) {
                 let rows = table.top(segment, Some(epoch), VIDEOS_MAX)?;
                 rows.iter().for_each(|row| self.trends.ingest(row));
                 if epoch == newest && *segment == self.segments[0] {
@@ -310,11 +322,13 @@ pub struct Lineage {
 /// If the table cannot be read.
 pub fn read_lineage(table: &dyn Table, segment: &str) -> Result<Option<Lineage>, TableError> {
     let stored = table.segments()?;
-    let (others, known): (Vec<&str>, Vec<&str>) =
-        stored.iter().map(|(name, _)| &**name).partition(|name| is_reserved(name) || is_place(name));
+    let stored = stored.iter().map(|(name, _)| &**name).filter(|name| !is_reserved(name));
+    let (places, known): (Vec<&str>, Vec<&str>) = stored.partition(|name| is_place(name));
     if !known.contains(&segment) {
         return Ok(None);
     }
+    // The reserved ones may come later than who is asked for.
+    let others = [MEMBERS, CAPPED].into_iter().chain(places);
     let segments: Vec<Arc<str>> =
         tree::lineage(segment, &known).into_iter().chain(others).map(Arc::from).collect();
     let mut rows = Vec::new();
