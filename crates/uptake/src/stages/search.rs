@@ -31,11 +31,11 @@ pub fn requests_held(
             let mut fields = section(SectionKind::Requests);
             while !fields.is_empty() {
                 see(RequestId(fields.u64()?));
-                (fields.i64()?, fields.part()?);
+                let _deadline_and_state = (fields.i64()?, fields.part()?);
             }
             let mut fields = section(SectionKind::Tallies);
             while !fields.is_empty() {
-                (fields.u64()?, fields.i64()?, fields.text()?);
+                let _key = (fields.u64()?, fields.i64()?, fields.text()?);
                 let mut tally = Tally::default();
                 let read = tally.merge_saved(fields.part()?, limits);
                 read.map_err(|error| segment.damaged(error.to_string()))?;
