@@ -8,7 +8,7 @@ import { join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { test } from "node:test";
 import { build } from "esbuild";
-import { chromium } from "playwright-core";
+import { browse, until } from "./support.mjs";
 
 const web = fileURLToPath(new URL("..", import.meta.url));
 const SCRIPT = `
@@ -50,7 +50,7 @@ test("the npm package types, bundles and reports", { timeout: 60_000 }, async ()
       }
     }).listen(0, "127.0.0.1");
     await new Promise((then) => server.once("listening", then));
-    browser = await chromium.launch({ executablePath: "/usr/bin/chromium", args: ["--no-sandbox"] });
+    browser = await browse();
     const shown = await browser.newPage();
     await shown.goto(`http://127.0.0.1:${server.address().port}/`);
     assert.equal(await shown.title(), "true", "the element is defined, and there is one tracker");
@@ -59,8 +59,7 @@ test("the npm package types, bundles and reports", { timeout: 60_000 }, async ()
     assert.deepEqual(events, [], "nothing before consent");
     await shown.evaluate(() => document.dispatchEvent(new Event("agreed")));
     await shown.click("a");
-    const until = Date.now() + 10_000;
-    while (!events.some((event) => event.kind === "play") && Date.now() < until) await shown.waitForTimeout(50);
+    await until("the play", () => events.some((event) => event.kind === "play"));
     assert.deepEqual(events.map((event) => [event.kind, event.request_id, event.video_id, event.position, event.member_id]),
       [["impression", "R", "v1", 1, "m1"], ["play", "R", "v1", 1, "m1"]]);
   } finally {

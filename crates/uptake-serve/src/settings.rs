@@ -183,8 +183,6 @@ impl Secrets {
             given("UPTAKE_ADMIN_TOKEN", "serve.admin_token_file", settings.admin_token_file.as_deref(), 16)?;
         let request =
             given("UPTAKE_REQUEST_KEY", "serve.request_key_file", settings.request_key_file.as_deref(), 32)?;
-        let member =
-            given("UPTAKE_MEMBER_KEY", "serve.member_key_file", settings.member_key_file.as_deref(), 32)?;
         Ok(Self {
             write_keys: write.unwrap_or_default(),
             admin_token: admin.and_then(|lines| lines.into_iter().next()),
@@ -192,7 +190,7 @@ impl Secrets {
                 Some(keys) => keys,
                 None => made(&directory.join("request.key"), "serve.request_key_file")?,
             },
-            member_key: match member.and_then(|lines| lines.into_iter().next()) {
+            member_key: match member_key(settings, directory)? {
                 Some(key) => key,
                 None => made(&directory.join("member.key"), "serve.member_key_file")?.remove(0),
             },

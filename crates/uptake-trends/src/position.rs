@@ -149,20 +149,18 @@ impl Positions {
 /// assert!(is_place("row=home,position=3") && !is_place("country=BR") && !is_place("position="));
 /// ```
 pub fn is_place(segment: &str) -> bool {
-    place(segment).is_some()
+    position(segment).is_some()
 }
 
-/// The row, device and whatever else a place is in, and the position.
-fn place(segment: &str) -> Option<(String, u32)> {
-    let mut position = None;
-    let mut rest: Vec<&str> = Vec::new();
-    for part in segment.split(',') {
-        match part.strip_prefix("position=") {
-            Some(text) => position = text.parse().ok(),
-            None => rest.push(part),
-        }
-    }
-    Some((rest.join(","), position?))
+/// The position that a segment's name says. Asked of every row that is taken in.
+fn position(segment: &str) -> Option<u32> {
+    segment.split(',').find_map(|part| part.strip_prefix("position=")?.parse().ok())
+}
+
+/// The row, device and whatever else a place is in.
+fn group(segment: &str) -> String {
+    let rest: Vec<&str> = segment.split(',').filter(|part| !part.starts_with("position=")).collect();
+    rest.join(",")
 }
 
 /// Positions beyond this one count as this one.
@@ -171,7 +169,7 @@ const POSITION_MAX: u32 = 999;
 const TITLES_MAX: usize = 1_000;
 /// A factor is drawn to 1 as by so many plays.
 const PLAYS_PSEUDO: f64 = 50.0;
-/// Half of what was seen at the places is forgotten after so many epochs.
+/// How much of what was seen at the places is kept from epoch to epoch: half after 346.
 const FORGETTING: f64 = 0.998;
 
 /// What the segments of places say: by how much an impression of a title counts.
@@ -193,9 +191,9 @@ pub(crate) struct Places {
 impl Places {
     /// Takes in a row of a place.
     pub(crate) fn put(&mut self, video: u32, segment: &str, epoch: i64, counts: Counts) {
-        let Some((group, position)) = place(segment) else { return };
+        let Some(position) = position(segment) else { return };
         let next = self.groups.len() as u32;
-        let group = *self.groups.entry(group).or_insert(next);
+        let group = *self.groups.entry(group(segment)).or_insert(next);
         let cell = group * (POSITION_MAX + 1) + position.min(POSITION_MAX);
         let cells = self.open.entry((video, epoch)).or_default();
         match cells.iter_mut().find(|(known, _)| *known == cell) {

@@ -15,6 +15,17 @@ fn uptake(args: &[&str]) -> (bool, String, String) {
     (out.status.success(), text(out.stdout), text(out.stderr))
 }
 
+/// Which titles `uptake rows` prints, in their order.
+fn titles(data: &str, more: &[&str]) -> Vec<String> {
+    let (ok, rows, err) = uptake(&[&["rows", "--data", data, "--format", "json"], more].concat());
+    assert!(ok, "{err}");
+    let id = |line: &str| {
+        let line: serde_json::Value = serde_json::from_str(line).unwrap();
+        line["video_id"].as_str().unwrap().to_owned()
+    };
+    rows.lines().map(id).collect()
+}
+
 /// 12 epochs of 8 titles at 10 %; in the last one everybody who sees v3 plays it.
 fn table(folder: &Path) -> String {
     let mut events = String::new();
@@ -114,10 +125,7 @@ fn what_few_members_or_requests_beyond_the_caps_push_stands_in_no_row() {
         settings.iter().for_each(|setting| args.extend(["--set", setting]));
         let (ok, _, err) = uptake(&args);
         assert!(ok, "{err}");
-        let (ok, rows, err) = uptake(&["rows", "--data", &data, "--format", "json"]);
-        assert!(ok, "{err}");
-        let id = |line: &str| serde_json::from_str::<serde_json::Value>(line).unwrap()["video_id"].clone();
-        let mut rows: Vec<_> = rows.lines().map(|line| id(line).as_str().unwrap().to_owned()).collect();
+        let mut rows = titles(&data, &[]);
         rows.sort();
         (data, rows)
     };
@@ -175,12 +183,8 @@ fn where_places_are_kept_rates_are_corrected_for_them() {
         let (ok, _, err) =
             uptake(&[&["replay", input.to_str().unwrap(), "--data", &data], &settings[..]].concat());
         assert!(ok, "{err}");
-        let (ok, rows, err) =
-            uptake(&["rows", "--row", "loved", "--limit", "12", "--data", &data, "--format", "json"]);
-        assert!(ok, "{err}");
-        let id = |line: &str| serde_json::from_str::<serde_json::Value>(line).unwrap()["video_id"].clone();
-        let mut rows: Vec<String> =
-            rows.lines().take(4).map(|line| id(line).as_str().unwrap().to_owned()).collect();
+        let mut rows = titles(&data, &["--row", "loved", "--limit", "12"]);
+        rows.truncate(4);
         rows.sort();
         rows.join(" ")
     };
@@ -188,23 +192,15 @@ fn where_places_are_kept_rates_are_corrected_for_them() {
     let segments = r#"[[], ["row", "position"]]"#;
     assert_eq!(best(segments), "v0 v1 v2 v3");
     let data = folder.path().join(segments.len().to_string());
-    let (_, rising, _) = uptake(&["rows", "--data", data.to_str().unwrap(), "--format", "json"]);
-    assert_eq!(rising, "", "what is only weighed otherwise does not rise");
+    let rising = titles(data.to_str().unwrap(), &[]);
+    assert!(rising.is_empty(), "what is only weighed otherwise does not rise: {rising:?}");
 }
 
 #[test]
 fn rows_keep_to_peoples_rules() {
     let folder = tempfile::tempdir().unwrap();
     let data = table(folder.path());
-    let row = |name: &str| {
-        let (ok, rows, err) = uptake(&["rows", "--data", &data, "--row", name, "--format", "json"]);
-        assert!(ok, "{err}");
-        let id = |line: &str| {
-            let line: serde_json::Value = serde_json::from_str(line).unwrap();
-            line["video_id"].as_str().unwrap().to_owned()
-        };
-        rows.lines().map(id).collect::<Vec<String>>()
-    };
+    let row = |name: &str| titles(&data, &["--row", name]);
     assert_eq!(row("trending"), ["v3"]);
     let last = row("popular").last().unwrap().clone();
     let (log, _) = EmbeddedLog::open(Path::new(&data), LogOptions::default()).unwrap();

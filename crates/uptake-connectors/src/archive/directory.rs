@@ -35,6 +35,27 @@ impl DirectoryArchive {
         self.root.join(part.name())
     }
 
+    /// Writes the rows under a hidden name, lets `publish` give them their own (it is told their size, that file and
+    /// the path), and leaves nothing behind.
+    fn written<T>(
+        &self,
+        part: &TallyPart,
+        rows: &mut [TallyRow],
+        publish: impl FnOnce(u64, &Path, &Path) -> Result<T>,
+    ) -> Result<T> {
+        let size = prepare(part, rows)?;
+        let path = self.path(part);
+        let folder = path.parent().unwrap_or(&self.root);
+        files::make_directories(folder)?;
+        let temporary = files::temporary_name(folder, &files::file_name(&path));
+        let published =
+            parquet::write(&temporary, part, size, rows).and_then(|()| publish(size, &temporary, &path));
+        match files::remove(&temporary) {
+            Err(e) if published.is_ok() => Err(e.into()),
+            _ => published,
+        }
+    }
+
     /// Gives the finished file its name, unless another one has it.
     fn publish(&self, part: &TallyPart, size: u64, temporary: &Path, path: &Path) -> Result<Put> {
         let folder = path.parent().unwrap_or(&self.root);
@@ -61,34 +82,15 @@ impl DirectoryArchive {
 
 impl Archive for DirectoryArchive {
     fn put_tallies(&mut self, part: &TallyPart, rows: &mut Vec<TallyRow>) -> Result<Put> {
-        let size = prepare(part, rows)?;
-        let path = self.path(part);
-        let folder = path.parent().unwrap_or(&self.root);
-        files::make_directories(folder)?;
-        let temporary = files::temporary_name(folder, &files::file_name(&path));
-        let put = parquet::write(&temporary, part, size, rows)
-            .and_then(|()| self.publish(part, size, &temporary, &path));
-        match files::remove(&temporary) {
-            Err(e) if put.is_ok() => Err(e.into()),
-            _ => put,
-        }
+        self.written(part, rows, |size, temporary, path| self.publish(part, size, temporary, path))
     }
 
     fn replace_tallies(&mut self, part: &TallyPart, rows: &mut Vec<TallyRow>) -> Result<()> {
-        let size = prepare(part, rows)?;
-        let path = self.path(part);
-        let folder = path.parent().unwrap_or(&self.root);
-        files::make_directories(folder)?;
-        let temporary = files::temporary_name(folder, &files::file_name(&path));
-        let replaced = parquet::write(&temporary, part, size, rows).and_then(|()| {
+        self.written(part, rows, |_, temporary, path| {
             let _held = files::hold(&self.root.join("tallies/.lock"))?;
-            files::rename(&temporary, &path)?;
-            Ok(files::sync_directory(folder)?)
-        });
-        match files::remove(&temporary) {
-            Err(e) if replaced.is_ok() => Err(e.into()),
-            _ => replaced,
-        }
+            files::rename(temporary, path)?;
+            Ok(files::sync_directory(path.parent().unwrap_or(&self.root))?)
+        })
     }
 
     fn parts(&self) -> Result<Vec<PartInfo>> {

@@ -50,10 +50,7 @@ pub fn without(
     random: &mut dyn FnMut() -> u64,
 ) -> Option<TallyRow> {
     let sets = row.sets.as_deref()?;
-    let holds = |set: &RequestSet| match set {
-        RequestSet::Exact(ids) => ids.iter().any(|id| requests.contains(&RequestId(*id))),
-        RequestSet::Sketch(_) => false,
-    };
+    let holds = |set: &RequestSet| set.contains_any(requests) == Some(true);
     if !holds(&sets.played) && !holds(&sets.shown) {
         return None;
     }

@@ -612,10 +612,11 @@ impl Decoder {
             [] => DimsHash::NONE,
             dimensions => DimsHash::from_values(dimensions.iter().map(|&d| leaves.find(d).1)),
         };
-        let member = match plan.members {
-            Members::OfPlays if kind == Kind::Impression => MemberHash::NONE,
-            Members::None => MemberHash::NONE,
-            _ => MemberHash::from_text(leaves.text(leaves.get(plan.member))),
+        let member = match (plan.members, kind) {
+            (Members::All, _) | (Members::OfPlays, Kind::Play) => {
+                MemberHash::from_text(leaves.text(leaves.get(plan.member)))
+            }
+            _ => MemberHash::NONE,
         };
         let event = Event {
             request,

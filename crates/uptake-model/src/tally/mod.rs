@@ -8,6 +8,7 @@ mod hash;
 mod id_set;
 mod saved;
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use datasketches::theta::{CompactThetaSketch, ThetaSketch, ThetaSketchBuilder};
@@ -181,6 +182,14 @@ impl RequestSet {
     pub fn contains(&self, request: RequestId) -> Option<bool> {
         match self {
             Self::Exact(ids) => Some(ids.binary_search(&request.0).is_ok()),
+            Self::Sketch(_) => None,
+        }
+    }
+
+    /// Whether the set holds one of `requests`; `None` where only a sketch is left to ask.
+    pub fn contains_any(&self, requests: &BTreeSet<RequestId>) -> Option<bool> {
+        match self {
+            Self::Exact(ids) => Some(ids.iter().any(|id| requests.contains(&RequestId(*id)))),
             Self::Sketch(_) => None,
         }
     }

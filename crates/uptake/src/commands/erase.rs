@@ -15,7 +15,6 @@ use uptake_connectors::table::{self, Table, without};
 use uptake_model::decode::{Decoded, Decoder, Members};
 use uptake_model::filter::Filters;
 use uptake_model::segment::Segments;
-use uptake_model::tally::RequestSet;
 use uptake_model::{EventTime, MemberHash, RequestId, TallyRow};
 use uptake_serve::ids::Pseudonyms;
 use uptake_serve::settings::member_key;
@@ -273,14 +272,8 @@ impl Exchange<'_> {
 /// Whether some set of the row holds one of the requests, and whether one is a sketch.
 fn holds(row: &TallyRow, requests: &BTreeSet<RequestId>) -> (bool, bool) {
     let Some(sets) = row.sets.as_deref() else { return (false, false) };
-    let (mut held, mut sketch) = (false, false);
-    for set in [&sets.played, &sets.shown] {
-        match set {
-            RequestSet::Exact(ids) => held |= ids.iter().any(|id| requests.contains(&RequestId(*id))),
-            RequestSet::Sketch(_) => sketch = true,
-        }
-    }
-    (held, sketch)
+    let each = [&sets.played, &sets.shown].map(|set| set.contains_any(requests));
+    (each.contains(&Some(true)), each.contains(&None))
 }
 
 /// Takes the requests out of the archive; returns the new rows, for the table to have the same.
@@ -328,7 +321,7 @@ fn erase_stored(
     report: &mut Report,
 ) -> Result<(), CommandError> {
     let requests = exchange.requests;
-    let mut found: BTreeMap<(Arc<str>, Arc<str>, i64), bool> = BTreeMap::new();
+    let mut found: BTreeSet<(Arc<str>, Arc<str>, i64)> = BTreeSet::new();
     let mut look = |table: &dyn Table| -> Result<Vec<TallyRow>, CommandError> {
         let mut rows: BTreeMap<(Arc<str>, Arc<str>, i64), TallyRow> = BTreeMap::new();
         for request in requests {
@@ -337,7 +330,7 @@ fn erase_stored(
                 if !rows.contains_key(&key)
                     && let Some(row) = table.get(&key.0, &key.1, place.epoch)?
                 {
-                    found.insert(key.clone(), true);
+                    found.insert(key.clone());
                     rows.insert(key, row);
                 }
             }
@@ -351,9 +344,12 @@ fn erase_stored(
     }
     table.write(&erased)?;
     // Another set than the archive's: of a run that began anew from an older checkpoint, or from a copy.
-    let own: Vec<TallyRow> = look(table)?.iter().filter_map(|row| exchange.without(row)).collect();
-    table.write(&own)?;
-    report.stuck += look(table)?.len();
+    let left = look(table)?;
+    if !left.is_empty() {
+        let own: Vec<TallyRow> = left.iter().filter_map(|row| exchange.without(row)).collect();
+        table.write(&own)?;
+        report.stuck += look(table)?.len();
+    }
     report.table_rows = found.len();
     Ok(())
 }

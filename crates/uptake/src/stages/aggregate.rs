@@ -113,6 +113,9 @@ struct Groups {
     /// By number: the canonical name.
     names: Vec<Arc<str>>,
     numbers: HashMap<Arc<str>, u32>,
+    /// Of the two reserved segments.
+    members: u32,
+    capped: u32,
     by_dims: HashMap<DimsHash, Group, FixedState>,
 }
 
@@ -127,7 +130,14 @@ struct Group {
 
 impl Groups {
     fn new(config: &Config) -> Self {
-        let mut groups = Self { names: Vec::new(), numbers: HashMap::new(), by_dims: HashMap::default() };
+        let mut groups = Self {
+            names: Vec::new(),
+            numbers: HashMap::new(),
+            members: 0,
+            capped: 0,
+            by_dims: HashMap::default(),
+        };
+        (groups.members, groups.capped) = (groups.number(MEMBERS), groups.number(CAPPED));
         // Without dimensions there is one combination, which nobody announces.
         groups.tell(config, DimsHash::NONE, Vec::new(), Epoch(i64::MAX));
         groups
@@ -222,7 +232,7 @@ impl Tallies {
 
     fn add_behind(&mut self, behind: &Behind) {
         let &Behind { video, epoch, request, member } = behind;
-        let segment = self.groups.number(if member.is_some() { MEMBERS } else { CAPPED });
+        let segment = if member.is_some() { self.groups.members } else { self.groups.capped };
         let sealed_at = self.sealed_at(epoch);
         let tally =
             self.states.entry(&TallyKey { video, epoch, segment }, Some(sealed_at)).get_or_insert_default();

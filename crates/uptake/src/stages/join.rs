@@ -61,6 +61,11 @@ fn expire(account: &mut Account, rules: &JoinRules, event: &Event) {
     account.organic += u64::from(rules.kind == JoinKind::Left && event.kind == Kind::Play);
 }
 
+/// Whether an event was cut by the cap and somebody wants to know.
+fn is_cut(event: &Event, arrival: Arrival, config: &Config) -> bool {
+    arrival == Arrival::Capped && config.tells_cut(event.kind)
+}
+
 /// A late event is written down and sent on, to be kept in the late log; says whether it was.
 #[inline(always)]
 fn is_late(
@@ -111,7 +116,7 @@ fn request_states(
             emit.emit_at(counted.time, Joined::Counted(counted));
         });
         settle(ledger.account(event.partition), arrival);
-        if arrival == Arrival::Capped && config.tells_cut(event.kind) {
+        if is_cut(&event, arrival, &config) {
             emit.emit(Joined::Cut(event));
         }
     })
@@ -270,7 +275,7 @@ impl<J: HoldingJoin + 'static> Process<RequestId, Event> for Holding<J> {
             out.emit_at(counted.time, Joined::Counted(counted));
         });
         settle(ledger.account(event.partition), arrival);
-        if arrival == Arrival::Capped && self.config.tells_cut(event.kind) {
+        if is_cut(&event, arrival, &self.config) {
             out.emit(Joined::Cut(event));
         }
     }
@@ -286,7 +291,7 @@ impl<J: HoldingJoin + 'static> Process<RequestId, Event> for Holding<J> {
             },
             &mut |event, arrival| {
                 settle(ledger.borrow_mut().account(event.partition), arrival);
-                if arrival == Arrival::Capped && self.config.tells_cut(event.kind) {
+                if is_cut(&event, arrival, &self.config) {
                     cut.push(Joined::Cut(event));
                 }
             },
