@@ -30,6 +30,7 @@
 //! ```
 
 mod cluster;
+mod cold;
 mod ends;
 mod flow;
 mod operator;
@@ -46,6 +47,7 @@ use std::hash::Hash;
 use timely::ExchangeData;
 
 pub use cluster::Cluster;
+pub use cold::Cold;
 pub use flow::Flow;
 pub use process::{Context, Process};
 pub use run::{Checkpoints, Error, Halt, Options, Stop, run};

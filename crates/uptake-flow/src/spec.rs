@@ -72,6 +72,7 @@ impl<'a, S> State<'a, S> {
 type Step<K, V, S, M> = Box<dyn FnMut(&K, V, &mut State<'_, S>, &mut Emit<'_, M>)>;
 type Timeout<K, S, M> = Box<dyn FnMut(&K, S, &mut Emit<'_, M>)>;
 type Checkpoint<K, S> = Box<dyn FnMut(u64, &mut KeyedState<K, S>)>;
+type Excess = Box<dyn FnMut(usize) -> usize>;
 
 /// How the records of a key change its state, and what comes out of that.
 ///
@@ -83,6 +84,7 @@ pub struct StateSpec<K, V, S, M> {
     initial: Vec<(K, EventTime, S)>,
     on_end_batch: Option<Box<dyn FnMut()>>,
     on_checkpoint: Option<Checkpoint<K, S>>,
+    excess: Option<Excess>,
     restored: KeyedState<K, S>,
 }
 
@@ -115,6 +117,7 @@ impl<K: Key, V: Data, S: 'static, M: 'static> StateSpec<K, V, S, M> {
             initial: Vec::new(),
             on_end_batch: None,
             on_checkpoint: None,
+            excess: None,
             restored: KeyedState::default(),
         }
     }
@@ -154,6 +157,14 @@ impl<K: Key, V: Data, S: 'static, M: 'static> StateSpec<K, V, S, M> {
         self
     }
 
+    /// At the end of each batch tells `excess` how many states are in memory, and puts as many away
+    /// as it says ([`KeyedState::spill`]): states that were given to [`StateSpec::restored`] with a
+    /// place to be put away to.
+    pub fn spilling(mut self, excess: impl FnMut(usize) -> usize + 'static) -> Self {
+        self.excess = Some(Box::new(excess));
+        self
+    }
+
     /// This worker's states as a checkpoint holds them, with the deadlines they had.
     pub fn restored(mut self, states: KeyedState<K, S>) -> Self {
         self.restored = states;
@@ -181,6 +192,7 @@ impl<K: Key, V: Data, S: 'static, M: 'static> StateSpec<K, V, S, M> {
             on_timeout: self.on_timeout,
             on_end_batch: self.on_end_batch,
             on_checkpoint: self.on_checkpoint,
+            excess: self.excess,
             states,
             wishes,
             batch: 0,
@@ -211,6 +223,7 @@ pub(crate) struct MapWithState<K, V, S, M> {
     on_timeout: Option<Timeout<K, S, M>>,
     on_end_batch: Option<Box<dyn FnMut()>>,
     on_checkpoint: Option<Checkpoint<K, S>>,
+    excess: Option<Excess>,
     states: KeyedState<K, S>,
     wishes: Rc<RefCell<Wishes<K, S>>>,
     batch: u64,
@@ -260,11 +273,13 @@ impl<K: Key, V: Data, S: 'static, M: 'static> Logic for MapWithState<K, V, S, M>
         if let (n @ 1.., Some(clone)) = (wishes.snapshots_every, wishes.clone)
             && self.batch.is_multiple_of(n)
         {
-            let all = self.states.iter().map(|(key, state)| Record { time, value: clone(key, state) });
-            out.snapshots.extend(all);
+            self.states.each(&mut |key, state| out.snapshots.push(Record { time, value: clone(key, state) }));
         }
         if let Some(then) = &mut self.on_end_batch {
             then();
+        }
+        if let Some(excess) = &mut self.excess {
+            self.states.spill(excess(self.states.held()));
         }
     }
 

@@ -2,7 +2,8 @@
 //!
 //! An open-addressing index of 4-byte slot numbers over pages of slots, so that growing moves no
 //! state. Each slot with a deadline hangs in the list of its minute; a deadline that moved is
-//! found out when the minute comes, so touching a key costs nothing.
+//! found out when the minute comes, so touching a key costs nothing. States may be put away where
+//! they take no memory, those of the earliest minutes first; a record of their key brings them back.
 
 use std::collections::BTreeMap;
 use std::hash::Hash;
@@ -10,6 +11,7 @@ use std::hash::Hash;
 use hashbrown::HashTable;
 use uptake_model::EventTime;
 
+use crate::cold::Cold;
 use crate::hash_of;
 
 /// Slots in a page: large enough that a page's own cost vanishes, small enough not to waste memory.
@@ -41,6 +43,19 @@ struct Slot<K, S> {
 }
 
 impl<K, S> Slot<K, S> {
+    /// Sets a deadline that is later than what was set before; the slot has number `n`.
+    #[inline]
+    fn set_deadline(&mut self, n: u32, seconds: Seconds, minutes: &mut BTreeMap<u32, u32>) {
+        if self.next == NONE {
+            self.deadline = seconds;
+            let head = minutes.entry(seconds / 60).or_insert(n);
+            // A slot that is the last of its list points at itself: NONE says "in no list".
+            self.next = std::mem::replace(head, n);
+        } else {
+            self.deadline = self.deadline.max(seconds);
+        }
+    }
+
     /// Only a slot that hangs in a list has one.
     fn deadline(&self) -> Option<EventTime> {
         (self.next != NONE).then(|| match self.deadline {
@@ -75,6 +90,8 @@ pub struct KeyedState<K, S> {
     recent_touched: bool,
     /// The slots touched since they were drained last, by [`Tracking`].
     touched: [Option<Touched>; 2],
+    /// What was put away.
+    cold: Option<Box<dyn Cold<K, S>>>,
 }
 
 /// For whom touched keys are remembered; each drains them at a pace of its own.
@@ -105,6 +122,10 @@ impl Touched {
             self.list.push(n);
         }
     }
+
+    fn is_touched(&self, n: u32) -> bool {
+        self.bits.get(n as usize / 64).is_some_and(|word| word & 1 << (n % 64) != 0)
+    }
 }
 
 impl<K, S> Default for KeyedState<K, S> {
@@ -117,6 +138,7 @@ impl<K, S> Default for KeyedState<K, S> {
             recent: NONE,
             recent_touched: false,
             touched: [None, None],
+            cold: None,
         }
     }
 }
@@ -133,14 +155,25 @@ impl<K: Eq + Hash + Clone, S> KeyedState<K, S> {
         self.touched[tracking as usize].as_ref().map_or(0, |touched| touched.list.len())
     }
 
+    /// States that [`KeyedState::spill`] takes out of memory go to `cold`, and come back from it.
+    pub fn spilling_to(mut self, cold: Box<dyn Cold<K, S>>) -> Self {
+        self.cold = Some(cold);
+        self
+    }
+
     /// How many keys have a state.
     pub fn len(&self) -> usize {
-        self.index.len()
+        self.held() + self.cold.as_ref().map_or(0, |cold| cold.len())
     }
 
     /// Whether no key has a state.
     pub fn is_empty(&self) -> bool {
-        self.index.is_empty()
+        self.len() == 0
+    }
+
+    /// How many states are in memory.
+    pub fn held(&self) -> usize {
+        self.index.len()
     }
 
     #[inline]
@@ -164,7 +197,7 @@ impl<K: Eq + Hash + Clone, S> KeyedState<K, S> {
         self.index.find(hash_of(key), |&n| self.slot(n).key == *key).copied()
     }
 
-    /// The state of `key`.
+    /// The state of `key`, if it is in memory.
     pub fn get(&self, key: &K) -> Option<&S> {
         self.find_recent(key).or_else(|| self.look_up(key)).and_then(|n| self.slot(n).state.as_ref())
     }
@@ -191,15 +224,7 @@ impl<K: Eq + Hash + Clone, S> KeyedState<K, S> {
         if let Some(deadline) = deadline
             && (slot.next == NONE || deadline.0 > i64::from(slot.deadline) * 1000)
         {
-            let seconds = seconds_up(deadline);
-            if slot.next == NONE {
-                slot.deadline = seconds;
-                let head = self.minutes.entry(seconds / 60).or_insert(n);
-                // A slot that is the last of its list points at itself: NONE says "in no list".
-                slot.next = std::mem::replace(head, n);
-            } else {
-                slot.deadline = slot.deadline.max(seconds);
-            }
+            slot.set_deadline(n, seconds_up(deadline), &mut self.minutes);
         }
         &mut slot.state
     }
@@ -224,6 +249,11 @@ impl<K: Eq + Hash + Clone, S> KeyedState<K, S> {
         self.index.insert_unique(hash_of(key), n, |&n| {
             hash_of(&pages[n as usize >> PAGE_BITS][n as usize % PAGE].key)
         });
+        if let Some((state, deadline)) = self.cold.as_mut().and_then(|cold| cold.take(key)) {
+            let slot = &mut self.pages[n as usize >> PAGE_BITS][n as usize % PAGE];
+            slot.state = Some(state);
+            slot.set_deadline(n, seconds_up(deadline), &mut self.minutes);
+        }
         n
     }
 
@@ -267,6 +297,21 @@ impl<K: Eq + Hash + Clone, S> KeyedState<K, S> {
         if watermark.0 < 0 {
             return;
         }
+        self.expire_held(watermark, over);
+        // Those put away end in memory, some at a time, with all others of their second.
+        while let Some(mut cold) = self.cold.take_if(|cold| !cold.is_empty()) {
+            let some = cold.take_due(watermark, &mut |key, state, deadline| {
+                self.restore(&key, Some(deadline), state);
+            });
+            self.cold = Some(cold);
+            if !some {
+                return;
+            }
+            self.expire_held(watermark, over);
+        }
+    }
+
+    fn expire_held(&mut self, watermark: EventTime, over: &mut dyn FnMut(&K, S)) {
         // A deadline in whole seconds is over if it is smaller than the watermark's seconds, or
         // equal and the watermark is some milliseconds further on.
         let reached = (watermark.0 / 1000) as u64 + u64::from(watermark.0 % 1000 != 0);
@@ -300,18 +345,77 @@ impl<K: Eq + Hash + Clone, S> KeyedState<K, S> {
                 }
                 n = next;
             }
-            let mut same_minute = false;
-            for n in kept {
-                let of = self.slot(n).deadline / 60;
-                same_minute |= of == minute;
-                let head = self.minutes.entry(of).or_insert(n);
-                let next = std::mem::replace(head, n);
-                self.slot_mut(n).next = next;
-            }
+            let same_minute = kept.iter().any(|&n| self.slot(n).deadline / 60 == minute);
+            self.hang(kept);
             if same_minute {
                 return;
             }
         }
+    }
+
+    /// Hangs slots that are in no list into those of their minutes.
+    fn hang(&mut self, slots: Vec<u32>) {
+        for n in slots {
+            let head = self.minutes.entry(self.slot(n).deadline / 60).or_insert(n);
+            let next = std::mem::replace(head, n);
+            self.slot_mut(n).next = next;
+        }
+    }
+
+    /// Puts `count` states away, or as many as there are that can be, those first whose deadlines
+    /// come first and of one minute those that had theirs first. Needs
+    /// [`KeyedState::spilling_to`]; states without a deadline stay.
+    pub fn spill(&mut self, count: usize) {
+        let Some(mut cold) = self.cold.take_if(|_| count > 0) else { return };
+        let (mut left, mut stay) = (count, Vec::new());
+        while left > 0
+            && let Some(minute) = self.minutes.first_entry()
+        {
+            let (minute, head) = minute.remove_entry();
+            let mut slots = vec![head];
+            let mut n = head;
+            while self.slot(n).next != n {
+                n = self.slot(n).next;
+                slots.push(n);
+            }
+            // The list begins with what came last.
+            for n in slots.into_iter().rev() {
+                let unsaved = self.touched[Tracking::Checkpoint as usize]
+                    .as_ref()
+                    .is_some_and(|touched| touched.is_touched(n));
+                let slot = self.slot_mut(n);
+                let Some(deadline) = slot.deadline() else { continue };
+                let Some(state) = slot.state.take() else {
+                    self.release(n);
+                    continue;
+                };
+                // A deadline that moved on since is looked at with its own minute.
+                let put = if left == 0 || slot.deadline / 60 != minute {
+                    Err(state)
+                } else {
+                    cold.put(&slot.key, state, deadline, unsaved)
+                };
+                match put {
+                    Ok(()) => {
+                        left -= 1;
+                        self.unindex(n);
+                        self.release(n);
+                    }
+                    Err(state) => {
+                        let slot = self.slot_mut(n);
+                        slot.state = Some(state);
+                        if slot.deadline / 60 == minute {
+                            stay.push(n);
+                        } else {
+                            self.hang(vec![n]);
+                        }
+                    }
+                }
+            }
+        }
+        self.hang(stay);
+        cold.settle();
+        self.cold = Some(cold);
     }
 
     /// Each key touched since the last call that still has a state, once, in the order of first
@@ -351,9 +455,16 @@ impl<K: Eq + Hash + Clone, S> KeyedState<K, S> {
         *self.entry(key, deadline) = Some(state);
     }
 
-    /// All keys and their states, in no particular order.
-    pub fn iter(&self) -> impl Iterator<Item = (&K, &S)> {
-        self.pages.iter().flatten().filter_map(|slot| slot.state.as_ref().map(|state| (&slot.key, state)))
+    /// Calls `each` with all keys and their states, in no particular order.
+    pub fn each(&mut self, each: &mut dyn FnMut(&K, &S)) {
+        for slot in self.pages.iter().flatten() {
+            if let Some(state) = &slot.state {
+                each(&slot.key, state);
+            }
+        }
+        if let Some(cold) = &mut self.cold {
+            cold.each(each);
+        }
     }
 
     /// Bytes held on the heap, without what the states hold there themselves.
@@ -366,7 +477,9 @@ impl<K: Eq + Hash + Clone, S> KeyedState<K, S> {
 
 #[cfg(test)]
 mod tests {
+    use std::cell::RefCell;
     use std::collections::BTreeMap;
+    use std::rc::Rc;
 
     use proptest::prelude::*;
 
@@ -376,12 +489,65 @@ mod tests {
     #[derive(Default)]
     struct Plain(BTreeMap<u8, (u32, Option<i64>)>);
 
+    /// Put away: by key its state and deadline; the keys that were put away unsaved, and those that
+    /// were given back without being asked for.
+    #[derive(Default, Debug)]
+    struct Away {
+        states: BTreeMap<u8, (u32, EventTime)>,
+        unsaved: Vec<u8>,
+        back: Vec<u8>,
+    }
+
+    /// Keeps what is put away in a map, and of every seventh key nothing.
+    #[derive(Debug)]
+    struct AwayMap(Rc<RefCell<Away>>);
+
+    impl Cold<u8, u32> for AwayMap {
+        fn put(&mut self, key: &u8, state: u32, deadline: EventTime, unsaved: bool) -> Result<(), u32> {
+            if key.is_multiple_of(7) {
+                return Err(state);
+            }
+            let mut away = self.0.borrow_mut();
+            assert_eq!(away.states.insert(*key, (state, deadline)), None, "{key} is in two places");
+            away.unsaved.extend(unsaved.then_some(*key));
+            Ok(())
+        }
+
+        fn settle(&mut self) {}
+
+        fn take(&mut self, key: &u8) -> Option<(u32, EventTime)> {
+            self.0.borrow_mut().states.remove(key)
+        }
+
+        fn take_due(&mut self, watermark: EventTime, each: &mut dyn FnMut(u8, u32, EventTime)) -> bool {
+            let Away { states, back, .. } = &mut *self.0.borrow_mut();
+            // One that is due, and one that may not be.
+            let due = states.iter().find(|(_, (_, deadline))| *deadline < watermark).map(|(key, _)| *key);
+            let Some(due) = due else { return false };
+            for key in [Some(due), states.keys().find(|key| **key != due).copied()].into_iter().flatten() {
+                let (state, deadline) = states.remove(&key).unwrap();
+                back.push(key);
+                each(key, state, deadline);
+            }
+            true
+        }
+
+        fn each(&mut self, each: &mut dyn FnMut(&u8, &u32)) {
+            self.0.borrow().states.iter().for_each(|(key, (state, _))| each(key, state));
+        }
+
+        fn len(&self) -> usize {
+            self.0.borrow().states.len()
+        }
+    }
+
     #[derive(Clone, Debug)]
     enum Step {
         Add(u8, Option<i64>),
         Remove(u8, Option<i64>),
         Expire(i64),
         Touched,
+        Spill(usize),
     }
 
     fn step() -> impl Strategy<Value = Step> {
@@ -391,6 +557,7 @@ mod tests {
             2 => (0u8..40, deadline()).prop_map(|(k, d)| Step::Remove(k, d)),
             1 => (0i64..700).prop_map(Step::Expire),
             1 => Just(Step::Touched),
+            1 => (0usize..30).prop_map(Step::Spill),
         ]
     }
 
@@ -399,8 +566,9 @@ mod tests {
 
         #[test]
         fn a_keyed_state_is_a_map_with_deadlines(steps in prop::collection::vec(step(), 0..300)) {
-            let (mut fast, mut plain) = (KeyedState::<u8, u32>::default(), Plain::default());
-            fast.track(Tracking::Batch);
+            let (away, mut plain) = (Rc::new(RefCell::new(Away::default())), Plain::default());
+            let mut fast = KeyedState::<u8, u32>::default().spilling_to(Box::new(AwayMap(Rc::clone(&away))));
+            fast.track(Tracking::Checkpoint);
             let mut touched = std::collections::BTreeSet::new();
             for step in steps {
                 match step {
@@ -427,20 +595,48 @@ mod tests {
                     }
                     Step::Touched => {
                         let mut got = Vec::new();
-                        fast.drain_touched(Tracking::Batch, &mut |k, _, _| got.push(*k));
+                        fast.drain_touched(Tracking::Checkpoint, &mut |k, _, _| got.push(*k));
+                        // What was put away unsaved is due as well, if it has not come to an end.
+                        got.extend(away.borrow_mut().unsaved.drain(..).filter(|k| plain.0.contains_key(k)));
                         got.sort_unstable();
+                        got.dedup();
+                        // What came back counts as touched.
+                        touched.extend(away.borrow_mut().back.drain(..));
                         let expected: Vec<u8> =
                             touched.iter().filter(|k| plain.0.contains_key(k)).copied().collect();
                         touched.clear();
                         prop_assert_eq!(got, expected);
                     }
+                    Step::Spill(count) => {
+                        let (held, before) = (fast.held(), away.borrow().states.len());
+                        // Those without a deadline and every seventh key stay.
+                        let can = |k: &u8| {
+                            k % 7 != 0 && plain.0[k].1.is_some() && !away.borrow().states.contains_key(k)
+                        };
+                        let most = plain.0.keys().filter(|k| can(k)).count();
+                        let latest = |keys: &mut dyn Iterator<Item = &u8>| keys.filter_map(|k| plain.0[k].1).max();
+                        let candidates: Vec<u8> = plain.0.keys().filter(|k| can(k)).copied().collect();
+                        fast.spill(count);
+                        let gone = away.borrow().states.len() - before;
+                        prop_assert_eq!((gone, fast.held()), (count.min(most), held - gone));
+                        // Nobody stays who has to go a minute before one that went.
+                        let went = candidates.iter().filter(|k| away.borrow().states.contains_key(k));
+                        let stayed = candidates.iter().filter(|k| !away.borrow().states.contains_key(k));
+                        if let (Some(last), Some(first)) =
+                            (latest(&mut went.into_iter()), stayed.filter_map(|k| plain.0[k].1).min())
+                        {
+                            prop_assert!(last / 60 <= first / 60, "{} went before {}", last, first);
+                        }
+                    }
                 }
                 prop_assert_eq!(fast.len(), plain.0.len());
                 for k in 0..40 {
-                    prop_assert_eq!(fast.get(&k), plain.0.get(&k).map(|(s, _)| s));
+                    let away = away.borrow().states.get(&k).map(|(s, _)| *s);
+                    prop_assert_eq!(fast.get(&k).copied().or(away), plain.0.get(&k).map(|(s, _)| *s));
                 }
             }
-            let mut all: Vec<_> = fast.iter().map(|(k, s)| (*k, *s)).collect();
+            let mut all = Vec::new();
+            fast.each(&mut |k, s| all.push((*k, *s)));
             all.sort_unstable();
             prop_assert_eq!(all, plain.0.into_iter().map(|(k, (s, _))| (k, s)).collect::<Vec<_>>());
         }

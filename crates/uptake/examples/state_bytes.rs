@@ -95,7 +95,8 @@ fn measure(requests: u64, members: u64, json: bool) -> Result<(), String> {
         }
     }
     let grown = resident_bytes()?.saturating_sub(before) as f64;
-    let own: usize = states.iter().map(|(_, state)| state.heap_bytes()).sum();
+    let mut own = 0;
+    states.each(&mut |_, state| own += state.heap_bytes());
     let (store, dictionary) = (states.heap_bytes(), dictionary.heap_bytes());
     let each = |bytes: usize| bytes as f64 / requests as f64;
     let (all, resident) = (each(own + store + dictionary), grown / requests as f64);

@@ -19,6 +19,7 @@ use crate::outputs::{OutputError, OutputThreads, Outputs, notice};
 use crate::pipeline;
 use crate::stages::collect::Input;
 use crate::stages::outlets::{Accounts, Outlets, Restoring};
+use crate::stages::spill::Spill;
 
 /// Everything a run needs.
 pub struct Setup {
@@ -35,6 +36,8 @@ pub struct Setup {
     pub seals_at_end: bool,
     /// Where checkpoints are, if any are taken.
     pub checkpoints: Option<Checkpointing>,
+    /// Where requests go that memory has no room for, if they may.
+    pub spill: Option<Spill>,
     /// Stops the run.
     pub halt: Halt,
     /// The processes that run together, if there are several.
@@ -131,8 +134,19 @@ pub fn log_positions(
 /// What stopped it. What was written until then stays, and a run from the last checkpoint
 /// converges to the same table.
 pub fn run(setup: Setup, watch: Option<&dyn Fn(&Outlets)>) -> Result<Finished, EngineError> {
-    let Setup { config, workers, data, input, seals_at_end, checkpoints, halt, cluster, clock, schedule } =
-        setup;
+    let Setup {
+        config,
+        workers,
+        data,
+        input,
+        seals_at_end,
+        checkpoints,
+        spill,
+        halt,
+        cluster,
+        clock,
+        schedule,
+    } = setup;
     let outputs = Outputs::new(data.table, data.archive, config.output_retry_for, &clock);
     let process = cluster.as_ref().map_or((0, 1), |cluster| (cluster.process, cluster.addresses.len()));
     let (coordinator, restored) = match checkpoints {
@@ -153,6 +167,7 @@ pub fn run(setup: Setup, watch: Option<&dyn Fn(&Outlets)>) -> Result<Finished, E
         restored: Restoring::new(restored.clone(), workers),
         workers,
         memory: Arc::new(Memory::new(config.memory_max)),
+        spill,
         clock,
     };
     if let Some(watch) = watch {

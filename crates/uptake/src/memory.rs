@@ -3,7 +3,7 @@
 
 use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 /// How often the system is asked.
@@ -111,11 +111,6 @@ impl Memory {
         self.held.load(Ordering::Relaxed)
     }
 
-    /// Whether little is left: then nothing is read ahead of what is behind.
-    pub fn is_tight(&self) -> bool {
-        self.bytes_max.is_some_and(|most| self.held() > most / 5 * 4)
-    }
-
     /// Checks the budget.
     ///
     /// # Errors
@@ -124,6 +119,52 @@ impl Memory {
         match self.bytes_max.map(|most| (self.held(), most)) {
             Some((held, bytes_max)) if held > bytes_max => Err(OverBudget { held, bytes_max }),
             _ => Ok(()),
+        }
+    }
+}
+
+/// States that a worker holds at least, however short memory is: putting away fewer than the
+/// requests of a moment would do nothing else.
+const STATES_LEAST: usize = 1_000;
+
+/// How many states a worker may hold, as the process's memory allows.
+///
+/// What states free is used again and seldom given back to the system, so that the process's memory
+/// says when there are too many, and not when there are few enough. So when it is short the number
+/// of states there are becomes the most that there may be; when it grows in spite of that, there
+/// may be fewer; when there is plenty of it again, any number.
+#[derive(Debug)]
+pub struct Room {
+    memory: Arc<Memory>,
+    states_max: Option<usize>,
+    /// What the process held when `states_max` was set.
+    held_then: u64,
+}
+
+impl Room {
+    /// Room in the memory of this process.
+    pub fn new(memory: Arc<Memory>) -> Self {
+        Self { memory, states_max: None, held_then: 0 }
+    }
+
+    /// How many of `states` states are to be put away.
+    pub fn excess(&mut self, states: usize) -> usize {
+        let Some(bytes_max) = self.memory.bytes_max else { return 0 };
+        self.excess_of(states, self.memory.held(), bytes_max)
+    }
+
+    fn excess_of(&mut self, states: usize, held: u64, bytes_max: u64) -> usize {
+        let percent = |percent: u64| bytes_max / 100 * percent;
+        if held < percent(50) {
+            (self.states_max, self.held_then) = (None, 0);
+        } else if held > percent(65) && held > self.held_then + percent(2) {
+            let fewer = self.states_max.map_or(states, |most| states.min(most / 8 * 7));
+            (self.states_max, self.held_then) = (Some(fewer.max(STATES_LEAST)), held);
+        }
+        match self.states_max {
+            // An eighth at a time: each time costs something.
+            Some(most) if states >= most => states - most / 8 * 7,
+            _ => 0,
         }
     }
 }
@@ -151,13 +192,29 @@ mod tests {
         }
     }
 
+    #[test]
+    fn room_is_what_there_was_when_memory_became_short() {
+        let mut room = Room::new(Arc::new(Memory::new(Budget::Off)));
+        let mut excess = |states, held| room.excess_of(states, held, 1000);
+        assert_eq!(excess(900_000, 640), 0);
+        assert_eq!(excess(800_000, 660), 100_000);
+        // What was put away has made no difference to the process.
+        assert_eq!((excess(700_000, 665), excess(799_999, 665)), (0, 0));
+        assert_eq!(excess(810_000, 665), 110_000);
+        // Something else takes more.
+        assert_eq!(excess(790_000, 690), 790_000 - 87_500 * 7);
+        assert_eq!((excess(699_999, 600), excess(700_000, 600)), (0, 87_500));
+        // There is plenty again.
+        assert_eq!((excess(5_000_000, 490), excess(5_000_000, 600)), (0, 0));
+        assert_eq!(excess(10, 900), 0);
+    }
+
     #[cfg(target_os = "linux")]
     #[test]
     fn what_is_held_is_seen() {
         assert!(Memory::new(Budget::Off).check().is_ok());
         assert!(Memory::new(Budget::Bytes(1 << 50)).check().is_ok());
         let over = Memory::new(Budget::Bytes(1 << 20));
-        assert!(over.is_tight());
         let said = over.check().unwrap_err().to_string();
         assert!(said.contains("may hold 1 MiB (memory.bytes_max)"), "{said}");
         assert!(Budget::Percent(50).bytes().is_some_and(|bytes| bytes > 1 << 28));

@@ -330,6 +330,7 @@ fn came_to(config: Config, case: &Case, lines: &[String]) -> Came {
         input: Input::Files(Arc::new(SharedFiles::new(files))),
         seals_at_end: true,
         checkpoints: None,
+        spill: None,
         halt: Halt::default(),
         cluster: None,
         clock: Clock::system(),

@@ -424,6 +424,34 @@ impl RequestState {
         }
     }
 
+    /// The bytes that [`RequestState::unpack`] makes the state of again, in this process and with the
+    /// same dictionary, in which what they refer to stays.
+    ///
+    /// # Errors
+    /// The state, if it is one with so many events that it is indexed.
+    pub fn pack(self) -> Result<Vec<u8>, Self> {
+        match self.0 {
+            Form::Small(log) => Ok(log),
+            Form::Large(_) => Err(self),
+        }
+    }
+
+    /// The state that [`RequestState::pack`] gave these bytes of.
+    ///
+    /// ```
+    /// use uptake_model::Event;
+    /// use uptake_model::join::{Arrival, JoinDictionary, JoinRules, RequestState};
+    /// let (rules, mut dictionary) = (JoinRules::default(), JoinDictionary::default());
+    /// let mut state = RequestState::default();
+    /// state.step(&Event::default(), &rules, &mut dictionary, &mut |_| {});
+    /// let mut again = RequestState::unpack(state.pack().unwrap());
+    /// let arrival = again.step(&Event::default(), &rules, &mut dictionary, &mut |_| {});
+    /// assert_eq!(arrival, Arrival::Duplicate);
+    /// ```
+    pub fn unpack(bytes: Vec<u8>) -> Self {
+        Self(Form::Small(bytes))
+    }
+
     /// Bytes held on the heap.
     pub fn heap_bytes(&self) -> usize {
         match &self.0 {

@@ -37,6 +37,7 @@ use crate::data_dir::{self, DataDir};
 use crate::engine::{self, Setup, log_positions};
 use crate::outputs::notice;
 use crate::stages::collect::{Input, LogInput, SharedFiles};
+use crate::stages::spill::Spill;
 use merge::Merged;
 use quiet::QuietLog;
 
@@ -196,6 +197,7 @@ impl Backfill {
                 },
                 input: input.clone(),
                 seals_at_end: true,
+                spill: Spill::new(&self.data, "backfill", &config),
                 checkpoints: None,
                 halt: Halt::default(),
                 cluster: None,

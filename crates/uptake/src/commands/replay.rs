@@ -23,6 +23,7 @@ use crate::data_dir::{self, DataDir, now};
 use crate::engine::{self, Checkpointing, Setup, state_meaning};
 use crate::outputs::notice;
 use crate::stages::collect::{Input, SharedFiles};
+use crate::stages::spill::Spill;
 
 /// Read event files to their end, join, count, and write table and archive.
 #[derive(Args, Debug)]
@@ -135,6 +136,7 @@ impl Replay {
             data,
             input: Input::Files(Arc::clone(&files)),
             seals_at_end: true,
+            spill: Spill::new(&self.data, "replay", &config),
             checkpoints: Some(Checkpointing {
                 store: store.clone(),
                 restored,

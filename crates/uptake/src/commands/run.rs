@@ -20,6 +20,7 @@ use crate::data_dir::{self, DataDir};
 use crate::engine::{self, Checkpointing, Setup, log_positions, state_meaning};
 use crate::outputs::notice;
 use crate::stages::collect::{Input, LogInput};
+use crate::stages::spill::Spill;
 
 /// The name of a cluster that was given none.
 pub(super) const CLUSTER: &str = "main";
@@ -91,7 +92,8 @@ impl Run {
         stop_on_signal(&halt)?;
         let data = DataDir::open(&self.data, &config)?;
         data.notices.iter().for_each(|line| notice(line));
-        let _lock = data_dir::lock(&self.data, &format!("{}-{process}", self.cluster))?;
+        let lock = format!("{}-{process}", self.cluster);
+        let _lock = data_dir::lock(&self.data, &lock)?;
         let store = Store::new(Arc::clone(&data.objects), self.cluster.clone());
         let (restored, refused) = Restored::newest(&store, &state_meaning(&config))?;
         refused.iter().for_each(|line| notice(line));
@@ -120,6 +122,7 @@ impl Run {
                 workers: workers_or_all(self.workers),
                 input: Input::Log(Arc::new(LogInput { partitions: partitions.clone(), until })),
                 seals_at_end: false,
+                spill: Spill::new(&self.data, &lock, &config),
                 checkpoints: Some(Checkpointing { store, restored, start: InputPosition::Log(partitions) }),
                 halt,
                 cluster,

@@ -122,6 +122,7 @@ impl Show {
             input: Input::Files(Arc::new(lines)),
             seals_at_end: true,
             checkpoints: None,
+            spill: None,
             halt: Halt::default(),
             cluster: None,
             clock: Clock::system(),

@@ -161,7 +161,12 @@ pub const KEYS: &[Key] = &[
     key(
         "memory.bytes_max",
         r#""80%""#,
-        "The most memory that the process may hold: 512MiB, 2GiB, or a part of the machine's. Near\nit nothing is read ahead; beyond it the run stops, to be gone on with. \"off\" for no limit.",
+        "The most memory that the process may hold: 512MiB, 2GiB, or a part of the machine's. Beyond\nit the run stops, to be gone on with. \"off\" for no limit.",
+    ),
+    key(
+        "memory.spill",
+        r#""on""#,
+        "Whether requests that wait go to the disk of the data directory, those first that are let go\nfirst, when two thirds of memory.bytes_max are in use: \"on\" or \"off\". For join.method\n\"state\".",
     ),
     key(
         "output.retry_for",

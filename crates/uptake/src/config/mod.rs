@@ -97,6 +97,8 @@ pub struct Config {
     pub checkpoint_events_max: usize,
     /// The most memory that this process may hold.
     pub memory_max: Budget,
+    /// Whether requests that wait go to disk when memory is short.
+    pub spills: bool,
     /// How long an output that fails is tried again.
     pub output_retry_for: Duration,
     /// How long the processes of a cluster wait for one another at the start.

@@ -311,6 +311,7 @@ pub(super) fn config(mut values: Values, mistakes: &mut Vec<String>) -> Config {
         checkpoint_keep: r.number("checkpoint.keep", 1, 1_000, None) as usize,
         checkpoint_events_max: r.number("checkpoint.events_max", 1, i64::MAX, None) as usize,
         memory_max: budget(&mut r),
+        spills: r.choice("memory.spill", &[("on", true), ("off", false)]),
         output_retry_for: ms(r.duration("output.retry_for", 0, Some(UNBOUNDED))),
         cluster_start_deadline: ms(r.duration("cluster.start_deadline", 1_000, None)),
         cluster_progress_deadline: ms(r.duration("cluster.progress_deadline", 1_000, None)),

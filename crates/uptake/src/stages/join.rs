@@ -1,6 +1,7 @@
 //! The join stage: the model's three methods on the engine's keyed streams.
 
 use std::cell::RefCell;
+use std::collections::HashSet;
 use std::rc::Rc;
 use std::sync::Arc;
 
@@ -19,8 +20,11 @@ use crate::checkpoint::{
     for_own_shards, put_part, shard_buffers,
 };
 use crate::config::{Config, JoinMethod};
+use crate::memory::Room;
+use crate::outputs::notice;
 use crate::stages::Joined;
 use crate::stages::outlets::{Books, Outlets};
+use crate::stages::spill::{Spill, Spilled};
 
 /// What counts, and what came too late, of the events by request.
 pub fn by_request<'s>(
@@ -92,11 +96,14 @@ fn request_states(
 ) -> StateSpec<RequestId, Event, RequestState, Joined> {
     let (rules, config) = (config.join, Arc::clone(config));
     let mut dictionary = JoinDictionary::default();
-    let requests = restored.map(|restored| restore_requests(restored, flow, &rules, &mut dictionary));
-    let requests = requests.transpose().unwrap_or_else(|error| {
+    let (mut requests, spilled) = spilling(flow, &rules, outlets);
+    let mut excess = excess(outlets, spilled.is_some());
+    if let Some(restored) = restored
+        && let Err(error) =
+            restore_requests(restored, flow, &rules, &mut dictionary, &mut requests, &mut excess)
+    {
         flow.stop().fail(error);
-        None
-    });
+    }
     // Step, timeout and checkpoint share what this worker has, one at a time.
     let books = Rc::new(RefCell::new(outlets.books()));
     let dictionary = Rc::new(RefCell::new(dictionary));
@@ -128,14 +135,18 @@ fn request_states(
         });
     })
     .on_end_batch(move || books_shown.borrow().publish())
-    .restored(requests.unwrap_or_default());
+    .spilling(excess)
+    .restored(requests);
     if outlets.checkpoints.is_none() {
         return spec;
     }
     let (outlets, worker) = (outlets.clone(), flow.worker());
     let mut saver = JoinSaver::default();
     spec.on_checkpoint(move |number, states| {
-        let sections = save_requests(number, states, &dictionary_saved.borrow(), &mut saver);
+        let dictionary = dictionary_saved.borrow();
+        let Some(sections) = save_requests(number, states, spilled.as_ref(), &dictionary, &mut saver) else {
+            return;
+        };
         let ledger = books_saved.borrow().ledger.clone();
         outlets.submit(number, worker, Stage::Join, sections, ledger, Fragment::Nothing);
     })
@@ -149,25 +160,75 @@ fn put_entry(shards: &mut [Vec<u8>], request: RequestId, deadline: EventTime, st
     put_part(out, state);
 }
 
-/// Writes the states that changed since the checkpoint before, and this one's part of all.
+/// No states yet; and where they go that memory has no room for, if they may go anywhere.
+fn spilling(
+    flow: &Flow<'_>,
+    rules: &JoinRules,
+    outlets: &Outlets,
+) -> (KeyedState<RequestId, RequestState>, Option<Spilled>) {
+    let requests = KeyedState::default();
+    let Some(spill) = &outlets.spill else { return (requests, None) };
+    match Spilled::new(spill, flow.worker(), rules.retention_ms(), flow.stop()) {
+        Ok(spilled) => (requests.spilling_to(Box::new(spilled.clone())), Some(spilled)),
+        Err(error) => {
+            flow.stop().fail(error);
+            (requests, None)
+        }
+    }
+}
+
+/// Of so many requests in memory, how many are to go.
+fn excess(outlets: &Outlets, can_spill: bool) -> Box<dyn FnMut(usize) -> usize> {
+    match &outlets.spill {
+        Some(Spill { held_max: Some(most), .. }) if can_spill => {
+            let most = *most;
+            Box::new(move |held| held.saturating_sub(most))
+        }
+        Some(Spill { folder, held_max: None }) if can_spill => {
+            let (mut room, mut said) = (Room::new(Arc::clone(&outlets.memory)), false);
+            let folder = folder.display().to_string();
+            Box::new(move |held| {
+                let excess = room.excess(held);
+                if excess > 0 && !std::mem::replace(&mut said, true) {
+                    notice(&format!(
+                        "memory is short: requests that wait longest go to {folder} from now on"
+                    ));
+                }
+                excess
+            })
+        }
+        _ => Box::new(|_| 0),
+    }
+}
+
+/// Writes the states that changed since the checkpoint before, and this one's part of all; `None`
+/// if some cannot be had.
 fn save_requests(
     number: u64,
     states: &mut KeyedState<RequestId, RequestState>,
+    spilled: Option<&Spilled>,
     dictionary: &JoinDictionary,
     saver: &mut JoinSaver,
-) -> Sections {
+) -> Option<Sections> {
     let (mut shards, mut bytes) = (shard_buffers(), Vec::new());
     saver.clear();
-    let mut save = |request: &RequestId, state: &mut RequestState, deadline: Option<EventTime>| {
+    let mut save = |request: RequestId, state: &RequestState, deadline: EventTime| {
         bytes.clear();
         state.save(dictionary, saver, &mut bytes);
-        put_entry(&mut shards, *request, deadline.unwrap_or(EventTime::MAX), &bytes);
+        put_entry(&mut shards, request, deadline, &bytes);
     };
-    each_due(number, states, &mut save);
+    each_due(number, states, &mut |request, state, deadline| {
+        save(*request, state, deadline.unwrap_or(EventTime::MAX));
+    });
+    // Who restores takes the first state of a request that a section has, so the older ones that
+    // may be among those on disk come last.
+    if !spilled.is_none_or(|spilled| spilled.each_due(number, &mut save)) {
+        return None;
+    }
     let mut sections = Sections::default();
     sections.put_shards(SectionKind::Requests, shards);
     *sections.section(SectionKind::JoinNames, 0) = saver.names();
-    sections
+    Some(sections)
 }
 
 /// Reads an entry: a request, its deadline, and its state's bytes.
@@ -175,14 +236,16 @@ fn entry<'a>(fields: &mut Fields<'a>) -> Result<(RequestId, EventTime, &'a [u8])
     Ok((RequestId(fields.u64()?), EventTime(fields.i64()?), fields.part()?))
 }
 
-/// This worker's requests as the checkpoint has them.
+/// Takes this worker's requests as the checkpoint has them; `excess` says how many of those in
+/// memory are to go.
 fn restore_requests(
     restored: &Restored,
     flow: &Flow<'_>,
     rules: &JoinRules,
     dictionary: &mut JoinDictionary,
-) -> Result<KeyedState<RequestId, RequestState>, CheckpointError> {
-    let mut states: KeyedState<RequestId, RequestState> = KeyedState::default();
+    states: &mut KeyedState<RequestId, RequestState>,
+    excess: &mut dyn FnMut(usize) -> usize,
+) -> Result<(), CheckpointError> {
     let names = |segment: &Segment| {
         JoinNames::read(segment.section(SectionKind::JoinNames, 0))
             .map_err(|error| segment.damaged(error.to_string()))
@@ -192,13 +255,16 @@ fn restore_requests(
         .iter()
         .map(|s| Ok((s.name(), names(s)?)))
         .collect::<Result<_, CheckpointError>>()?;
+    let mut seen = HashSet::new();
     for_own_shards(flow, |shard| {
+        seen.clear();
         for (segment, bytes) in restored.sections(SectionKind::Requests, shard) {
             let mut fields = Fields::new(segment, bytes);
             while !fields.is_empty() {
                 let (request, deadline, mut state) = entry(&mut fields)?;
-                // The newest comes first.
-                if states.get(&request).is_none() {
+                // The newest comes first. What had ended by then is in older segments still; it was
+                // accounted for.
+                if seen.insert(request) && deadline >= restored.manifest.watermark {
                     let state =
                         RequestState::load(request, &mut state, &names[segment.name()], rules, dictionary)
                             .map_err(|error| segment.damaged(error.to_string()))?;
@@ -206,13 +272,9 @@ fn restore_requests(
                 }
             }
         }
+        states.spill(excess(states.held()));
         Ok(())
-    })?;
-    // What had ended by then is in older segments still; it was accounted for.
-    states.expire(restored.manifest.watermark, &mut |&request, state| {
-        state.expire(request, dictionary, &mut |_| {});
-    });
-    Ok(states)
+    })
 }
 
 /// A join that holds its requests itself.

@@ -7,6 +7,7 @@ pub mod collect;
 pub mod join;
 pub mod outlets;
 pub mod search;
+pub mod spill;
 
 use serde::{Deserialize, Serialize};
 use uptake_model::Event;

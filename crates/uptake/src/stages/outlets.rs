@@ -10,6 +10,7 @@ use crate::checkpoint::{Coordinator, Fragment, Part, Restored, Sections, Stage};
 use crate::clock::Clock;
 use crate::memory::Memory;
 use crate::outputs::Outputs;
+use crate::stages::spill::Spill;
 
 /// Shared by all workers of a process.
 #[derive(Clone)]
@@ -28,6 +29,8 @@ pub struct Outlets {
     pub workers: usize,
     /// What the process may hold.
     pub memory: Arc<Memory>,
+    /// Where requests go that memory has no room for.
+    pub spill: Option<Spill>,
     /// What time it is.
     pub clock: Clock,
 }

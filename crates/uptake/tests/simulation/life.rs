@@ -9,6 +9,7 @@ use uptake::checkpoint::{CheckpointError, InputPosition, Restored, Store};
 use uptake::data_dir::DataDir;
 use uptake::engine::{self, Checkpointing, Setup, log_positions, state_meaning};
 use uptake::stages::collect::{Input, LogInput};
+use uptake::stages::spill::Spill;
 use uptake_connectors::log::Log;
 use uptake_connectors::objects::Objects;
 use uptake_flow::Halt;
@@ -163,6 +164,10 @@ fn attempt(
         objects,
         notices: Vec::new(),
     };
+    // Some runs have room for few requests, some for none, most for all.
+    let folder = tempfile::tempdir()?;
+    let held_max = [usize::MAX, 0, 3, 20][dice.within(0, 3) as usize];
+    let spill = Spill { folder: folder.path().to_owned(), held_max: Some(held_max) };
     let halt = Halt::default();
     let watch_halt = halt.clone();
     let setup = Setup {
@@ -172,6 +177,7 @@ fn attempt(
         input: Input::Log(Arc::new(LogInput { partitions: partitions.clone(), until })),
         seals_at_end: end == End::Sealed,
         checkpoints: Some(Checkpointing { store, restored, start: InputPosition::Log(partitions) }),
+        spill: Some(spill),
         halt,
         cluster: None,
         clock: world.clock(),

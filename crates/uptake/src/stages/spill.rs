@@ -1,0 +1,528 @@
+//! Requests that memory has no room for wait on the local disk, by the time of their deadline.
+//!
+//! A bucket takes the requests whose deadlines lie within some minutes, as an LSM tree of its own
+//! that is only ever added to in sorted runs, read, and deleted whole. Which requests are there
+//! and in which bucket is known in memory (a request 10 to 20 bytes), so that a new request costs
+//! no look at the disk. What is on disk belongs to this process alone: who restarts goes on from a
+//! checkpoint, which holds these requests, too.
+
+use std::cell::RefCell;
+use std::collections::BTreeMap;
+use std::fs::{self, File};
+use std::io::{Read, Seek, SeekFrom, Write};
+use std::ops::{Bound, RangeBounds};
+use std::path::{Path, PathBuf};
+use std::rc::Rc;
+use std::sync::Arc;
+
+use hashbrown::HashTable;
+use lsm_tree::{AbstractTree, AnyTree, Cache, Guard, SeqNo};
+use uptake_flow::{Cold, EventTime, Stop};
+use uptake_model::RequestId;
+use uptake_model::join::RequestState;
+
+use crate::checkpoint::{Coordinator, ROUND};
+use crate::config::Config;
+
+/// Into how many buckets the time that a request waits is divided. All of a bucket comes back when
+/// the watermark reaches its first deadline, so more buckets need less memory then.
+const BUCKETS: i64 = 64;
+/// Buckets that there are at once at most; a request for one more stays in memory.
+const BUCKETS_MAX: usize = 200;
+/// Runs of a bucket beyond which they are made one: each is looked at for a request that comes back.
+const RUNS_MAX: usize = 8;
+/// Requests that come back at a time when their bucket is due.
+const DUE_AT_ONCE: usize = 4_096;
+/// Of what was read from disk so much stays in memory.
+const CACHE_BYTES: u64 = 8 << 20;
+/// A table of a bucket is at most so large.
+const TABLE_BYTES: u64 = 64 << 20;
+/// A deadline that never comes, in seconds.
+const NEVER: u32 = u32::MAX;
+
+/// Where requests may be put, and when.
+#[derive(Clone, Debug)]
+pub struct Spill {
+    /// A folder of this process alone, which is not there before and not after.
+    pub folder: PathBuf,
+    /// The most requests that a worker holds in memory; where nothing is said, as many as the
+    /// budget of memory allows.
+    pub held_max: Option<usize>,
+}
+
+impl Spill {
+    /// In a data directory, for the process that holds the lock of this name, as the
+    /// configuration says.
+    pub fn new(data: &Path, lock: &str, config: &Config) -> Option<Self> {
+        config.spills.then(|| Self { folder: data.join("spill").join(lock), held_max: None })
+    }
+}
+
+/// The disk does not do what it should.
+#[derive(Debug, thiserror::Error)]
+#[error(
+    "requests that wait cannot be kept in {}: {what}. Make room there, or give the process more memory \
+     (memory.bytes_max); nothing is lost, the next run goes on from the last checkpoint",
+    folder.display()
+)]
+pub struct SpillError {
+    folder: PathBuf,
+    what: String,
+}
+
+/// The requests of one worker that are on disk; a clone is the same.
+#[derive(Clone, Debug)]
+pub struct Spilled(Rc<RefCell<Buckets>>);
+
+/// A key of the trees: an id, mixed, so that keys spread evenly whatever the ids are.
+type Key = u64;
+
+/// A finalizer of SplitMix64: no two ids become one key.
+fn key_of(request: RequestId) -> Key {
+    let z = request.0;
+    let z = (z ^ z >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    let z = (z ^ z >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
+    z ^ z >> 31
+}
+
+/// A request that is on disk: its key and its bucket.
+#[derive(Clone, Copy)]
+struct Place([u8; 9]);
+
+impl Place {
+    fn new(key: Key, bucket: u8) -> Self {
+        let mut bytes = [bucket; 9];
+        bytes[..8].copy_from_slice(&key.to_le_bytes());
+        Self(bytes)
+    }
+
+    fn key(&self) -> Key {
+        let mut key = [0; 8];
+        key.copy_from_slice(&self.0[..8]);
+        Key::from_le_bytes(key)
+    }
+
+    fn bucket(&self) -> u8 {
+        self.0[8]
+    }
+}
+
+struct Bucket {
+    folder: PathBuf,
+    tree: AnyTree,
+    /// What was put and is in no run yet.
+    new: Vec<(Key, Vec<u8>)>,
+    /// Requests that are in it and nowhere else.
+    live: usize,
+    /// Once it is due, the first key that has not come back yet.
+    due_from: Option<Key>,
+}
+
+struct Buckets {
+    folder: PathBuf,
+    stop: Stop,
+    /// Seconds of deadlines of a bucket.
+    width: u32,
+    buckets: Vec<Option<Bucket>>,
+    /// By its deadlines divided by the width, a bucket's place in `buckets`.
+    by_time: BTreeMap<u32, u8>,
+    places: HashTable<Place>,
+    cache: Arc<Cache>,
+    made: u64,
+    unsaved: Unsaved,
+    /// Requests that were ever put here.
+    put: u64,
+    failed: bool,
+}
+
+impl std::fmt::Debug for Buckets {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Buckets")
+            .field("folder", &self.folder)
+            .field("requests", &self.places.len())
+            .finish_non_exhaustive()
+    }
+}
+
+/// A request as it is on disk. As bytes: id u64, deadline in seconds u32, state.
+struct Waiting {
+    request: RequestId,
+    deadline: u32,
+    state: Vec<u8>,
+}
+
+impl Waiting {
+    fn bytes(&self) -> Vec<u8> {
+        let mut bytes = Vec::with_capacity(12 + self.state.len());
+        bytes.extend_from_slice(&self.request.0.to_le_bytes());
+        bytes.extend_from_slice(&self.deadline.to_le_bytes());
+        bytes.extend_from_slice(&self.state);
+        bytes
+    }
+
+    fn read(bytes: &[u8]) -> Option<Self> {
+        let (request, rest) = bytes.split_first_chunk()?;
+        let (deadline, state) = rest.split_first_chunk()?;
+        Some(Self {
+            request: RequestId(u64::from_le_bytes(*request)),
+            deadline: u32::from_le_bytes(*deadline),
+            state: state.to_vec(),
+        })
+    }
+
+    fn deadline(&self) -> EventTime {
+        match self.deadline {
+            NEVER => EventTime::MAX,
+            seconds => EventTime(i64::from(seconds) * 1000),
+        }
+    }
+}
+
+/// What went to disk before a checkpoint had it: copies in the order in which they came, for the
+/// next one, each length u32 and a [`Waiting`].
+#[derive(Default)]
+struct Unsaved {
+    file: Option<File>,
+    /// What was put since the last [`Cold::settle`].
+    new: Vec<u8>,
+    /// Where the bytes of each settling end in the file.
+    ends: Vec<u64>,
+}
+
+impl Spilled {
+    /// For the worker of this number; `wait_ms` is how long a request waits at least.
+    ///
+    /// # Errors
+    /// What is left of an earlier run cannot be removed.
+    pub fn new(spill: &Spill, worker: usize, wait_ms: i64, stop: Stop) -> Result<Self, SpillError> {
+        let folder = spill.folder.join(worker.to_string());
+        if folder.exists() {
+            fs::remove_dir_all(&folder)
+                .map_err(|error| SpillError { folder: folder.clone(), what: error.to_string() })?;
+        }
+        let width = u32::try_from(wait_ms / 1000 / BUCKETS).unwrap_or(NEVER).max(60);
+        Ok(Self(Rc::new(RefCell::new(Buckets {
+            folder,
+            stop,
+            width,
+            buckets: Vec::new(),
+            by_time: BTreeMap::new(),
+            places: HashTable::new(),
+            cache: Arc::new(Cache::with_capacity_bytes(CACHE_BYTES)),
+            made: 0,
+            unsaved: Unsaved::default(),
+            put: 0,
+            failed: false,
+        }))))
+    }
+
+    /// Calls `save` with every request on disk that belongs into checkpoint `number`: this
+    /// checkpoint's part of all, then those that no checkpoint has as they are. An older state of a
+    /// request may come after the one that holds, never before it. `false` if the disk failed: then
+    /// there must be no checkpoint.
+    pub fn each_due(&self, number: u64, save: &mut dyn FnMut(RequestId, &RequestState, EventTime)) -> bool {
+        let mut buckets = self.0.borrow_mut();
+        for part in (0..ROUND).filter(|&part| Coordinator::takes_part(number, part)) {
+            let (from, step) = ((part as u64) << 60, 1 << 60);
+            buckets.each_in(from..=from + (step - 1), save);
+        }
+        buckets.drain_unsaved(save);
+        !buckets.failed
+    }
+
+    /// How many requests were put on disk, those counted again that came back in between.
+    pub fn put(&self) -> u64 {
+        self.0.borrow().put
+    }
+}
+
+impl Cold<RequestId, RequestState> for Spilled {
+    fn put(
+        &mut self,
+        request: &RequestId,
+        state: RequestState,
+        deadline: EventTime,
+        unsaved: bool,
+    ) -> Result<(), RequestState> {
+        self.0.borrow_mut().put(*request, state, deadline, unsaved)
+    }
+
+    fn settle(&mut self) {
+        self.0.borrow_mut().attempt(Buckets::settle);
+    }
+
+    fn take(&mut self, request: &RequestId) -> Option<(RequestState, EventTime)> {
+        let mut buckets = self.0.borrow_mut();
+        if buckets.places.is_empty() {
+            return None;
+        }
+        let key = key_of(*request);
+        let waiting = buckets.attempt(|buckets| buckets.take(key)).flatten()?;
+        let deadline = waiting.deadline();
+        Some((RequestState::unpack(waiting.state), deadline))
+    }
+
+    fn take_due(
+        &mut self,
+        watermark: EventTime,
+        each: &mut dyn FnMut(RequestId, RequestState, EventTime),
+    ) -> bool {
+        let due = self.0.borrow_mut().attempt(|buckets| buckets.take_due(watermark)).flatten();
+        let is_some = due.is_some();
+        for waiting in due.unwrap_or_default() {
+            let deadline = waiting.deadline();
+            each(waiting.request, RequestState::unpack(waiting.state), deadline);
+        }
+        is_some
+    }
+
+    fn each(&mut self, each: &mut dyn FnMut(&RequestId, &RequestState)) {
+        self.0.borrow_mut().each_in(.., &mut |request, state, _| each(&request, state));
+    }
+
+    fn len(&self) -> usize {
+        self.0.borrow().places.len()
+    }
+}
+
+impl Buckets {
+    /// Does something with the disk. Where that fails the run stops, and nothing is held any more.
+    fn attempt<T>(&mut self, work: impl FnOnce(&mut Self) -> Result<T, lsm_tree::Error>) -> Option<T> {
+        if self.failed {
+            return None;
+        }
+        match work(self) {
+            Ok(done) => Some(done),
+            Err(error) => {
+                self.fail(&error.to_string());
+                None
+            }
+        }
+    }
+
+    fn fail(&mut self, what: &str) {
+        self.failed = true;
+        self.places.clear();
+        self.stop.fail(SpillError { folder: self.folder.clone(), what: what.to_owned() });
+    }
+
+    fn put(
+        &mut self,
+        request: RequestId,
+        state: RequestState,
+        deadline: EventTime,
+        unsaved: bool,
+    ) -> Result<(), RequestState> {
+        let deadline = u32::try_from(deadline.0 / 1000).unwrap_or(NEVER);
+        let number = deadline / self.width;
+        let id = match self.by_time.get(&number) {
+            Some(&id) => Some(id),
+            None => self.attempt(|buckets| buckets.make(number)).flatten(),
+        };
+        let Some((id, bucket)) = id.and_then(|id| Some((id, self.buckets[usize::from(id)].as_mut()?))) else {
+            return Err(state);
+        };
+        if bucket.due_from.is_some() {
+            return Err(state);
+        }
+        let waiting = Waiting { request, deadline, state: state.pack()? };
+        let (key, bytes) = (key_of(request), waiting.bytes());
+        if unsaved {
+            self.unsaved.new.extend_from_slice(&(bytes.len() as u32).to_le_bytes());
+            self.unsaved.new.extend_from_slice(&bytes);
+        }
+        bucket.new.push((key, bytes));
+        bucket.live += 1;
+        self.places.insert_unique(key, Place::new(key, id), Place::key);
+        self.put += 1;
+        Ok(())
+    }
+
+    /// A new bucket, if there may be one more.
+    fn make(&mut self, number: u32) -> Result<Option<u8>, lsm_tree::Error> {
+        let free = self.buckets.iter().position(Option::is_none).unwrap_or(self.buckets.len());
+        if free >= BUCKETS_MAX {
+            return Ok(None);
+        }
+        self.made += 1;
+        let folder = self.folder.join(self.made.to_string());
+        fs::create_dir_all(&folder)?;
+        let tree = lsm_tree::Config::new(&folder, Default::default(), Default::default())
+            .use_cache(Arc::clone(&self.cache))
+            .open()?;
+        if free == self.buckets.len() {
+            self.buckets.push(None);
+        }
+        self.buckets[free] = Some(Bucket { folder, tree, new: Vec::new(), live: 0, due_from: None });
+        self.by_time.insert(number, free as u8);
+        Ok(Some(free as u8))
+    }
+
+    fn settle(&mut self) -> Result<(), lsm_tree::Error> {
+        for bucket in self.buckets.iter_mut().flatten().filter(|bucket| !bucket.new.is_empty()) {
+            let mut new = std::mem::take(&mut bucket.new);
+            new.sort_unstable_by_key(|(key, _)| *key);
+            let mut run = bucket.tree.ingestion()?;
+            for (key, bytes) in new {
+                run.write(key.to_be_bytes(), bytes)?;
+            }
+            run.finish()?;
+            if bucket.tree.table_count() > RUNS_MAX {
+                bucket.tree.major_compact(TABLE_BYTES, SeqNo::MAX)?;
+            }
+        }
+        self.unsaved.settle(&self.folder)?;
+        // A bucket for which everything was refused has nothing in it.
+        self.drop_empty()
+    }
+
+    fn take(&mut self, key: Key) -> Result<Option<Waiting>, lsm_tree::Error> {
+        let Ok(place) = self.places.find_entry(key, |place| place.key() == key) else { return Ok(None) };
+        let (place, _) = place.remove();
+        let Some(bucket) = &mut self.buckets[usize::from(place.bucket())] else { return Ok(None) };
+        bucket.live -= 1;
+        let bytes = bucket.tree.get(key.to_be_bytes(), SeqNo::MAX)?;
+        let waiting = bytes.as_deref().and_then(Waiting::read).ok_or_else(lost)?;
+        if bucket.live == 0 {
+            self.drop_empty()?;
+        }
+        Ok(Some(waiting))
+    }
+
+    /// Some of the first bucket that is due; `None` if none is.
+    fn take_due(&mut self, watermark: EventTime) -> Result<Option<Vec<Waiting>>, lsm_tree::Error> {
+        let Some((number, &id)) = self.by_time.first_key_value() else { return Ok(None) };
+        let starts = i64::from(*number) * i64::from(self.width) * 1000;
+        let is_never = *number == NEVER / self.width;
+        if watermark.0 <= starts || is_never && watermark != EventTime::MAX {
+            return Ok(None);
+        }
+        let Some(bucket) = &mut self.buckets[usize::from(id)] else { return Ok(None) };
+        let from = bucket.due_from.unwrap_or(0);
+        let mut due = Vec::new();
+        let range = from.to_be_bytes()..;
+        let mut end = None;
+        for read in bucket.tree.range(range, SeqNo::MAX, None).take(DUE_AT_ONCE) {
+            let (key, bytes) = read.into_inner()?;
+            let key = Key::from_be_bytes(key.as_ref().try_into().map_err(|_| lost())?);
+            end = Some(key);
+            let is_here = |place: &Place| place.key() == key && place.bucket() == id;
+            if let Ok(place) = self.places.find_entry(key, is_here) {
+                place.remove();
+                bucket.live -= 1;
+                due.push(Waiting::read(&bytes).ok_or_else(lost)?);
+            }
+        }
+        bucket.due_from = end.and_then(|end| end.checked_add(1)).or(Some(Key::MAX));
+        if bucket.live == 0 {
+            self.drop_empty()?;
+        } else if end.is_none() {
+            return Err(lost());
+        }
+        Ok(Some(due))
+    }
+
+    /// Deletes buckets in which nothing is left.
+    fn drop_empty(&mut self) -> Result<(), lsm_tree::Error> {
+        let empty =
+            |bucket: &Option<Bucket>| bucket.as_ref().is_some_and(|b| b.live == 0 && b.new.is_empty());
+        for id in 0..self.buckets.len() {
+            if empty(&self.buckets[id])
+                && let Some(bucket) = self.buckets[id].take()
+            {
+                self.by_time.retain(|_, of| usize::from(*of) != id);
+                drop(bucket.tree);
+                fs::remove_dir_all(&bucket.folder)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn each_in(
+        &mut self,
+        keys: impl RangeBounds<Key>,
+        each: &mut dyn FnMut(RequestId, &RequestState, EventTime),
+    ) {
+        let bytes = |bound: Bound<&Key>| bound.map(|key| key.to_be_bytes());
+        let range = (bytes(keys.start_bound()), bytes(keys.end_bound()));
+        self.attempt(|buckets| {
+            for (id, bucket) in (0u8..).zip(&buckets.buckets) {
+                for read in bucket.iter().flat_map(|b| b.tree.range(range, SeqNo::MAX, None)) {
+                    let (key, bytes) = read.into_inner()?;
+                    let key = Key::from_be_bytes(key.as_ref().try_into().map_err(|_| lost())?);
+                    let is_here = |place: &Place| place.key() == key && place.bucket() == id;
+                    if buckets.places.find(key, is_here).is_some() {
+                        show(&bytes, each)?;
+                    }
+                }
+            }
+            Ok(())
+        });
+    }
+
+    fn drain_unsaved(&mut self, each: &mut dyn FnMut(RequestId, &RequestState, EventTime)) {
+        let mut unsaved = std::mem::take(&mut self.unsaved);
+        self.attempt(|_| {
+            let (mut chunk, mut end) = (Vec::new(), unsaved.ends.pop());
+            while let Some(to) = end {
+                end = unsaved.ends.pop();
+                let from = end.unwrap_or(0);
+                let Some(file) = &mut unsaved.file else { return Err(lost()) };
+                chunk.resize((to - from) as usize, 0);
+                file.seek(SeekFrom::Start(from))?;
+                file.read_exact(&mut chunk)?;
+                let mut rest = chunk.as_slice();
+                while let Some((length, behind)) = rest.split_first_chunk() {
+                    let at = u32::from_le_bytes(*length) as usize;
+                    let (bytes, behind) = behind.split_at_checked(at).ok_or_else(lost)?;
+                    show(bytes, each)?;
+                    rest = behind;
+                }
+            }
+            Ok(())
+        });
+    }
+}
+
+fn show(
+    bytes: &[u8],
+    each: &mut dyn FnMut(RequestId, &RequestState, EventTime),
+) -> Result<(), lsm_tree::Error> {
+    let waiting = Waiting::read(bytes).ok_or_else(lost)?;
+    let deadline = waiting.deadline();
+    each(waiting.request, &RequestState::unpack(waiting.state), deadline);
+    Ok(())
+}
+
+fn lost() -> lsm_tree::Error {
+    std::io::Error::other("a request that was put there is not there any more").into()
+}
+
+impl Unsaved {
+    fn settle(&mut self, folder: &Path) -> std::io::Result<()> {
+        if self.new.is_empty() {
+            return Ok(());
+        }
+        if self.file.is_none() {
+            let path = folder.join("unsaved");
+            let options = File::options().read(true).write(true).create(true).truncate(true).open(&path)?;
+            self.file = Some(options);
+        }
+        let end = self.ends.last().copied().unwrap_or(0);
+        if let Some(file) = &mut self.file {
+            file.seek(SeekFrom::Start(end))?;
+            file.write_all(&self.new)?;
+        }
+        self.ends.push(end + self.new.len() as u64);
+        self.new = Vec::new();
+        Ok(())
+    }
+}
+
+impl Drop for Buckets {
+    fn drop(&mut self) {
+        self.buckets.clear();
+        // What cannot be removed now is removed, or complained about, when the next run begins.
+        drop(fs::remove_dir_all(&self.folder));
+    }
+}
