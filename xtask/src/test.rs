@@ -15,7 +15,7 @@ use crate::workspace::Workspace;
 use crate::{book, deploy, interop, packages, process, rules, services, web};
 
 /// Tests that read whole workloads: they run last, and not with `--quick`.
-const SLOW_TESTS: [&str; 10] = [
+const SLOW_TESTS: [&str; 11] = [
     "oracle",
     "reference",
     "real_data",
@@ -25,6 +25,7 @@ const SLOW_TESTS: [&str; 10] = [
     "demo",
     "hosts",
     "outages",
+    "spill",
     "stop",
 ];
 

@@ -3,11 +3,19 @@
 
 use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 /// How often the system is asked.
 const LOOK_EVERY: Duration = Duration::from_millis(20);
+/// While memory is tight, nothing is read for so long, so that what was read can leave it: a
+/// checkpoint be written, requests go to disk.
+const PAUSE: Duration = Duration::from_millis(400);
+/// Then something is for so long, because a worker gives memory back to the system when it uses
+/// memory, and so on in turns.
+const READ: Duration = Duration::from_millis(100);
+/// For how long a little more may be held than the budget allows: a checkpoint in the making.
+const GRACE: Duration = Duration::from_secs(5);
 
 /// A budget: so many bytes, or a part of what the machine (or its container) has.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -71,7 +79,17 @@ fn kib_of(path: &str, name: &str) -> Option<u64> {
 pub struct Memory {
     bytes_max: Option<u64>,
     held: AtomicU64,
-    looked: Mutex<Option<Instant>>,
+    looked: Mutex<Looked>,
+}
+
+#[derive(Debug, Default)]
+struct Looked {
+    last: Option<Instant>,
+    /// Since when more is held than the budget allows.
+    over_since: Option<Instant>,
+    /// While memory is tight: until when nothing is read, and then, once somebody has asked,
+    /// until when something is.
+    turn: Option<(Instant, Option<Instant>)>,
 }
 
 /// More is held than the budget allows.
@@ -98,28 +116,66 @@ impl fmt::Display for OverBudget {
 impl Memory {
     /// Memory with a budget. Where the system does not say what a process holds there is none.
     pub fn new(budget: Budget) -> Self {
-        Self { bytes_max: budget.bytes(), held: AtomicU64::new(0), looked: Mutex::new(None) }
+        Self { bytes_max: budget.bytes(), held: AtomicU64::new(0), looked: Mutex::default() }
     }
 
     fn held(&self) -> u64 {
+        drop(self.look());
+        self.held.load(Ordering::Relaxed)
+    }
+
+    fn look(&self) -> MutexGuard<'_, Looked> {
         let mut looked = self.looked.lock().unwrap_or_else(PoisonError::into_inner);
-        if looked.is_none_or(|at| at.elapsed() >= LOOK_EVERY) {
-            *looked = Some(Instant::now());
+        if looked.last.is_none_or(|at| at.elapsed() >= LOOK_EVERY) {
+            let now = Instant::now();
+            looked.last = Some(now);
             let held = held_by(std::process::id()).unwrap_or(0);
             self.held.store(held, Ordering::Relaxed);
+            let more_than = |percent| self.bytes_max.is_some_and(|most| held > most / 100 * percent);
+            looked.turn = looked.turn.or(Some((now + PAUSE, None))).filter(|_| more_than(90));
+            looked.over_since = more_than(100).then_some(looked.over_since.unwrap_or(now));
         }
-        self.held.load(Ordering::Relaxed)
+        looked
+    }
+
+    /// Whether so little is left that nothing should be read for the moment.
+    ///
+    /// # Errors
+    /// More is held than the budget allows: a tenth more, or anything for some seconds.
+    pub fn is_tight(&self) -> Result<bool, OverBudget> {
+        self.check()?;
+        if self.bytes_max.is_none() {
+            return Ok(false);
+        }
+        let now = Instant::now();
+        let mut looked = self.look();
+        let Some((pause_until, read_until)) = &mut looked.turn else { return Ok(false) };
+        if now < *pause_until {
+            return Ok(true);
+        }
+        // Who asks seldom shall not always find a pause.
+        let read_until = *read_until.get_or_insert(now + READ);
+        if now >= read_until {
+            looked.turn = Some((now + PAUSE, None));
+        }
+        Ok(now >= read_until)
+    }
+
+    /// After so many records of one worker a checkpoint takes about a tenth of the budget while it
+    /// is made: at most 30 bytes a record, twice.
+    pub fn checkpoint_events_max(&self) -> usize {
+        self.bytes_max.map_or(usize::MAX, |most| usize::try_from(most / 600).unwrap_or(usize::MAX))
     }
 
     /// Checks the budget.
     ///
     /// # Errors
-    /// More is held than it allows.
+    /// More is held than it allows: a tenth more, or anything for some seconds.
     pub fn check(&self) -> Result<(), OverBudget> {
-        match self.bytes_max.map(|most| (self.held(), most)) {
-            Some((held, bytes_max)) if held > bytes_max => Err(OverBudget { held, bytes_max }),
-            _ => Ok(()),
-        }
+        let Some(bytes_max) = self.bytes_max else { return Ok(()) };
+        let is_long = self.look().over_since.is_some_and(|over| over.elapsed() >= GRACE);
+        let held = self.held();
+        if is_long || held > bytes_max / 10 * 11 { Err(OverBudget { held, bytes_max }) } else { Ok(()) }
     }
 }
 
@@ -131,8 +187,8 @@ const STATES_LEAST: usize = 1_000;
 ///
 /// What states free is used again and seldom given back to the system, so that the process's memory
 /// says when there are too many, and not when there are few enough. So when it is short the number
-/// of states there are becomes the most that there may be; when it grows in spite of that, there
-/// may be fewer; when there is plenty of it again, any number.
+/// of states there are becomes the most that there may be; when it grows in spite of that, or
+/// little is left, there may be fewer; when there is plenty of it again, any number.
 #[derive(Debug)]
 pub struct Room {
     memory: Arc<Memory>,
@@ -155,9 +211,9 @@ impl Room {
 
     fn excess_of(&mut self, states: usize, held: u64, bytes_max: u64) -> usize {
         let percent = |percent: u64| bytes_max / 100 * percent;
-        if held < percent(50) {
+        if held < percent(35) {
             (self.states_max, self.held_then) = (None, 0);
-        } else if held > percent(65) && held > self.held_then + percent(2) {
+        } else if held > percent(50) && (held > self.held_then + percent(2) || held > percent(75)) {
             let fewer = self.states_max.map_or(states, |most| states.min(most / 8 * 7));
             (self.states_max, self.held_then) = (Some(fewer.max(STATES_LEAST)), held);
         }
@@ -196,16 +252,18 @@ mod tests {
     fn room_is_what_there_was_when_memory_became_short() {
         let mut room = Room::new(Arc::new(Memory::new(Budget::Off)));
         let mut excess = |states, held| room.excess_of(states, held, 1000);
-        assert_eq!(excess(900_000, 640), 0);
-        assert_eq!(excess(800_000, 660), 100_000);
+        assert_eq!(excess(900_000, 490), 0);
+        assert_eq!(excess(800_000, 510), 100_000);
         // What was put away has made no difference to the process.
-        assert_eq!((excess(700_000, 665), excess(799_999, 665)), (0, 0));
-        assert_eq!(excess(810_000, 665), 110_000);
+        assert_eq!((excess(700_000, 515), excess(799_999, 515)), (0, 0));
+        assert_eq!(excess(810_000, 515), 110_000);
         // Something else takes more.
-        assert_eq!(excess(790_000, 690), 790_000 - 87_500 * 7);
-        assert_eq!((excess(699_999, 600), excess(700_000, 600)), (0, 87_500));
+        assert_eq!(excess(790_000, 540), 790_000 - 87_500 * 7);
+        assert_eq!((excess(699_999, 450), excess(700_000, 450)), (0, 87_500));
+        // Little is left.
+        assert_eq!((excess(600_000, 760), excess(500_000, 760)), (75_000, 62_500));
         // There is plenty again.
-        assert_eq!((excess(5_000_000, 490), excess(5_000_000, 600)), (0, 0));
+        assert_eq!((excess(5_000_000, 340), excess(5_000_000, 450)), (0, 0));
         assert_eq!(excess(10, 900), 0);
     }
 
@@ -215,6 +273,19 @@ mod tests {
         assert!(Memory::new(Budget::Off).check().is_ok());
         assert!(Memory::new(Budget::Bytes(1 << 50)).check().is_ok());
         let over = Memory::new(Budget::Bytes(1 << 20));
+        over.is_tight().unwrap_err();
+        // A little over is so only when it lasts.
+        let held = held_by(std::process::id()).unwrap();
+        let little = Memory::new(Budget::Bytes(held / 100 * 97));
+        assert!(little.is_tight().unwrap());
+        // After a pause something is read whenever the next one asks, and then comes a pause.
+        little.looked.lock().unwrap().turn = Some((Instant::now(), None));
+        assert!(!little.is_tight().unwrap());
+        little.looked.lock().unwrap().turn = Some((Instant::now(), Some(Instant::now())));
+        assert!(little.is_tight().unwrap() && little.is_tight().unwrap());
+        let long_ago = Instant::now().checked_sub(GRACE).unwrap();
+        little.looked.lock().unwrap().over_since = Some(long_ago);
+        little.check().unwrap_err();
         let said = over.check().unwrap_err().to_string();
         assert!(said.contains("may hold 1 MiB (memory.bytes_max)"), "{said}");
         assert!(Budget::Percent(50).bytes().is_some_and(|bytes| bytes > 1 << 28));

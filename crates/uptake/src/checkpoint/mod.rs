@@ -13,9 +13,9 @@ mod restore;
 mod segment;
 mod store;
 
-use std::time::Duration;
-
 use std::hash::Hash;
+use std::path::PathBuf;
+use std::time::Duration;
 
 use uptake_connectors::ObjectsError;
 use uptake_flow::{EventTime, Flow, KeyedState, SHARDS, Tracking};
@@ -23,7 +23,7 @@ use uptake_flow::{EventTime, Flow, KeyedState, SHARDS, Tracking};
 pub use coordinator::{CheckpointThread, Coordinator, Fragment, Part, Plan, Stage, Stats, Tickets};
 pub use fields::{Fields, put_part};
 pub use manifest::{InputPosition, Manifest, PartitionPosition, SegmentInfo};
-pub use restore::Restored;
+pub use restore::{Restored, Section};
 pub use segment::{SectionKind, Sections, Segment};
 pub use store::{Newest, Number, Store};
 
@@ -154,6 +154,14 @@ pub enum CheckpointError {
         stored: &'static str,
         /// What is to be read.
         asked: &'static str,
+    },
+    /// There is no room for a copy on the local disk.
+    #[error("a checkpoint cannot be copied to {}: {source}. Make room there", folder.display())]
+    Spool {
+        /// Where.
+        folder: PathBuf,
+        /// Why.
+        source: std::io::Error,
     },
     /// The object store.
     #[error(transparent)]

@@ -34,18 +34,29 @@ impl Restored {
         &self.manifest.input
     }
 
-    /// The sections of a kind and shard, newest first, each with its segment.
-    pub fn sections(&self, kind: SectionKind, shard: u32) -> impl Iterator<Item = (&Segment, &[u8])> {
-        let all = self.segments.iter().rev().map(move |segment| (segment, segment.section(kind, shard)));
-        all.filter(|(_, bytes)| !bytes.is_empty())
+    /// The sections of a kind and shard, newest first, each with its segment; an error where one
+    /// cannot be had.
+    pub fn sections(&self, kind: SectionKind, shard: u32) -> impl Iterator<Item = Section<'_>> {
+        filled(self.segments.iter().rev(), kind, shard)
     }
 
     /// Those that were written for this very checkpoint, of stages that write all they have each
     /// time.
-    pub fn latest_sections(&self, kind: SectionKind, shard: u32) -> impl Iterator<Item = (&Segment, &[u8])> {
+    pub fn latest_sections(&self, kind: SectionKind, shard: u32) -> impl Iterator<Item = Section<'_>> {
         let named = self.segments.iter().zip(&self.manifest.segments);
         let latest = named.filter(|(_, info)| info.number == self.manifest.number);
-        let all = latest.map(move |(segment, _)| (segment, segment.section(kind, shard)));
-        all.filter(|(_, bytes)| !bytes.is_empty())
+        filled(latest.map(|(segment, _)| segment), kind, shard)
     }
+}
+
+/// A section's bytes and the segment that they are of.
+pub type Section<'a> = Result<(&'a Segment, Vec<u8>), CheckpointError>;
+
+fn filled<'a>(
+    segments: impl Iterator<Item = &'a Segment>,
+    kind: SectionKind,
+    shard: u32,
+) -> impl Iterator<Item = Section<'a>> {
+    let filled = segments.filter(move |segment| segment.has(kind, shard));
+    filled.map(move |segment| Ok((segment, segment.section(kind, shard)?)))
 }

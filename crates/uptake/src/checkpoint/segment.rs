@@ -13,6 +13,11 @@
 //! well, has neither form nor plain length: its sections are plain.
 
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
+use std::fs::File;
+use std::io::{Read, Seek, SeekFrom, Write};
+use std::path::Path;
+use std::sync::{Mutex, PoisonError};
 
 use super::CheckpointError;
 
@@ -93,7 +98,10 @@ impl Sections {
     /// Takes the sections of another stage.
     pub fn absorb(&mut self, other: Self) {
         for (key, bytes) in other.0 {
-            self.0.entry(key).or_default().extend_from_slice(&bytes);
+            match self.0.entry(key) {
+                Entry::Vacant(vacant) => drop(vacant.insert(bytes)),
+                Entry::Occupied(mut there) => there.get_mut().extend_from_slice(&bytes),
+            }
         }
     }
 
@@ -102,24 +110,26 @@ impl Sections {
         self.0.values().map(Vec::len).sum()
     }
 
-    /// The segment's bytes.
-    pub fn encode(&self) -> Vec<u8> {
+    /// The segment's bytes. A section is let go of as soon as it is in them.
+    pub fn encode(self) -> Vec<u8> {
         let mut out = Vec::with_capacity(self.bytes() + self.0.len() * ENTRY_BYTES + 64);
         out.extend_from_slice(&MAGIC);
         out.extend_from_slice(&VERSION.to_le_bytes());
         out.extend_from_slice(&0u32.to_le_bytes());
         let mut index = Vec::with_capacity(4 + self.0.len() * ENTRY_BYTES);
-        let used = self.0.iter().filter(|(_, bytes)| !bytes.is_empty());
-        index.extend_from_slice(&(used.clone().count() as u32).to_le_bytes());
-        for ((kind, shard), bytes) in used {
+        let is_used = |bytes: &Vec<u8>| !bytes.is_empty();
+        index.extend_from_slice(
+            &(self.0.values().filter(|bytes| is_used(bytes)).count() as u32).to_le_bytes(),
+        );
+        for ((kind, shard), bytes) in self.0.into_iter().filter(|(_, bytes)| is_used(bytes)) {
             // Compressing in memory cannot fail; if it ever does, plain bytes are as good.
             let compressed = (bytes.len() >= COMPRESS_FROM)
-                .then(|| zstd::bulk::compress(bytes, ZSTD_LEVEL).ok())
+                .then(|| zstd::bulk::compress(&bytes, ZSTD_LEVEL).ok())
                 .flatten()
                 .filter(|compressed| compressed.len() < bytes.len());
             let form = if compressed.is_some() { ZSTD } else { PLAIN };
-            let stored = compressed.as_deref().unwrap_or(bytes);
-            index.extend_from_slice(&[*kind as u8, form]);
+            let stored = compressed.as_deref().unwrap_or(&bytes);
+            index.extend_from_slice(&[kind as u8, form]);
             index.extend_from_slice(&shard.to_le_bytes());
             index.extend_from_slice(&(out.len() as u64).to_le_bytes());
             index.extend_from_slice(&(stored.len() as u64).to_le_bytes());
@@ -138,11 +148,30 @@ impl Sections {
     }
 }
 
-/// A segment as it was read.
+/// A segment as it was read. Its sections stay compressed until they are asked for: all together
+/// are as large as the state.
 #[derive(Debug)]
 pub struct Segment {
     name: String,
-    sections: BTreeMap<(SectionKind, u16), Vec<u8>>,
+    body: Body,
+    index: BTreeMap<(SectionKind, u16), Stored>,
+}
+
+/// Where the bytes of a segment are.
+#[derive(Debug)]
+enum Body {
+    Memory(Vec<u8>),
+    /// A file that has no name any more, so that nobody has to delete it.
+    File(Mutex<File>),
+}
+
+/// A section as it stands in a segment.
+#[derive(Clone, Copy, Debug)]
+struct Stored {
+    start: usize,
+    bytes: usize,
+    plain_bytes: usize,
+    form: u8,
 }
 
 impl Segment {
@@ -150,9 +179,25 @@ impl Segment {
     ///
     /// # Errors
     /// It is damaged, or of a version that this program does not know.
-    pub fn decode(name: &str, bytes: &[u8]) -> Result<Self, CheckpointError> {
-        let sections = read_sections(bytes).map_err(|what| CheckpointError::damaged(name, what))?;
-        Ok(Self { name: name.to_owned(), sections })
+    pub fn decode(name: &str, bytes: Vec<u8>) -> Result<Self, CheckpointError> {
+        let index = read_index(&bytes).map_err(|what| CheckpointError::damaged(name, what))?;
+        Ok(Self { name: name.to_owned(), body: Body::Memory(bytes), index })
+    }
+
+    /// The same with its bytes in a file in `folder` instead of in memory.
+    ///
+    /// # Errors
+    /// The file cannot be written.
+    pub fn spooled_to(self, folder: &Path) -> Result<Self, CheckpointError> {
+        let Body::Memory(bytes) = &self.body else { return Ok(self) };
+        let spool = || {
+            std::fs::create_dir_all(folder)?;
+            let mut file = tempfile::tempfile_in(folder)?;
+            file.write_all(bytes)?;
+            Ok(file)
+        };
+        let file = spool().map_err(|source| CheckpointError::Spool { folder: folder.to_owned(), source })?;
+        Ok(Self { body: Body::File(Mutex::new(file)), ..self })
     }
 
     /// The segment's name.
@@ -160,9 +205,41 @@ impl Segment {
         &self.name
     }
 
+    /// Whether there is something in a section.
+    pub fn has(&self, kind: SectionKind, shard: u32) -> bool {
+        self.index.contains_key(&(kind, shard as u16))
+    }
+
     /// The bytes of a section; empty where there is none.
-    pub fn section(&self, kind: SectionKind, shard: u32) -> &[u8] {
-        self.sections.get(&(kind, shard as u16)).map_or(&[], Vec::as_slice)
+    ///
+    /// # Errors
+    /// They cannot be read again, or not be decompressed.
+    pub fn section(&self, kind: SectionKind, shard: u32) -> Result<Vec<u8>, CheckpointError> {
+        let Some(&stored) = self.index.get(&(kind, shard as u16)) else { return Ok(Vec::new()) };
+        match &self.body {
+            Body::Memory(bytes) => self.plain(stored, &bytes[stored.start..stored.start + stored.bytes]),
+            Body::File(file) => {
+                let mut bytes = vec![0; stored.bytes];
+                let mut file = file.lock().unwrap_or_else(PoisonError::into_inner);
+                file.seek(SeekFrom::Start(stored.start as u64))
+                    .and_then(|_| file.read_exact(&mut bytes))
+                    .map_err(|error| self.damaged(format!("its copy on disk cannot be read: {error}")))?;
+                self.plain(stored, &bytes)
+            }
+        }
+    }
+
+    fn plain(&self, stored: Stored, bytes: &[u8]) -> Result<Vec<u8>, CheckpointError> {
+        match stored.form {
+            PLAIN => Ok(bytes.to_vec()),
+            _ => {
+                let plain = zstd::bulk::decompress(bytes, stored.plain_bytes)
+                    .map_err(|error| self.damaged(error.to_string()))?;
+                (plain.len() == stored.plain_bytes)
+                    .then_some(plain)
+                    .ok_or_else(|| self.damaged("a section has another length than it says"))
+            }
+        }
     }
 
     /// An error about this segment.
@@ -171,7 +248,7 @@ impl Segment {
     }
 }
 
-fn read_sections(bytes: &[u8]) -> Result<BTreeMap<(SectionKind, u16), Vec<u8>>, String> {
+fn read_index(bytes: &[u8]) -> Result<BTreeMap<(SectionKind, u16), Stored>, String> {
     let head = bytes.get(..HEADER_BYTES).ok_or("it is shorter than a header")?;
     if head[..8] != MAGIC {
         return Err("it is no segment of a checkpoint".to_owned());
@@ -216,17 +293,12 @@ fn read_sections(bytes: &[u8]) -> Result<BTreeMap<(SectionKind, u16), Vec<u8>>, 
         if u32_at(rest, rest.len() - 4) != Some(crc32c::crc32c(stored)) {
             return Err(format!("the checksum of section {kind:?} of shard {shard} does not fit"));
         }
-        let plain = match form {
-            PLAIN => stored.to_vec(),
-            ZSTD => {
-                let length =
-                    number(18).filter(|&n| n <= SECTION_BYTES_MAX).ok_or("a section is too large")?;
-                let plain = zstd::bulk::decompress(stored, length).map_err(|e| e.to_string())?;
-                (plain.len() == length).then_some(plain).ok_or("a section has another length than it says")?
-            }
+        let plain_bytes = match form {
+            PLAIN => length,
+            ZSTD => number(18).filter(|&n| n <= SECTION_BYTES_MAX).ok_or("a section is too large")?,
             _ => return Err(format!("section {kind:?} has a form that this program does not know")),
         };
-        sections.insert((kind, shard), plain);
+        sections.insert((kind, shard), Stored { start, bytes: length, plain_bytes, form });
     }
     Ok(sections)
 }
@@ -262,24 +334,28 @@ mod tests {
             cut in any::<prop::sample::Index>(),
         ) {
             let written = sections(&of);
-            let bytes = written.encode();
-            let read = Segment::decode("s", &bytes).unwrap();
+            let bytes = written.clone().encode();
+            let folder = tempfile::tempdir().unwrap();
+            let read = Segment::decode("s", bytes.clone()).unwrap();
+            let spooled = Segment::decode("s", bytes.clone()).unwrap().spooled_to(folder.path()).unwrap();
             for kind in SectionKind::ALL {
                 for shard in 0..256 {
                     let expected = written.0.get(&(kind, shard as u16)).map_or(&[][..], Vec::as_slice);
-                    prop_assert_eq!(read.section(kind, shard), expected);
+                    prop_assert_eq!(read.section(kind, shard).unwrap(), expected);
+                    prop_assert_eq!(spooled.section(kind, shard).unwrap(), expected);
+                    prop_assert_eq!(read.has(kind, shard), !expected.is_empty());
                 }
             }
             let mut torn = bytes.clone();
             torn.truncate(cut.index(bytes.len()));
-            prop_assert!(Segment::decode("s", &torn).is_err());
+            prop_assert!(Segment::decode("s", torn).is_err());
             let mut changed = bytes.clone();
             let at = place.index(bytes.len());
             changed[at] ^= flip;
             // The four reserved bytes say nothing, and without any section both versions look alike.
             let is_other_version = u32_at(&changed, 8) == Some(VERSION_BEFORE) && written.0.is_empty();
             let is_noticed = !(12..16).contains(&at) && !is_other_version;
-            prop_assert_eq!(Segment::decode("s", &changed).is_err(), is_noticed);
+            prop_assert_eq!(Segment::decode("s", changed).is_err(), is_noticed);
         }
     }
 }

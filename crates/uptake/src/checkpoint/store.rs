@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::fmt;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use uptake_connectors::objects::{Objects, PutObject};
@@ -57,6 +58,7 @@ impl fmt::Display for Number {
 pub struct Store {
     objects: Arc<dyn Objects>,
     cluster: String,
+    spool: Option<PathBuf>,
 }
 
 /// The newest checkpoint that is whole, and what was wrong with newer ones.
@@ -70,7 +72,14 @@ pub struct Newest {
 impl Store {
     /// The checkpoints of `cluster` in `objects`.
     pub fn new(objects: Arc<dyn Objects>, cluster: impl Into<String>) -> Self {
-        Self { objects, cluster: cluster.into() }
+        Self { objects, cluster: cluster.into(), spool: None }
+    }
+
+    /// Keeps what is read of segments in files in `folder`, so that a checkpoint may be larger
+    /// than memory.
+    pub fn spooling_to(mut self, folder: Option<&Path>) -> Self {
+        self.spool = folder.map(Path::to_owned);
+        self
     }
 
     /// The cluster's name.
@@ -127,7 +136,9 @@ impl Store {
             match self.whole(name) {
                 Ok(checkpoint) => return Ok(Newest { checkpoint: Some(checkpoint), refused }),
                 // A store that does not answer says nothing about the checkpoint.
-                Err(error @ CheckpointError::Objects(_)) => return Err(error),
+                Err(error @ (CheckpointError::Objects(_) | CheckpointError::Spool { .. })) => {
+                    return Err(error);
+                }
                 Err(error) => refused.push(format!("checkpoint {number} is refused: {error}")),
             }
         }
@@ -150,7 +161,11 @@ impl Store {
             if bytes.len() as u64 != info.bytes || crc32c::crc32c(&bytes) != info.crc32c {
                 return Err(CheckpointError::damaged(name, "its bytes are not those that were written"));
             }
-            Segment::decode(name, &bytes)
+            let segment = Segment::decode(name, bytes)?;
+            match &self.spool {
+                Some(folder) => segment.spooled_to(folder),
+                None => Ok(segment),
+            }
         });
         let segments = segments.collect::<Result<_, _>>()?;
         Ok((manifest, segments))

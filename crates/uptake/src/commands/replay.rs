@@ -106,7 +106,7 @@ impl Replay {
                 refused.iter().for_each(|line| notice(line));
                 Ok(restored)
             }
-            Err(error @ CheckpointError::Objects(_)) => Err(error.into()),
+            Err(error @ (CheckpointError::Objects(_) | CheckpointError::Spool { .. })) => Err(error.into()),
             Err(error) => {
                 notice(&format!("{error}; reading from the start"));
                 store.clear()?;
@@ -126,7 +126,9 @@ impl Replay {
         data.notices.iter().for_each(|line| notice(line));
         let _lock = data_dir::lock(&self.data, "replay")?;
         let fingerprint = fingerprint(&files, &config);
-        let store = Store::new(Arc::clone(&data.objects), format!("{PREFIX}{fingerprint}"));
+        let spill = Spill::new(&self.data, "replay", &config);
+        let store = Store::new(Arc::clone(&data.objects), format!("{PREFIX}{fingerprint}"))
+            .spooling_to(spill.as_ref().map(|spill| spill.folder.as_path()));
         let books_store = Store::new(Arc::clone(&data.objects), LAST_REPLAY);
         let restored = self.resumable(&store, &config)?;
         let files = Arc::new(SharedFiles::new(pass_over(files, restored.as_ref())));
@@ -136,7 +138,7 @@ impl Replay {
             data,
             input: Input::Files(Arc::clone(&files)),
             seals_at_end: true,
-            spill: Spill::new(&self.data, "replay", &config),
+            spill,
             checkpoints: Some(Checkpointing {
                 store: store.clone(),
                 restored,

@@ -94,7 +94,9 @@ impl Run {
         data.notices.iter().for_each(|line| notice(line));
         let lock = format!("{}-{process}", self.cluster);
         let _lock = data_dir::lock(&self.data, &lock)?;
-        let store = Store::new(Arc::clone(&data.objects), self.cluster.clone());
+        let spill = Spill::new(&self.data, &lock, &config);
+        let store = Store::new(Arc::clone(&data.objects), self.cluster.clone())
+            .spooling_to(spill.as_ref().map(|spill| spill.folder.as_path()));
         let (restored, refused) = Restored::newest(&store, &state_meaning(&config))?;
         refused.iter().for_each(|line| notice(line));
         let partitions = log_positions(&*data.log, &config.input_topics, restored.as_ref())?;
@@ -122,7 +124,7 @@ impl Run {
                 workers: workers_or_all(self.workers),
                 input: Input::Log(Arc::new(LogInput { partitions: partitions.clone(), until })),
                 seals_at_end: false,
-                spill: Spill::new(&self.data, &lock, &config),
+                spill,
                 checkpoints: Some(Checkpointing { store, restored, start: InputPosition::Log(partitions) }),
                 halt,
                 cluster,

@@ -156,17 +156,17 @@ pub const KEYS: &[Key] = &[
     key(
         "checkpoint.events_max",
         "2000000",
-        "After as many records of one worker a checkpoint is taken before the interval is over.",
+        "After as many records of one worker a checkpoint is taken before the interval is over; sooner\nwhere memory.bytes_max is small.",
     ),
     key(
         "memory.bytes_max",
         r#""80%""#,
-        "The most memory that the process may hold: 512MiB, 2GiB, or a part of the machine's. Beyond\nit the run stops, to be gone on with. \"off\" for no limit.",
+        "The most memory that the process may hold: 512MiB, 2GiB, or a part of the machine's. Near\nit nothing is read for some seconds; beyond it the run stops, to be gone on with. \"off\" for no limit.",
     ),
     key(
         "memory.spill",
         r#""on""#,
-        "Whether requests that wait go to the disk of the data directory, those first that are let go\nfirst, when two thirds of memory.bytes_max are in use: \"on\" or \"off\". For join.method\n\"state\".",
+        "Whether requests that wait go to the disk of the data directory, those first that are let go\nfirst, when half of memory.bytes_max is in use: \"on\" or \"off\". For join.method\n\"state\".",
     ),
     key(
         "output.retry_for",

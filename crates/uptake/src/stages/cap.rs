@@ -60,8 +60,9 @@ impl Cap {
 
     fn restore(&mut self, restored: &Restored, flow: &Flow<'_>) -> Result<(), CheckpointError> {
         for_own_shards(flow, |shard| {
-            for (segment, bytes) in restored.sections(SectionKind::Members, shard) {
-                let mut fields = Fields::new(segment, bytes);
+            for section in restored.sections(SectionKind::Members, shard) {
+                let (segment, bytes) = section?;
+                let mut fields = Fields::new(segment, &bytes);
                 while !fields.is_empty() {
                     let (member, epoch) = (MemberHash(fields.u64()?), Epoch(fields.i64()?));
                     let sealed_at = self.sealed_at(epoch);

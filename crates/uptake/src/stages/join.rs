@@ -6,7 +6,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use uptake_flow::{
-    Context, Emit, EventTime, Flow, KeyedState, KeyedStream, Process, StateSpec, Stream, shard,
+    Context, Emit, EventTime, Flow, KeyedState, KeyedStream, Process, SHARDS, StateSpec, Stream, shard,
 };
 use uptake_model::join::{
     Arrival, BatchToWindow, HoldingJoin, JoinDictionary, JoinKind, JoinNames, JoinRules, JoinSaver,
@@ -141,12 +141,11 @@ fn request_states(
         return spec;
     }
     let (outlets, worker) = (outlets.clone(), flow.worker());
-    let mut saver = JoinSaver::default();
+    let (mut saver, mut sizes) = (JoinSaver::default(), vec![0; SHARDS as usize]);
     spec.on_checkpoint(move |number, states| {
         let dictionary = dictionary_saved.borrow();
-        let Some(sections) = save_requests(number, states, spilled.as_ref(), &dictionary, &mut saver) else {
-            return;
-        };
+        let saved = save_requests(number, states, spilled.as_ref(), &dictionary, &mut saver, &mut sizes);
+        let Some(sections) = saved else { return };
         let ledger = books_saved.borrow().ledger.clone();
         outlets.submit(number, worker, Stage::Join, sections, ledger, Fragment::Nothing);
     })
@@ -202,15 +201,18 @@ fn excess(outlets: &Outlets, can_spill: bool) -> Box<dyn FnMut(usize) -> usize> 
 }
 
 /// Writes the states that changed since the checkpoint before, and this one's part of all; `None`
-/// if some cannot be had.
+/// if some cannot be had. `sizes` are those of the shards in the checkpoint before.
 fn save_requests(
     number: u64,
     states: &mut KeyedState<RequestId, RequestState>,
     spilled: Option<&Spilled>,
     dictionary: &JoinDictionary,
     saver: &mut JoinSaver,
+    sizes: &mut [usize],
 ) -> Option<Sections> {
-    let (mut shards, mut bytes) = (shard_buffers(), Vec::new());
+    // A checkpoint is about as large as the one before; growing would leave as much memory behind.
+    let mut shards: Vec<Vec<u8>> = sizes.iter().map(|size| Vec::with_capacity(size + size / 8)).collect();
+    let mut bytes = Vec::new();
     saver.clear();
     let mut save = |request: RequestId, state: &RequestState, deadline: EventTime| {
         bytes.clear();
@@ -225,6 +227,7 @@ fn save_requests(
     if !spilled.is_none_or(|spilled| spilled.each_due(number, &mut save)) {
         return None;
     }
+    sizes.iter_mut().zip(&shards).for_each(|(size, shard)| *size = shard.len());
     let mut sections = Sections::default();
     sections.put_shards(SectionKind::Requests, shards);
     *sections.section(SectionKind::JoinNames, 0) = saver.names();
@@ -247,7 +250,7 @@ fn restore_requests(
     excess: &mut dyn FnMut(usize) -> usize,
 ) -> Result<(), CheckpointError> {
     let names = |segment: &Segment| {
-        JoinNames::read(segment.section(SectionKind::JoinNames, 0))
+        JoinNames::read(&segment.section(SectionKind::JoinNames, 0)?)
             .map_err(|error| segment.damaged(error.to_string()))
     };
     let names: std::collections::BTreeMap<&str, JoinNames> = restored
@@ -258,8 +261,9 @@ fn restore_requests(
     let mut seen = HashSet::new();
     for_own_shards(flow, |shard| {
         seen.clear();
-        for (segment, bytes) in restored.sections(SectionKind::Requests, shard) {
-            let mut fields = Fields::new(segment, bytes);
+        for section in restored.sections(SectionKind::Requests, shard) {
+            let (segment, bytes) = section?;
+            let mut fields = Fields::new(segment, &bytes);
             while !fields.is_empty() {
                 let (request, deadline, mut state) = entry(&mut fields)?;
                 // The newest comes first. What had ended by then is in older segments still; it was
@@ -310,8 +314,9 @@ impl<J: HoldingJoin> Holding<J> {
 
     fn restore(join: &mut J, restored: &Restored, flow: &Flow<'_>) -> Result<(), CheckpointError> {
         for_own_shards(flow, |shard| {
-            for (segment, bytes) in restored.latest_sections(SectionKind::Requests, shard) {
-                let mut fields = Fields::new(segment, bytes);
+            for section in restored.latest_sections(SectionKind::Requests, shard) {
+                let (segment, bytes) = section?;
+                let mut fields = Fields::new(segment, &bytes);
                 while !fields.is_empty() {
                     let (request, _, state) = entry(&mut fields)?;
                     join.load(request, state).map_err(|error| segment.damaged(error.to_string()))?;

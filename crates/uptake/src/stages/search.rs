@@ -27,13 +27,14 @@ pub fn requests_held(
                     held.insert(request);
                 }
             };
-            let section = |kind| Fields::new(segment, segment.section(kind, shard));
-            let mut fields = section(SectionKind::Requests);
+            let bytes = segment.section(SectionKind::Requests, shard)?;
+            let mut fields = Fields::new(segment, &bytes);
             while !fields.is_empty() {
                 see(RequestId(fields.u64()?));
                 let _deadline_and_state = (fields.i64()?, fields.part()?);
             }
-            let mut fields = section(SectionKind::Tallies);
+            let bytes = segment.section(SectionKind::Tallies, shard)?;
+            let mut fields = Fields::new(segment, &bytes);
             while !fields.is_empty() {
                 let _key = (fields.u64()?, fields.i64()?, fields.text()?);
                 let mut tally = Tally::default();
@@ -46,11 +47,13 @@ pub fn requests_held(
                     }
                 }
             }
-            let mut fields = section(SectionKind::Counted);
+            let bytes = segment.section(SectionKind::Counted, shard)?;
+            let mut fields = Fields::new(segment, &bytes);
             while !fields.is_empty() {
                 see(Counted::load(&mut fields)?.request);
             }
-            let mut fields = section(SectionKind::Behind);
+            let bytes = segment.section(SectionKind::Behind, shard)?;
+            let mut fields = Fields::new(segment, &bytes);
             while !fields.is_empty() {
                 see(Behind::load(&mut fields)?.request);
             }

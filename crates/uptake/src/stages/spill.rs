@@ -2,12 +2,12 @@
 //!
 //! A bucket takes the requests whose deadlines lie within some minutes, as an LSM tree of its own
 //! that is only ever added to in sorted runs, read, and deleted whole. Which requests are there
-//! and in which bucket is known in memory (a request 10 to 20 bytes), so that a new request costs
-//! no look at the disk. What is on disk belongs to this process alone: who restarts goes on from a
+//! and in which bucket is known in memory (7 to 14 bytes a request), so that a new request seldom
+//! costs a look at the disk. What is on disk belongs to this process alone: who restarts goes on from a
 //! checkpoint, which holds these requests, too.
 
 use std::cell::RefCell;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::fs::{self, File};
 use std::io::{Read, Seek, SeekFrom, Write};
 use std::ops::{Bound, RangeBounds};
@@ -85,25 +85,84 @@ fn key_of(request: RequestId) -> Key {
     z ^ z >> 31
 }
 
-/// A request that is on disk: its key and its bucket.
-#[derive(Clone, Copy)]
-struct Place([u8; 9]);
+/// What is known in memory of a request that is on disk: half of its key, and its bucket. Another
+/// key may have the same half, which the bucket then tells.
+#[derive(Clone, Copy, PartialEq, Eq)]
+struct Place([u8; 5]);
 
 impl Place {
     fn new(key: Key, bucket: u8) -> Self {
-        let mut bytes = [bucket; 9];
-        bytes[..8].copy_from_slice(&key.to_le_bytes());
-        Self(bytes)
+        let [a, b, c, d, ..] = key.to_be_bytes();
+        Self([a, b, c, d, bucket])
     }
 
-    fn key(&self) -> Key {
-        let mut key = [0; 8];
-        key.copy_from_slice(&self.0[..8]);
-        Key::from_le_bytes(key)
+    /// A hash of the half of the key: where the place stands in a table.
+    fn hash(&self) -> u64 {
+        let [a, b, c, d, _] = self.0;
+        u64::from(u32::from_be_bytes([a, b, c, d])).wrapping_mul(0x9e37_79b9_7f4a_7c15)
     }
 
     fn bucket(&self) -> u8 {
-        self.0[8]
+        self.0[4]
+    }
+}
+
+/// The places of all requests that are on disk.
+///
+/// A table that is full is made anew at twice its size, so there are several, of which each takes a
+/// little more of the keys than the one before and the last twice as many as the first: they are full
+/// one after the other, and together they grow evenly.
+struct Places {
+    tables: Vec<HashTable<Place>>,
+    /// By the first byte of a key, its table.
+    of_byte: [u8; 256],
+}
+
+impl Places {
+    const TABLES: usize = 16;
+
+    fn new() -> Self {
+        let share = |table: usize| f64::exp2(table as f64 / Self::TABLES as f64);
+        let all: f64 = (0..Self::TABLES).map(share).sum();
+        let mut of_byte = [0; 256];
+        let (mut table, mut until) = (0, share(0));
+        for (byte, of) in of_byte.iter_mut().enumerate() {
+            while byte as f64 / 256.0 >= until / all && table + 1 < Self::TABLES {
+                table += 1;
+                until += share(table);
+            }
+            *of = table as u8;
+        }
+        Self { tables: (0..Self::TABLES).map(|_| HashTable::new()).collect(), of_byte }
+    }
+
+    fn table(&mut self, place: Place) -> &mut HashTable<Place> {
+        &mut self.tables[usize::from(self.of_byte[usize::from(place.0[0])])]
+    }
+
+    fn len(&self) -> usize {
+        self.tables.iter().map(HashTable::len).sum()
+    }
+
+    fn insert(&mut self, place: Place) {
+        self.table(place).insert_unique(place.hash(), place, Place::hash);
+    }
+
+    fn remove(&mut self, place: Place) {
+        if let Ok(found) = self.table(place).find_entry(place.hash(), |other| *other == place) {
+            found.remove();
+        }
+    }
+
+    /// Where a request of this key may be.
+    fn find(&mut self, key: Key) -> Vec<Place> {
+        let place = Place::new(key, 0);
+        let may_be = |found: &&Place| **found == Place::new(key, found.bucket());
+        self.table(place).iter_hash(place.hash()).filter(may_be).copied().collect()
+    }
+
+    fn clear(&mut self) {
+        self.tables.iter_mut().for_each(HashTable::clear);
     }
 }
 
@@ -112,10 +171,19 @@ struct Bucket {
     tree: AnyTree,
     /// What was put and is in no run yet.
     new: Vec<(Key, Vec<u8>)>,
-    /// Requests that are in it and nowhere else.
+    /// Keys of requests that are in it and nowhere else.
     live: usize,
+    /// Keys of which the tree has a state that does not hold any more.
+    gone: HashSet<Key>,
     /// Once it is due, the first key that has not come back yet.
     due_from: Option<Key>,
+}
+
+impl Bucket {
+    /// Whether a state that the tree has of this key holds.
+    fn may_have(&self, key: Key) -> bool {
+        self.due_from.is_none_or(|from| key >= from) && !self.gone.contains(&key)
+    }
 }
 
 struct Buckets {
@@ -126,7 +194,7 @@ struct Buckets {
     buckets: Vec<Option<Bucket>>,
     /// By its deadlines divided by the width, a bucket's place in `buckets`.
     by_time: BTreeMap<u32, u8>,
-    places: HashTable<Place>,
+    places: Places,
     cache: Arc<Cache>,
     made: u64,
     unsaved: Unsaved,
@@ -207,7 +275,7 @@ impl Spilled {
             width,
             buckets: Vec::new(),
             by_time: BTreeMap::new(),
-            places: HashTable::new(),
+            places: Places::new(),
             cache: Arc::new(Cache::with_capacity_bytes(CACHE_BYTES)),
             made: 0,
             unsaved: Unsaved::default(),
@@ -253,9 +321,6 @@ impl Cold<RequestId, RequestState> for Spilled {
 
     fn take(&mut self, request: &RequestId) -> Option<(RequestState, EventTime)> {
         let mut buckets = self.0.borrow_mut();
-        if buckets.places.is_empty() {
-            return None;
-        }
         let key = key_of(*request);
         let waiting = buckets.attempt(|buckets| buckets.take(key)).flatten()?;
         let deadline = waiting.deadline();
@@ -333,7 +398,8 @@ impl Buckets {
         }
         bucket.new.push((key, bytes));
         bucket.live += 1;
-        self.places.insert_unique(key, Place::new(key, id), Place::key);
+        bucket.gone.remove(&key);
+        self.places.insert(Place::new(key, id));
         self.put += 1;
         Ok(())
     }
@@ -353,7 +419,8 @@ impl Buckets {
         if free == self.buckets.len() {
             self.buckets.push(None);
         }
-        self.buckets[free] = Some(Bucket { folder, tree, new: Vec::new(), live: 0, due_from: None });
+        self.buckets[free] =
+            Some(Bucket { folder, tree, new: Vec::new(), live: 0, gone: HashSet::new(), due_from: None });
         self.by_time.insert(number, free as u8);
         Ok(Some(free as u8))
     }
@@ -377,16 +444,22 @@ impl Buckets {
     }
 
     fn take(&mut self, key: Key) -> Result<Option<Waiting>, lsm_tree::Error> {
-        let Ok(place) = self.places.find_entry(key, |place| place.key() == key) else { return Ok(None) };
-        let (place, _) = place.remove();
-        let Some(bucket) = &mut self.buckets[usize::from(place.bucket())] else { return Ok(None) };
-        bucket.live -= 1;
-        let bytes = bucket.tree.get(key.to_be_bytes(), SeqNo::MAX)?;
-        let waiting = bytes.as_deref().and_then(Waiting::read).ok_or_else(lost)?;
-        if bucket.live == 0 {
-            self.drop_empty()?;
+        for place in self.places.find(key) {
+            let Some(bucket) = &mut self.buckets[usize::from(place.bucket())] else { continue };
+            if !bucket.may_have(key) {
+                continue;
+            }
+            let Some(bytes) = bucket.tree.get(key.to_be_bytes(), SeqNo::MAX)? else { continue };
+            bucket.live -= 1;
+            bucket.gone.insert(key);
+            let is_empty = bucket.live == 0;
+            self.places.remove(place);
+            if is_empty {
+                self.drop_empty()?;
+            }
+            return Waiting::read(&bytes).map(Some).ok_or_else(lost);
         }
-        Ok(Some(waiting))
+        Ok(None)
     }
 
     /// Some of the first bucket that is due; `None` if none is.
@@ -399,24 +472,26 @@ impl Buckets {
         }
         let Some(bucket) = &mut self.buckets[usize::from(id)] else { return Ok(None) };
         let from = bucket.due_from.unwrap_or(0);
-        let mut due = Vec::new();
+        let (mut due, mut keys, mut end) = (Vec::new(), Vec::new(), None);
         let range = from.to_be_bytes()..;
-        let mut end = None;
         for read in bucket.tree.range(range, SeqNo::MAX, None).take(DUE_AT_ONCE) {
             let (key, bytes) = read.into_inner()?;
             let key = Key::from_be_bytes(key.as_ref().try_into().map_err(|_| lost())?);
             end = Some(key);
-            let is_here = |place: &Place| place.key() == key && place.bucket() == id;
-            if let Ok(place) = self.places.find_entry(key, is_here) {
-                place.remove();
-                bucket.live -= 1;
+            if !bucket.gone.remove(&key) {
+                keys.push(key);
                 due.push(Waiting::read(&bytes).ok_or_else(lost)?);
             }
         }
+        bucket.live -= keys.len();
         bucket.due_from = end.and_then(|end| end.checked_add(1)).or(Some(Key::MAX));
-        if bucket.live == 0 {
+        let (is_empty, is_read) = (bucket.live == 0, end.is_none());
+        for key in keys {
+            self.places.remove(Place::new(key, id));
+        }
+        if is_empty {
             self.drop_empty()?;
-        } else if end.is_none() {
+        } else if is_read {
             return Err(lost());
         }
         Ok(Some(due))
@@ -446,12 +521,11 @@ impl Buckets {
         let bytes = |bound: Bound<&Key>| bound.map(|key| key.to_be_bytes());
         let range = (bytes(keys.start_bound()), bytes(keys.end_bound()));
         self.attempt(|buckets| {
-            for (id, bucket) in (0u8..).zip(&buckets.buckets) {
-                for read in bucket.iter().flat_map(|b| b.tree.range(range, SeqNo::MAX, None)) {
+            for bucket in buckets.buckets.iter().flatten() {
+                for read in bucket.tree.range(range, SeqNo::MAX, None) {
                     let (key, bytes) = read.into_inner()?;
                     let key = Key::from_be_bytes(key.as_ref().try_into().map_err(|_| lost())?);
-                    let is_here = |place: &Place| place.key() == key && place.bucket() == id;
-                    if buckets.places.find(key, is_here).is_some() {
+                    if bucket.may_have(key) {
                         show(&bytes, each)?;
                     }
                 }
@@ -522,7 +596,10 @@ impl Unsaved {
 impl Drop for Buckets {
     fn drop(&mut self) {
         self.buckets.clear();
-        // What cannot be removed now is removed, or complained about, when the next run begins.
+        // What cannot be removed now is removed, or complained about, when the next run begins. The
+        // folders above it go with the last worker.
         drop(fs::remove_dir_all(&self.folder));
+        let above = self.folder.ancestors().skip(1).take(2);
+        above.take_while(|folder| fs::remove_dir(folder).is_ok()).for_each(drop);
     }
 }

@@ -117,8 +117,9 @@ impl Tallies {
     /// Takes this worker's tallies out of a checkpoint.
     pub(super) fn restore(&mut self, restored: &Restored, flow: &Flow<'_>) -> Result<(), CheckpointError> {
         let sealed_before = self.config.sealed_before(restored.manifest.watermark);
-        for (segment, bytes) in restored.sections(SectionKind::Dimensions, 0) {
-            let mut fields = Fields::new(segment, bytes);
+        for section in restored.sections(SectionKind::Dimensions, 0) {
+            let (segment, bytes) = section?;
+            let mut fields = Fields::new(segment, &bytes);
             while !fields.is_empty() {
                 let (dims, last) = (DimsHash(fields.u64()?), Epoch(fields.i64()?));
                 let count = fields.u32()? as usize;
@@ -131,8 +132,9 @@ impl Tallies {
             }
         }
         for_own_shards(flow, |shard| {
-            for (segment, bytes) in restored.sections(SectionKind::Names, shard) {
-                let mut fields = Fields::new(segment, bytes);
+            for section in restored.sections(SectionKind::Names, shard) {
+                let (segment, bytes) = section?;
+                let mut fields = Fields::new(segment, &bytes);
                 while !fields.is_empty() {
                     let (video, epoch) = (VideoHash(fields.u64()?), Epoch(fields.i64()?));
                     let id: Arc<str> = fields.text()?.into();
@@ -140,8 +142,9 @@ impl Tallies {
                     *last = epoch.max(*last);
                 }
             }
-            for (segment, bytes) in restored.sections(SectionKind::Tallies, shard) {
-                let mut fields = Fields::new(segment, bytes);
+            for section in restored.sections(SectionKind::Tallies, shard) {
+                let (segment, bytes) = section?;
+                let mut fields = Fields::new(segment, &bytes);
                 while !fields.is_empty() {
                     let (video, epoch) = (VideoHash(fields.u64()?), Epoch(fields.i64()?));
                     let (name, sets) = (fields.text()?, fields.part()?);
@@ -157,8 +160,9 @@ impl Tallies {
                         .map_err(|error| segment.damaged(error.to_string()))?;
                 }
             }
-            for (segment, bytes) in restored.sections(SectionKind::Counted, shard) {
-                let mut fields = Fields::new(segment, bytes);
+            for section in restored.sections(SectionKind::Counted, shard) {
+                let (segment, bytes) = section?;
+                let mut fields = Fields::new(segment, &bytes);
                 while !fields.is_empty() {
                     let counted = Counted::load(&mut fields)?;
                     if counted.epoch >= sealed_before && !self.add(&counted) {
@@ -166,8 +170,9 @@ impl Tallies {
                     }
                 }
             }
-            for (segment, bytes) in restored.sections(SectionKind::Behind, shard) {
-                let mut fields = Fields::new(segment, bytes);
+            for section in restored.sections(SectionKind::Behind, shard) {
+                let (segment, bytes) = section?;
+                let mut fields = Fields::new(segment, &bytes);
                 while !fields.is_empty() {
                     let behind = Behind::load(&mut fields)?;
                     if behind.epoch >= sealed_before {

@@ -142,7 +142,7 @@ impl Source<(RequestId, Event)> for FileSource {
             return Ok(Poll::End);
         }
         let left = self.reader.room(batch);
-        if left == 0 || self.reader.is_held_up() {
+        if left == 0 || self.reader.is_held_up()? {
             self.reader.end_batch()?;
             return Ok(if left == 0 { Poll::Full } else { Poll::Idle });
         }

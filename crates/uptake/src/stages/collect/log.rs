@@ -348,7 +348,7 @@ impl Source<(RequestId, Event)> for LogSource {
             self.reader.end_batch()?;
             return Ok(Poll::Full);
         }
-        if self.reader.is_held_up() {
+        if self.reader.is_held_up()? {
             self.reader.end_batch()?;
             return Ok(Poll::Idle);
         }

@@ -19,6 +19,7 @@ use uptake_model::{DimsHash, Epoch, Event, EventTime, Reason, RequestId, VideoHa
 use crate::checkpoint::{Fragment, Sections, Stage};
 use crate::config::Config;
 use crate::data_dir::DEAD_LETTERS;
+use crate::memory::OverBudget;
 use crate::stages::outlets::{Books, Outlets};
 
 pub use files::{LiveLines, Next, SharedFiles};
@@ -183,9 +184,12 @@ impl Reader {
         }
     }
 
-    /// Whether the outputs must catch up before more is read.
-    fn is_held_up(&self) -> bool {
-        self.outlets.outputs.are_behind()
+    /// Whether the outputs must catch up, or something leave memory, before more is read.
+    ///
+    /// # Errors
+    /// There is no memory left.
+    fn is_held_up(&self) -> Result<bool, OverBudget> {
+        Ok(self.outlets.memory.is_tight()? || self.outlets.outputs.are_behind())
     }
 
     fn takes_checkpoints(&self) -> bool {
@@ -232,7 +236,8 @@ impl Reader {
         self.batch.1 = self.batch.1.saturating_sub(records);
         self.outlets.memory.check()?;
         self.since_checkpoint += records;
-        if self.since_checkpoint > self.config.checkpoint_events_max
+        let events_max = self.config.checkpoint_events_max.min(self.outlets.memory.checkpoint_events_max());
+        if self.since_checkpoint > events_max
             && let Some(checkpoints) = &self.outlets.checkpoints
         {
             checkpoints.hurry();
