@@ -45,3 +45,25 @@ pub(crate) fn go_program(package: &str, folder: &Path) -> Result<()> {
     go.args(["install", "-ldflags=-s -w", package]).env("GOBIN", folder).env("GOFLAGS", "");
     process::quietly(&mut go, NO_GO)
 }
+
+/// Whether a program is there, or could be installed: by Debian's package manager, as root.
+pub(crate) fn debian_package(program: &str, package: &str) -> bool {
+    let there = || Path::new(program).exists();
+    let is_root = || process::output(process::command("id").arg("-u"), "").is_ok_and(|id| id == b"0\n");
+    let apt = |words: &[&str]| {
+        let mut command = process::command("apt-get");
+        process::quietly(command.args(words).env("DEBIAN_FRONTEND", "noninteractive"), "").is_ok()
+    };
+    if !there() && is_root() {
+        println!("installing {package} by apt-get");
+        // What is there may be too old to install from; if even that fails, whoever asked says so.
+        let _ = apt(&["update", "-qq"]) && apt(&["install", "-y", "-qq", "--no-install-recommends", package]);
+    }
+    there()
+}
+
+/// Says loudly that something was not checked.
+pub(crate) fn not_run(what: &str, reason: &str) {
+    let line = "!".repeat(78);
+    println!("\n{line}\n!! NOT RUN: {what}\n!! {reason}\n{line}");
+}

@@ -10,6 +10,7 @@ mod book;
 mod deploy;
 mod error;
 mod install;
+mod instructions;
 mod interop;
 mod packages;
 mod process;

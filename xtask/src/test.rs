@@ -12,7 +12,7 @@ use clap::Args;
 use crate::error::{Error, Result};
 use crate::totals::Totals;
 use crate::workspace::Workspace;
-use crate::{book, deploy, interop, packages, process, rules, services, web};
+use crate::{book, deploy, instructions, interop, packages, process, rules, services, web};
 
 /// Tests that read whole workloads: they run last, and not with `--quick`.
 const SLOW_TESTS: [&str; 11] = [
@@ -149,6 +149,11 @@ fn steps(workspace: &Workspace, advisories: bool) -> Vec<Step> {
     }
     steps.extend([
         Step { name: "documentation", slow: true, run: Box::new(|_, _| documentation()) },
+        Step {
+            name: "instructions of the hot path",
+            slow: true,
+            run: Box::new(|workspace, _| instructions::check(workspace)),
+        },
         Step { name: "the book", slow: true, run: Box::new(|workspace, _| book::check(workspace)) },
         Step {
             name: "tracker, row and pages in a browser",

@@ -5,6 +5,7 @@ use std::fs;
 use std::process::Command;
 
 use crate::error::{Error, Result};
+use crate::install;
 use crate::process;
 use crate::workspace::Workspace;
 
@@ -57,7 +58,7 @@ pub(crate) fn check(workspace: &Workspace) -> Result<()> {
     if committed[0].len() > TRACKER_BYTES_MAX {
         return Err(Error::Other(format!("tracker.js has grown to {} bytes", committed[0].len())));
     }
-    if !have_browser() {
+    if !install::debian_package(BROWSER, "chromium") {
         not_run(&format!("{BROWSER} is missing: apt-get install chromium"));
         return Ok(());
     }
@@ -66,24 +67,6 @@ pub(crate) fn check(workspace: &Workspace) -> Result<()> {
     process::run(Command::new("npm").arg("test").env("UPTAKE", program).current_dir(&web), "")
 }
 
-/// Whether the browser is there, or could be installed: by Debian's package manager, as root.
-fn have_browser() -> bool {
-    let there = || std::path::Path::new(BROWSER).exists();
-    let is_root = || process::output(process::command("id").arg("-u"), "").is_ok_and(|id| id == b"0\n");
-    let apt = |words: &[&str]| {
-        let mut command = process::command("apt-get");
-        process::quietly(command.args(words).env("DEBIAN_FRONTEND", "noninteractive"), "").is_ok()
-    };
-    if !there() && is_root() {
-        println!("installing chromium by apt-get");
-        // What is there may be too old to install from; if even that fails, the banner says it.
-        let _ =
-            apt(&["update", "-qq"]) && apt(&["install", "-y", "-qq", "--no-install-recommends", "chromium"]);
-    }
-    there()
-}
-
 fn not_run(reason: &str) {
-    let line = "!".repeat(78);
-    println!("\n{line}\n!! NOT RUN: tests of the tracker and the pages in a browser\n!! {reason}\n{line}");
+    install::not_run("tests of the tracker and the pages in a browser", reason);
 }

@@ -611,7 +611,7 @@ mod tests {
                         let (held, before) = (fast.held(), away.borrow().states.len());
                         // Those without a deadline and every seventh key stay.
                         let can = |k: &u8| {
-                            k % 7 != 0 && plain.0[k].1.is_some() && !away.borrow().states.contains_key(k)
+                            !k.is_multiple_of(7) && plain.0[k].1.is_some() && !away.borrow().states.contains_key(k)
                         };
                         let most = plain.0.keys().filter(|k| can(k)).count();
                         let latest = |keys: &mut dyn Iterator<Item = &u8>| keys.filter_map(|k| plain.0[k].1).max();

@@ -24,7 +24,7 @@ use crate::process;
 use crate::workspace::Workspace;
 use measure::{Run, run};
 use reference::Reference;
-use report::{InputReport, Report, Spread, StateReport};
+use report::{InputReport, PartReport, Report, Spread, StateReport};
 
 /// The seed of every input. A fixed one, so that the numbers of two days compare.
 const SEED: u64 = 42;
@@ -59,6 +59,8 @@ enum What {
     HotVideo,
     /// 5 % of the events are of one request
     HotRequest,
+    /// The parts of the hot path alone, each beside a floor of its own
+    Parts,
     /// Bytes held for a request that waits for its play
     State,
     /// A million waiting requests: from `kill -9` to caught up, and what a checkpoint holds up
@@ -77,6 +79,7 @@ impl What {
             Self::Plain => "plain",
             Self::HotVideo => "hot-video",
             Self::HotRequest => "hot-request",
+            Self::Parts => "parts",
             Self::State => "state",
             Self::Recovery => "recovery",
             Self::Edges => "edges",
@@ -89,7 +92,7 @@ impl What {
         match self {
             Self::HotVideo => &["--hot-video"],
             Self::HotRequest => &["--hot-request"],
-            Self::Plain | Self::State | Self::Recovery | Self::Edges | Self::Serve => &[],
+            Self::Plain | Self::Parts | Self::State | Self::Recovery | Self::Edges | Self::Serve => &[],
         }
     }
 }
@@ -107,12 +110,16 @@ impl Bench {
             seed: SEED,
             runs: self.runs,
             inputs: Vec::new(),
+            parts: Vec::new(),
             state: Vec::new(),
             recovery: None,
             edges: None,
             serve: None,
         };
-        build(&workspace, self.wants(What::State), self.wants(What::Serve))?;
+        build(&workspace, self.wants(What::Parts), self.wants(What::State), self.wants(What::Serve))?;
+        if self.wants(What::Parts) {
+            report.parts = parts(&workspace, self.runs)?;
+        }
         if !inputs.is_empty() || self.wants(What::Edges) || self.wants(What::Serve) {
             let reference = Reference::build(&workspace, &self.shared(&workspace))?;
             let folders = inputs
@@ -230,9 +237,12 @@ impl Drop for Fresh {
     }
 }
 
-fn build(workspace: &Workspace, state: bool, load: bool) -> Result<()> {
+fn build(workspace: &Workspace, parts: bool, state: bool, load: bool) -> Result<()> {
     let mut command = process::cargo();
     command.args(["build", "--release", "--locked", "--package", "uptake", "--bin", "uptake"]);
+    if parts {
+        command.args(["--package", "uptake-flow", "--example", "parts"]);
+    }
     if state {
         command.args(["--example", "state_bytes"]);
     }
@@ -286,6 +296,16 @@ fn same_answer(workspace: &Workspace, reference: &Reference, floor: &Path, data:
         only(&expected, &found),
         only(&found, &expected)
     )))
+}
+
+/// What the example `parts` measures, a line for each part.
+fn parts(workspace: &Workspace, passes: u32) -> Result<Vec<PartReport>> {
+    eprintln!("parts");
+    let mut command = process::command(workspace.target.join("release/examples/parts"));
+    command.args(["--json", "--passes", &passes.to_string()]);
+    let answer = process::output(&mut command, "")?;
+    let lines = answer.split(|byte| *byte == b'\n').filter(|line| !line.is_empty());
+    lines.map(|line| serde_json::from_slice(line).map_err(Error::answer(&command))).collect()
 }
 
 /// What the example `state_bytes` measures.

@@ -8,7 +8,7 @@ use super::measure::Run;
 use crate::error::{Error, Result};
 
 /// The middle of some runs, and how far they lie apart.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub(super) struct Spread {
     median: f64,
     min: f64,
@@ -73,6 +73,17 @@ pub(super) struct InputReport {
     pub(super) uptake_two_workers: Figures,
 }
 
+/// What the example `parts` prints of a part of the hot path.
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) struct PartReport {
+    part: String,
+    events: u64,
+    ns_per_event: f64,
+    floor_ns_per_event: f64,
+    /// Its time over that of the floor, pass by pass.
+    ratio: Spread,
+}
+
 /// What the example `state_bytes` prints.
 #[derive(Debug, Serialize, Deserialize)]
 pub(super) struct StateReport {
@@ -98,6 +109,7 @@ pub(super) struct Report {
     pub(super) seed: u64,
     pub(super) runs: u32,
     pub(super) inputs: Vec<InputReport>,
+    pub(super) parts: Vec<PartReport>,
     pub(super) state: Vec<StateReport>,
     pub(super) recovery: Option<RecoveryReport>,
     pub(super) edges: Option<EdgesReport>,
@@ -233,6 +245,16 @@ impl fmt::Display for Report {
         if let Some(serve) = &self.serve {
             serve.fmt(f)?;
         }
+        for part in &self.parts {
+            writeln!(
+                f,
+                "{:<22}{:>8.1} ns an event, floor {:>6.1}: {} × its floor",
+                part.part,
+                part.ns_per_event,
+                part.floor_ns_per_event,
+                part.ratio.with(2)
+            )?;
+        }
         for state in &self.state {
             writeln!(
                 f,
@@ -339,15 +361,26 @@ mod tests {
             seed: 42,
             runs: 1,
             inputs: vec![input("plain", 1.0), input("hot-video", 1.2)],
+            parts: vec![PartReport {
+                part: "decode".into(),
+                events: 2_000_000,
+                ns_per_event: 80.0,
+                floor_ns_per_event: 40.0,
+                ratio: Spread::of([2.0]),
+            }],
             state: Vec::new(),
             recovery: None,
             edges: None,
             serve: None,
         };
         let text = report.to_string();
-        for part in
-            ["0.250 (0.250–0.250)", "2.00 (2.00–2.00) × floor's CPU", "1.75", "hot-video: 1.20 × the CPU"]
-        {
+        for part in [
+            "0.250 (0.250–0.250)",
+            "2.00 (2.00–2.00) × floor's CPU",
+            "1.75",
+            "hot-video: 1.20 × the CPU",
+            "2.00 (2.00–2.00) × its floor",
+        ] {
             assert!(text.contains(part), "{part} in\n{text}");
         }
         let json: serde_json::Value = serde_json::from_str(&report.to_json().unwrap()).unwrap();
