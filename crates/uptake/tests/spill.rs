@@ -82,6 +82,17 @@ fn state_larger_than_the_budget_of_memory_comes_to_the_same_table() {
     assert!(csv(&data) == csv(&everything), "the tables differ");
 }
 
+/// The disk that should take the requests does not: the run stops with a line that says what to do.
+#[test]
+fn a_disk_that_does_not_take_them_stops_the_run() {
+    let place = Place::new();
+    let (input, data) = (write(&place), place.data());
+    std::fs::create_dir_all(&data).unwrap();
+    std::fs::write(data.join("spill"), "a file where a folder should be").unwrap();
+    let command = ["replay", text(&input), "--workers", "1", "--data", text(&data), "--set", BUDGET];
+    uptake(command).fails(1, &["requests that wait cannot be kept in", "Make room there", "nothing is lost"]);
+}
+
 #[test]
 fn a_restart_needs_no_more_memory_than_the_run_before_it() {
     let place = Place::new();

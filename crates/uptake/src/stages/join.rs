@@ -97,7 +97,7 @@ fn request_states(
     let (rules, config) = (config.join, Arc::clone(config));
     let mut dictionary = JoinDictionary::default();
     let (mut requests, spilled) = spilling(flow, &rules, outlets);
-    let mut excess = excess(outlets, spilled.is_some());
+    let mut excess = excess(outlets);
     if let Some(restored) = restored
         && let Err(error) =
             restore_requests(restored, flow, &rules, &mut dictionary, &mut requests, &mut excess)
@@ -167,23 +167,18 @@ fn spilling(
 ) -> (KeyedState<RequestId, RequestState>, Option<Spilled>) {
     let requests = KeyedState::default();
     let Some(spill) = &outlets.spill else { return (requests, None) };
-    match Spilled::new(spill, flow.worker(), rules.retention_ms(), flow.stop()) {
-        Ok(spilled) => (requests.spilling_to(Box::new(spilled.clone())), Some(spilled)),
-        Err(error) => {
-            flow.stop().fail(error);
-            (requests, None)
-        }
-    }
+    let spilled = Spilled::new(spill, flow.worker(), rules.retention_ms(), flow.stop());
+    (requests.spilling_to(Box::new(spilled.clone())), Some(spilled))
 }
 
 /// Of so many requests in memory, how many are to go.
-fn excess(outlets: &Outlets, can_spill: bool) -> Box<dyn FnMut(usize) -> usize> {
+fn excess(outlets: &Outlets) -> Box<dyn FnMut(usize) -> usize> {
     match &outlets.spill {
-        Some(Spill { held_max: Some(most), .. }) if can_spill => {
+        Some(Spill { held_max: Some(most), .. }) => {
             let most = *most;
             Box::new(move |held| held.saturating_sub(most))
         }
-        Some(Spill { folder, held_max: None }) if can_spill => {
+        Some(Spill { folder, held_max: None }) => {
             let (mut room, mut said) = (Room::new(Arc::clone(&outlets.memory)), false);
             let folder = folder.display().to_string();
             Box::new(move |held| {
@@ -196,7 +191,7 @@ fn excess(outlets: &Outlets, can_spill: bool) -> Box<dyn FnMut(usize) -> usize> 
                 excess
             })
         }
-        _ => Box::new(|_| 0),
+        None => Box::new(|_| 0),
     }
 }
 

@@ -52,9 +52,12 @@ pub struct Spill {
 
 impl Spill {
     /// In a data directory, for the process that holds the lock of this name, as the
-    /// configuration says.
+    /// configuration says. What an earlier process left there is removed.
     pub fn new(data: &Path, lock: &str, config: &Config) -> Option<Self> {
-        config.spills.then(|| Self { folder: data.join("spill").join(lock), held_max: None })
+        let folder = data.join("spill").join(lock);
+        // Where that fails, making it anew says why.
+        drop(fs::remove_dir_all(&folder));
+        config.spills.then_some(Self { folder, held_max: None })
     }
 }
 
@@ -198,8 +201,8 @@ struct Buckets {
     cache: Arc<Cache>,
     made: u64,
     unsaved: Unsaved,
-    /// Requests that were ever put here.
-    put: u64,
+    /// The watermark when requests were last asked for that are due.
+    watermark: EventTime,
     failed: bool,
 }
 
@@ -259,17 +262,10 @@ struct Unsaved {
 
 impl Spilled {
     /// For the worker of this number; `wait_ms` is how long a request waits at least.
-    ///
-    /// # Errors
-    /// What is left of an earlier run cannot be removed.
-    pub fn new(spill: &Spill, worker: usize, wait_ms: i64, stop: Stop) -> Result<Self, SpillError> {
+    pub fn new(spill: &Spill, worker: usize, wait_ms: i64, stop: Stop) -> Self {
         let folder = spill.folder.join(worker.to_string());
-        if folder.exists() {
-            fs::remove_dir_all(&folder)
-                .map_err(|error| SpillError { folder: folder.clone(), what: error.to_string() })?;
-        }
         let width = u32::try_from(wait_ms / 1000 / BUCKETS).unwrap_or(NEVER).max(60);
-        Ok(Self(Rc::new(RefCell::new(Buckets {
+        Self(Rc::new(RefCell::new(Buckets {
             folder,
             stop,
             width,
@@ -279,9 +275,9 @@ impl Spilled {
             cache: Arc::new(Cache::with_capacity_bytes(CACHE_BYTES)),
             made: 0,
             unsaved: Unsaved::default(),
-            put: 0,
+            watermark: EventTime::MIN,
             failed: false,
-        }))))
+        })))
     }
 
     /// Calls `save` with every request on disk that belongs into checkpoint `number`: this
@@ -296,11 +292,6 @@ impl Spilled {
         }
         buckets.drain_unsaved(save);
         !buckets.failed
-    }
-
-    /// How many requests were put on disk, those counted again that came back in between.
-    pub fn put(&self) -> u64 {
-        self.0.borrow().put
     }
 }
 
@@ -359,7 +350,10 @@ impl Buckets {
         match work(self) {
             Ok(done) => Some(done),
             Err(error) => {
-                self.fail(&error.to_string());
+                self.fail(&match error {
+                    lsm_tree::Error::Io(error) => error.to_string(),
+                    other => other.to_string(),
+                });
                 None
             }
         }
@@ -380,6 +374,10 @@ impl Buckets {
     ) -> Result<(), RequestState> {
         let deadline = u32::try_from(deadline.0 / 1000).unwrap_or(NEVER);
         let number = deadline / self.width;
+        // It would come back at once.
+        if self.is_due(number) {
+            return Err(state);
+        }
         let id = match self.by_time.get(&number) {
             Some(&id) => Some(id),
             None => self.attempt(|buckets| buckets.make(number)).flatten(),
@@ -387,9 +385,6 @@ impl Buckets {
         let Some((id, bucket)) = id.and_then(|id| Some((id, self.buckets[usize::from(id)].as_mut()?))) else {
             return Err(state);
         };
-        if bucket.due_from.is_some() {
-            return Err(state);
-        }
         let waiting = Waiting { request, deadline, state: state.pack()? };
         let (key, bytes) = (key_of(request), waiting.bytes());
         if unsaved {
@@ -400,8 +395,14 @@ impl Buckets {
         bucket.live += 1;
         bucket.gone.remove(&key);
         self.places.insert(Place::new(key, id));
-        self.put += 1;
         Ok(())
+    }
+
+    /// Whether the watermark has reached the first deadline of a bucket.
+    fn is_due(&self, number: u32) -> bool {
+        let starts = i64::from(number) * i64::from(self.width) * 1000;
+        let is_never = number == NEVER / self.width;
+        self.watermark.0 > starts && (!is_never || self.watermark == EventTime::MAX)
     }
 
     /// A new bucket, if there may be one more.
@@ -464,10 +465,9 @@ impl Buckets {
 
     /// Some of the first bucket that is due; `None` if none is.
     fn take_due(&mut self, watermark: EventTime) -> Result<Option<Vec<Waiting>>, lsm_tree::Error> {
-        let Some((number, &id)) = self.by_time.first_key_value() else { return Ok(None) };
-        let starts = i64::from(*number) * i64::from(self.width) * 1000;
-        let is_never = *number == NEVER / self.width;
-        if watermark.0 <= starts || is_never && watermark != EventTime::MAX {
+        self.watermark = watermark;
+        let Some((&number, &id)) = self.by_time.first_key_value() else { return Ok(None) };
+        if !self.is_due(number) {
             return Ok(None);
         }
         let Some(bucket) = &mut self.buckets[usize::from(id)] else { return Ok(None) };
