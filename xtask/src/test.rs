@@ -12,7 +12,7 @@ use clap::Args;
 use crate::error::{Error, Result};
 use crate::totals::Totals;
 use crate::workspace::Workspace;
-use crate::{book, deploy, instructions, interop, packages, process, rules, services, web};
+use crate::{book, deploy, install, instructions, interop, packages, process, rules, services, web};
 
 /// Tests that read whole workloads: they run last, and not with `--quick`.
 const SLOW_TESTS: [&str; 11] = [
@@ -238,8 +238,7 @@ fn deny(advisories: bool) -> Result<()> {
         if advisories {
             return Err(Error::Other(missing.to_owned()));
         }
-        println!("*** NOT RUN: licences, bans and sources of the dependencies were not checked:");
-        println!("*** {missing}");
+        install::not_run("licences, bans and sources of the dependencies", missing);
         return Ok(());
     }
     let mut command = process::cargo();

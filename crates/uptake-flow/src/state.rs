@@ -378,40 +378,39 @@ impl<K: Eq + Hash + Clone, S> KeyedState<K, S> {
                 n = self.slot(n).next;
                 slots.push(n);
             }
+            let mut moved = Vec::new();
             // The list begins with what came last.
             for n in slots.into_iter().rev() {
                 let unsaved = self.touched[Tracking::Checkpoint as usize]
                     .as_ref()
                     .is_some_and(|touched| touched.is_touched(n));
                 let slot = self.slot_mut(n);
-                let Some(deadline) = slot.deadline() else { continue };
-                let Some(state) = slot.state.take() else {
+                if slot.state.is_some() && slot.deadline / 60 != minute {
+                    moved.push(n);
+                    continue;
+                }
+                if slot.state.is_some() && left == 0 {
+                    stay.push(n);
+                    continue;
+                }
+                let (deadline, state) = (slot.deadline(), slot.state.take());
+                let Some((deadline, state)) = deadline.zip(state) else {
                     self.release(n);
                     continue;
                 };
-                // A deadline that moved on since is looked at with its own minute.
-                let put = if left == 0 || slot.deadline / 60 != minute {
-                    Err(state)
-                } else {
-                    cold.put(&slot.key, state, deadline, unsaved)
-                };
-                match put {
+                match cold.put(&slot.key, state, deadline, unsaved) {
                     Ok(()) => {
                         left -= 1;
                         self.unindex(n);
                         self.release(n);
                     }
                     Err(state) => {
-                        let slot = self.slot_mut(n);
-                        slot.state = Some(state);
-                        if slot.deadline / 60 == minute {
-                            stay.push(n);
-                        } else {
-                            self.hang(vec![n]);
-                        }
+                        self.slot_mut(n).state = Some(state);
+                        stay.push(n);
                     }
                 }
             }
+            self.hang(moved);
         }
         self.hang(stay);
         cold.settle();

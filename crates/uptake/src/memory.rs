@@ -2,7 +2,6 @@
 //! on later, where the system would end it at any moment.
 
 use std::fmt;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -78,13 +77,14 @@ fn kib_of(path: &str, name: &str) -> Option<u64> {
 #[derive(Debug)]
 pub struct Memory {
     bytes_max: Option<u64>,
-    held: AtomicU64,
     looked: Mutex<Looked>,
 }
 
 #[derive(Debug, Default)]
 struct Looked {
     last: Option<Instant>,
+    /// What the process held then, in bytes.
+    held: u64,
     /// Since when more is held than the budget allows.
     over_since: Option<Instant>,
     /// While memory is tight: until when nothing is read, and then, once somebody has asked,
@@ -116,12 +116,7 @@ impl fmt::Display for OverBudget {
 impl Memory {
     /// Memory with a budget. Where the system does not say what a process holds there is none.
     pub fn new(budget: Budget) -> Self {
-        Self { bytes_max: budget.bytes(), held: AtomicU64::new(0), looked: Mutex::default() }
-    }
-
-    fn held(&self) -> u64 {
-        drop(self.look());
-        self.held.load(Ordering::Relaxed)
+        Self { bytes_max: budget.bytes(), looked: Mutex::default() }
     }
 
     fn look(&self) -> MutexGuard<'_, Looked> {
@@ -129,8 +124,8 @@ impl Memory {
         if looked.last.is_none_or(|at| at.elapsed() >= LOOK_EVERY) {
             let now = Instant::now();
             looked.last = Some(now);
-            let held = held_by(std::process::id()).unwrap_or(0);
-            self.held.store(held, Ordering::Relaxed);
+            looked.held = held_by(std::process::id()).unwrap_or(0);
+            let held = looked.held;
             let more_than = |percent| self.bytes_max.is_some_and(|most| held > most / 100 * percent);
             looked.turn = looked.turn.or(Some((now + PAUSE, None))).filter(|_| more_than(90));
             looked.over_since = more_than(100).then_some(looked.over_since.unwrap_or(now));
@@ -143,12 +138,12 @@ impl Memory {
     /// # Errors
     /// More is held than the budget allows: a tenth more, or anything for some seconds.
     pub fn is_tight(&self) -> Result<bool, OverBudget> {
-        self.check()?;
-        if self.bytes_max.is_none() {
-            return Ok(false);
-        }
-        let now = Instant::now();
+        let Some(bytes_max) = self.bytes_max else { return Ok(false) };
         let mut looked = self.look();
+        let (held, now) = (looked.held, Instant::now());
+        if held > bytes_max / 10 * 11 || looked.over_since.is_some_and(|since| now - since >= GRACE) {
+            return Err(OverBudget { held, bytes_max });
+        }
         let Some((pause_until, read_until)) = &mut looked.turn else { return Ok(false) };
         if now < *pause_until {
             return Ok(true);
@@ -165,17 +160,6 @@ impl Memory {
     /// is made: at most 30 bytes a record, twice.
     pub fn checkpoint_events_max(&self) -> usize {
         self.bytes_max.map_or(usize::MAX, |most| usize::try_from(most / 600).unwrap_or(usize::MAX))
-    }
-
-    /// Checks the budget.
-    ///
-    /// # Errors
-    /// More is held than it allows: a tenth more, or anything for some seconds.
-    pub fn check(&self) -> Result<(), OverBudget> {
-        let Some(bytes_max) = self.bytes_max else { return Ok(()) };
-        let is_long = self.look().over_since.is_some_and(|over| over.elapsed() >= GRACE);
-        let held = self.held();
-        if is_long || held > bytes_max / 10 * 11 { Err(OverBudget { held, bytes_max }) } else { Ok(()) }
     }
 }
 
@@ -206,7 +190,8 @@ impl Room {
     /// How many of `states` states are to be put away.
     pub fn excess(&mut self, states: usize) -> usize {
         let Some(bytes_max) = self.memory.bytes_max else { return 0 };
-        self.excess_of(states, self.memory.held(), bytes_max)
+        let held = self.memory.look().held;
+        self.excess_of(states, held, bytes_max)
     }
 
     fn excess_of(&mut self, states: usize, held: u64, bytes_max: u64) -> usize {
@@ -270,10 +255,9 @@ mod tests {
     #[cfg(target_os = "linux")]
     #[test]
     fn what_is_held_is_seen() {
-        assert!(Memory::new(Budget::Off).check().is_ok());
-        assert!(Memory::new(Budget::Bytes(1 << 50)).check().is_ok());
+        assert!(!Memory::new(Budget::Off).is_tight().unwrap());
+        assert!(!Memory::new(Budget::Bytes(1 << 50)).is_tight().unwrap());
         let over = Memory::new(Budget::Bytes(1 << 20));
-        over.is_tight().unwrap_err();
         // A little over is so only when it lasts.
         let held = held_by(std::process::id()).unwrap();
         let little = Memory::new(Budget::Bytes(held / 100 * 97));
@@ -285,8 +269,8 @@ mod tests {
         assert!(little.is_tight().unwrap() && little.is_tight().unwrap());
         let long_ago = Instant::now().checked_sub(GRACE).unwrap();
         little.looked.lock().unwrap().over_since = Some(long_ago);
-        little.check().unwrap_err();
-        let said = over.check().unwrap_err().to_string();
+        little.is_tight().unwrap_err();
+        let said = over.is_tight().unwrap_err().to_string();
         assert!(said.contains("may hold 1 MiB (memory.bytes_max)"), "{said}");
         assert!(Budget::Percent(50).bytes().is_some_and(|bytes| bytes > 1 << 28));
     }

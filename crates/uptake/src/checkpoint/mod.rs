@@ -169,6 +169,11 @@ pub enum CheckpointError {
 }
 
 impl CheckpointError {
+    /// Whether it says nothing about the checkpoint: only that something else refuses to serve.
+    pub fn is_of_storage(&self) -> bool {
+        matches!(self, Self::Objects(_) | Self::Spool { .. })
+    }
+
     pub(crate) fn damaged(name: &str, what: impl Into<String>) -> Self {
         Self::Damaged { name: name.to_owned(), what: what.into() }
     }

@@ -136,9 +136,7 @@ impl Store {
             match self.whole(name) {
                 Ok(checkpoint) => return Ok(Newest { checkpoint: Some(checkpoint), refused }),
                 // A store that does not answer says nothing about the checkpoint.
-                Err(error @ (CheckpointError::Objects(_) | CheckpointError::Spool { .. })) => {
-                    return Err(error);
-                }
+                Err(error) if error.is_of_storage() => return Err(error),
                 Err(error) => refused.push(format!("checkpoint {number} is refused: {error}")),
             }
         }

@@ -16,7 +16,7 @@ use uptake_model::ledger::Ledger;
 use super::ledger::{json, text};
 use super::text::grouped;
 use super::{CommandError, Configured, balanced, event_files};
-use crate::checkpoint::{CheckpointError, InputPosition, Manifest, Number, Restored, Store};
+use crate::checkpoint::{InputPosition, Manifest, Number, Restored, Store};
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::data_dir::{self, DataDir, now};
@@ -106,7 +106,7 @@ impl Replay {
                 refused.iter().for_each(|line| notice(line));
                 Ok(restored)
             }
-            Err(error @ (CheckpointError::Objects(_) | CheckpointError::Spool { .. })) => Err(error.into()),
+            Err(error) if error.is_of_storage() => Err(error.into()),
             Err(error) => {
                 notice(&format!("{error}; reading from the start"));
                 store.clear()?;

@@ -16,7 +16,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use hashbrown::HashTable;
-use lsm_tree::{AbstractTree, AnyTree, Cache, Guard, SeqNo};
+use lsm_tree::{AbstractTree, AnyTree, Cache, Guard, SeqNo, UserValue};
 use uptake_flow::{Cold, EventTime, Stop};
 use uptake_model::RequestId;
 use uptake_model::join::RequestState;
@@ -37,6 +37,8 @@ const DUE_AT_ONCE: usize = 4_096;
 const CACHE_BYTES: u64 = 8 << 20;
 /// A table of a bucket is at most so large.
 const TABLE_BYTES: u64 = 64 << 20;
+/// Keys of one part of a checkpoint.
+const PART_KEYS: Key = Key::MAX / ROUND as Key + 1;
 /// A deadline that never comes, in seconds.
 const NEVER: u32 = u32::MAX;
 
@@ -199,7 +201,6 @@ struct Buckets {
     by_time: BTreeMap<u32, u8>,
     places: Places,
     cache: Arc<Cache>,
-    made: u64,
     unsaved: Unsaved,
     /// The watermark when requests were last asked for that are due.
     watermark: EventTime,
@@ -273,7 +274,6 @@ impl Spilled {
             by_time: BTreeMap::new(),
             places: Places::new(),
             cache: Arc::new(Cache::with_capacity_bytes(CACHE_BYTES)),
-            made: 0,
             unsaved: Unsaved::default(),
             watermark: EventTime::MIN,
             failed: false,
@@ -287,8 +287,8 @@ impl Spilled {
     pub fn each_due(&self, number: u64, save: &mut dyn FnMut(RequestId, &RequestState, EventTime)) -> bool {
         let mut buckets = self.0.borrow_mut();
         for part in (0..ROUND).filter(|&part| Coordinator::takes_part(number, part)) {
-            let (from, step) = ((part as u64) << 60, 1 << 60);
-            buckets.each_in(from..=from + (step - 1), save);
+            let from = part as Key * PART_KEYS;
+            buckets.each_in(from..=from + (PART_KEYS - 1), save);
         }
         buckets.drain_unsaved(save);
         !buckets.failed
@@ -411,8 +411,7 @@ impl Buckets {
         if free >= BUCKETS_MAX {
             return Ok(None);
         }
-        self.made += 1;
-        let folder = self.folder.join(self.made.to_string());
+        let folder = self.folder.join(number.to_string());
         fs::create_dir_all(&folder)?;
         let tree = lsm_tree::Config::new(&folder, Default::default(), Default::default())
             .use_cache(Arc::clone(&self.cache))
@@ -475,8 +474,7 @@ impl Buckets {
         let (mut due, mut keys, mut end) = (Vec::new(), Vec::new(), None);
         let range = from.to_be_bytes()..;
         for read in bucket.tree.range(range, SeqNo::MAX, None).take(DUE_AT_ONCE) {
-            let (key, bytes) = read.into_inner()?;
-            let key = Key::from_be_bytes(key.as_ref().try_into().map_err(|_| lost())?);
+            let (key, bytes) = key_and_bytes(read)?;
             end = Some(key);
             if !bucket.gone.remove(&key) {
                 keys.push(key);
@@ -523,8 +521,7 @@ impl Buckets {
         self.attempt(|buckets| {
             for bucket in buckets.buckets.iter().flatten() {
                 for read in bucket.tree.range(range, SeqNo::MAX, None) {
-                    let (key, bytes) = read.into_inner()?;
-                    let key = Key::from_be_bytes(key.as_ref().try_into().map_err(|_| lost())?);
+                    let (key, bytes) = key_and_bytes(read)?;
                     if bucket.may_have(key) {
                         show(&bytes, each)?;
                     }
@@ -556,6 +553,11 @@ impl Buckets {
             Ok(())
         });
     }
+}
+
+fn key_and_bytes(read: impl Guard) -> Result<(Key, UserValue), lsm_tree::Error> {
+    let (key, bytes) = read.into_inner()?;
+    Ok((Key::from_be_bytes(key.as_ref().try_into().map_err(|_| lost())?), bytes))
 }
 
 fn show(

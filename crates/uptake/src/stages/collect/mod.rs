@@ -234,7 +234,6 @@ impl Reader {
     /// Says how many records were added to the batch.
     fn took(&mut self, records: usize) -> Result<(), Box<dyn Error + Send + Sync>> {
         self.batch.1 = self.batch.1.saturating_sub(records);
-        self.outlets.memory.check()?;
         self.since_checkpoint += records;
         let events_max = self.config.checkpoint_events_max.min(self.outlets.memory.checkpoint_events_max());
         if self.since_checkpoint > events_max
