@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "helpers of tests, which may panic")]
 
 use std::fs;
+use std::path::Path;
 use std::sync::Arc;
 
 use rusqlite::Connection;
@@ -45,7 +46,7 @@ fn other_programs_read_the_file() {
     let sets = ("0001000000000000000807060504030201".to_owned(), "01090807".to_owned());
     assert_eq!(found, (("v1".into(), "".into(), 982_464), (4, 10, 1, 1), sets));
     let version: i64 = other.pragma_query_value(None, "user_version", |r| r.get(0)).unwrap();
-    assert_eq!(version, 1);
+    assert_eq!(version, 2);
 }
 
 #[test]
@@ -74,7 +75,7 @@ fn a_reader_sees_what_the_writer_committed() {
     // After the writers went the file is whole without them.
     drop((writer, second, reader));
     let reader = SqliteTable::open_read_only(directory.path()).unwrap();
-    assert_eq!(reader.segments().unwrap(), [("".into(), 21)]);
+    assert_eq!((reader.segments().unwrap(), reader.top("", None, 99).unwrap().len()), (vec!["".into()], 21));
 }
 
 #[test]
@@ -96,10 +97,10 @@ fn a_newer_or_another_file_is_refused_and_left_alone() {
     let directory = tempfile::tempdir().unwrap();
     drop(SqliteTable::open(directory.path()).unwrap());
     let path = directory.path().join(FILE_NAME);
-    Connection::open(&path).unwrap().pragma_update(None, "user_version", 2).unwrap();
+    Connection::open(&path).unwrap().pragma_update(None, "user_version", 3).unwrap();
     for open in [SqliteTable::open, SqliteTable::open_read_only] {
         let error = open(directory.path()).unwrap_err();
-        assert!(matches!(error, TableError::Newer { found: 2, known: 1, .. }), "{error}");
+        assert!(matches!(error, TableError::Newer { found: 3, known: 2, .. }), "{error}");
     }
     fs::remove_file(&path).unwrap();
     Connection::open(&path).unwrap().execute_batch("CREATE TABLE mine (x)").unwrap();
@@ -141,28 +142,80 @@ fn many_may_make_the_same_table_at_once() {
     }
 }
 
+/// How the table is asked for `sql`, in the words of the driver.
+fn plan(directory: &Path, sql: &str) -> String {
+    let other = Connection::open(directory.join(FILE_NAME)).unwrap();
+    let mut statement = other.prepare(&format!("EXPLAIN QUERY PLAN {sql}")).unwrap();
+    let lines: Vec<String> = statement.query_map([], |r| r.get(3)).unwrap().map(Result::unwrap).collect();
+    lines.join("; ")
+}
+
 #[test]
-fn an_epoch_is_found_without_a_look_at_the_others_also_in_older_tables() {
+fn an_epoch_is_found_without_a_look_at_the_others() {
     let directory = tempfile::tempdir().unwrap();
     SqliteTable::open(directory.path()).unwrap().write(&[row("v1", 4)]).unwrap();
-    let plan = |sql: &str| -> String {
-        let other = Connection::open(directory.path().join(FILE_NAME)).unwrap();
-        let mut statement = other.prepare(&format!("EXPLAIN QUERY PLAN {sql}")).unwrap();
-        let lines: Vec<String> = statement.query_map([], |r| r.get(3)).unwrap().map(Result::unwrap).collect();
-        lines.join("; ")
-    };
     let newest = "SELECT max(epoch) FROM tallies WHERE segment = ''";
     let of_it = "SELECT plays FROM tallies WHERE segment = '' AND epoch = 7 ORDER BY plays DESC LIMIT 9";
-    let has_index = || {
-        let plans = [newest, of_it].map(plan);
-        plans.iter().all(|plan| plan.contains("SEARCH tallies USING") && plan.contains("tallies_by_epoch"))
+    for sql in [newest, of_it] {
+        let plan = plan(directory.path(), sql);
+        assert!(plan.contains("SEARCH tallies USING PRIMARY KEY"), "{sql}: {plan}");
+    }
+}
+
+/// A table as the first layout had it.
+fn of_the_first_layout(directory: &Path) -> Connection {
+    let old = Connection::open(directory.join(FILE_NAME)).unwrap();
+    old.execute_batch(
+        "CREATE TABLE tallies (
+            video_id TEXT NOT NULL, segment TEXT NOT NULL, epoch INTEGER NOT NULL,
+            plays INTEGER NOT NULL, impressions INTEGER NOT NULL, exact INTEGER NOT NULL,
+            sealed INTEGER NOT NULL, played BLOB, shown BLOB,
+            PRIMARY KEY (video_id, segment, epoch)) WITHOUT ROWID, STRICT;
+        CREATE INDEX tallies_by_epoch ON tallies (segment, epoch);
+        CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID, STRICT;
+        INSERT INTO meta VALUES ('ledger', '{}');
+        INSERT INTO tallies VALUES
+            ('a', '', 9, 1, 1, 1, 1, x'000100000000000000', x'000100000000000000'),
+            ('b', '', 7, 2, 4, 1, 0, NULL, NULL),
+            ('a', '', 7, 3, 4, 1, 0, NULL, NULL),
+            ('a', 'x', 8, 1, 2, 0, 1, NULL, NULL);
+        PRAGMA application_id = 1431327819;
+        PRAGMA user_version = 1;",
+    )
+    .unwrap();
+    old
+}
+
+/// All that a reader finds in it.
+fn told(table: &SqliteTable) -> String {
+    let mut all = Vec::new();
+    let each = &mut |row: TallyRow| {
+        all.push((row.video_id, row.epoch.0, row.counts, row.sealed));
+        Ok(())
     };
-    assert!(has_index(), "{} {}", plan(newest), plan(of_it));
-    let other = Connection::open(directory.path().join(FILE_NAME)).unwrap();
-    other.execute_batch("DROP INDEX tallies_by_epoch").unwrap();
-    assert!(!has_index());
-    let older = SqliteTable::open_read_only(directory.path()).unwrap();
-    assert_eq!(older.top("", None, 9).unwrap().len(), 1, "it is read all the same");
-    SqliteTable::open(directory.path()).unwrap();
-    assert!(has_index(), "it has got it");
+    table.scan("", each).unwrap();
+    let of_one = ["", "x", "y"].map(|segment| table.video("a", segment).unwrap().len());
+    let with_sets = table.get("a", "", Epoch(9)).unwrap();
+    let top = table.top("", None, 9).unwrap();
+    let (segments, meta) = (table.segments().unwrap(), table.meta_get("ledger").unwrap());
+    format!("{all:?} {of_one:?} {with_sets:?} {top:?} {segments:?} {meta:?}")
+}
+
+#[test]
+fn an_older_table_is_read_as_it_is_and_turned_into_a_new_one_by_who_writes() {
+    let directory = tempfile::tempdir().unwrap();
+    let old = of_the_first_layout(directory.path());
+    let version = || old.pragma_query_value(None, "user_version", |r| r.get::<_, i64>(0)).unwrap();
+    let before = told(&SqliteTable::open_read_only(directory.path()).unwrap());
+    assert!(before.contains("[2, 1, 0]"), "{before}");
+    assert_eq!(version(), 1, "a reader changes nothing");
+    let mut table = SqliteTable::open(directory.path()).unwrap();
+    assert_eq!((told(&table), version()), (before.clone(), 2));
+    assert_eq!(told(&SqliteTable::open_read_only(directory.path()).unwrap()), before);
+    table.write(&[row("b", 9)]).unwrap();
+    let names: Vec<String> = old
+        .prepare("SELECT name FROM sqlite_schema ORDER BY name")
+        .and_then(|mut names| names.query_map([], |row| row.get(0))?.collect())
+        .unwrap();
+    assert_eq!(names, ["meta", "tallies"], "nothing of the old one is left");
 }

@@ -339,7 +339,7 @@ fn came_to(config: Config, case: &Case, lines: &[String]) -> Came {
     };
     let ledger = engine::run(setup, None).unwrap().ledger;
     let mut rows = Vec::new();
-    for (segment, _) in table.segments().unwrap() {
+    for segment in table.segments().unwrap() {
         let mut keys = Vec::new();
         table
             .scan(&segment, &mut |row| {

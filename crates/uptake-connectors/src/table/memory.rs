@@ -2,7 +2,7 @@
 //! what the others must do.
 
 use std::cmp::Ordering;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use uptake_model::{Epoch, RequestId, TallyRow};
@@ -107,12 +107,9 @@ impl Table for MemoryTable {
         Ok(found.collect())
     }
 
-    fn segments(&self) -> Result<Vec<(Arc<str>, u64)>> {
-        let mut segments = BTreeMap::new();
-        for row in self.rows.values() {
-            *segments.entry(row.segment.clone()).or_insert(0) += 1;
-        }
-        Ok(segments.into_iter().collect())
+    fn segments(&self) -> Result<Vec<Arc<str>>> {
+        let names: BTreeSet<&Arc<str>> = self.rows.values().map(|row| &row.segment).collect();
+        Ok(names.into_iter().cloned().collect())
     }
 
     fn meta_get(&self, key: &str) -> Result<Option<String>> {

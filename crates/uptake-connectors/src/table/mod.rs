@@ -111,12 +111,12 @@ pub trait Table: Send {
     /// As [`Table::get`].
     fn find_request(&self, request: RequestId) -> Result<Vec<Found>>;
 
-    /// The segments that have rows, by name, each with its number of rows; the reserved ones too
+    /// The names of the segments that have rows, ascending; the reserved ones too
     /// ([`is_reserved`](uptake_model::segment::is_reserved)).
     ///
     /// # Errors
     /// As [`Table::get`].
-    fn segments(&self) -> Result<Vec<(Arc<str>, u64)>>;
+    fn segments(&self) -> Result<Vec<Arc<str>>>;
 
     /// A small value kept beside the rows, such as the configuration's fingerprint.
     ///
@@ -235,7 +235,7 @@ impl<T: Table + ?Sized> Table for Arc<Mutex<T>> {
         held(self).find_request(request)
     }
 
-    fn segments(&self) -> Result<Vec<(Arc<str>, u64)>> {
+    fn segments(&self) -> Result<Vec<Arc<str>>> {
         held(self).segments()
     }
 

@@ -1,20 +1,22 @@
 //! The embedded table: one file, `table.sqlite`, that `sqlite3` and Python open as it is.
 //!
-//! Table `tallies` has one row per video, segment and epoch; `meta` holds small values. The
-//! columns `played` and `shown` are the sets of request ids, NULL until the epoch is sealed: a
+//! Table `tallies` has one row per segment, epoch and video, in that order, because an epoch is what is
+//! written and what is served: its rows stand side by side, and a new epoch comes behind the others. `meta`
+//! holds small values. The columns `played` and `shown` are the sets of request ids, NULL until the epoch is sealed: a
 //! tag byte, then for tag 0 the 64-bit ids, ascending, 8 bytes little-endian each; for tag 1 a
 //! compact theta sketch in the bytes of Apache DataSketches. `PRAGMA user_version` is the version
 //! of this layout. One process may write while others read.
 
-use std::cmp::Ordering;
 use std::fs::File;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use rusqlite::types::ValueRef;
-use rusqlite::{Connection, OpenFlags, OptionalExtension, Row, Transaction, TransactionBehavior, params};
+use rusqlite::types::{Null, ValueRef};
+use rusqlite::{
+    Connection, OpenFlags, OptionalExtension, Row, Statement, Transaction, TransactionBehavior, params,
+};
 use uptake_model::tally::{Counts, RequestSet, TallySets};
 use uptake_model::{Epoch, RequestId, TallyRow};
 
@@ -27,7 +29,10 @@ use crate::files;
 pub const FILE_NAME: &str = "table.sqlite";
 
 /// The layout that this program writes, as `PRAGMA user_version`.
-const VERSION: i64 = 1;
+const VERSION: i64 = 2;
+
+/// The oldest that it reads, and turns into its own when it writes: rows by video, segment and epoch.
+const OLDEST: i64 = 1;
 
 /// "UPTK" as `PRAGMA application_id`, by which `file` and others tell what the file is.
 const APPLICATION_ID: i64 = 0x5550_544b;
@@ -54,52 +59,83 @@ fn is_locked(error: &TableError) -> bool {
 /// less; who waits longer has met a writer that hangs.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(10);
 
-const SCHEMA: &str = "
+const TALLIES: &str = "
 CREATE TABLE tallies (
-    video_id    TEXT    NOT NULL,
     segment     TEXT    NOT NULL,
     epoch       INTEGER NOT NULL,
+    video_id    TEXT    NOT NULL,
     plays       INTEGER NOT NULL,
     impressions INTEGER NOT NULL,
     exact       INTEGER NOT NULL,
     sealed      INTEGER NOT NULL,
     played      BLOB,
     shown       BLOB,
-    PRIMARY KEY (video_id, segment, epoch)
+    PRIMARY KEY (segment, epoch, video_id)
 ) WITHOUT ROWID, STRICT;
-CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID, STRICT;
 ";
 
-/// What is served at every refresh is an epoch of a segment: without this, each would read the whole table. Only
-/// columns of the key, so that a row that changes leaves it as it is. Tables that were made before it get it when
-/// they are written to next.
-const BY_EPOCH: &str = "CREATE INDEX IF NOT EXISTS tallies_by_epoch ON tallies (segment, epoch)";
+const META: &str = "CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID, STRICT";
 
-/// The larger row wins; equal ones add the sealed flag and the sets. The same rule as `merge` of
-/// the table in memory, which the tests hold it to.
-const UPSERT: &str = "
-INSERT INTO tallies AS old (video_id, segment, epoch, plays, impressions, exact, sealed, played, shown)
-VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)
+/// The rows of the layout before, in the order of this one; an index that some of its tables had goes with it.
+const FROM_OLDEST: &str = "
+INSERT INTO tallies (video_id, segment, epoch, plays, impressions, exact, sealed, played, shown)
+SELECT video_id, segment, epoch, plays, impressions, exact, sealed, played, shown
+FROM tallies_before ORDER BY segment, epoch, video_id;
+DROP TABLE tallies_before;
+";
+
+/// Each name once, by a step from one to the next: the table has few names and many rows.
+const SEGMENTS: &str = "
+WITH RECURSIVE names(name) AS (
+    SELECT min(segment) FROM tallies
+    UNION ALL
+    SELECT (SELECT min(segment) FROM tallies WHERE segment > name) FROM names WHERE name IS NOT NULL
+)
+SELECT name FROM names WHERE name IS NOT NULL
+";
+
+/// A video's rows by a look into each epoch of the segment.
+const OF_VIDEO: &str = "
+WITH RECURSIVE epochs(at) AS (
+    SELECT min(epoch) FROM tallies WHERE segment = ?2
+    UNION ALL
+    SELECT (SELECT min(epoch) FROM tallies WHERE segment = ?2 AND epoch > at) FROM epochs WHERE at IS NOT NULL
+)
+SELECT video_id, segment, epoch, plays, impressions, exact, sealed
+FROM epochs CROSS JOIN tallies ON segment = ?2 AND epoch = at AND video_id = ?1
+ORDER BY epoch
+";
+
+/// The values of one row, and of as many as are written by one statement: half of what a row costs by itself is
+/// beginning and ending a statement.
+const VALUES: &str = "(?, ?, ?, ?, ?, ?, ?, ?, ?)";
+const ROWS_AT_ONCE: usize = 32;
+
+/// What follows the values. The larger row wins; equal ones add the sealed flag and the sets. The same rule as `merge`
+/// of the table in memory, which the tests hold it to.
+const OR_MERGE: &str = "
 ON CONFLICT DO UPDATE SET
     plays = excluded.plays, impressions = excluded.impressions, exact = excluded.exact,
-    sealed = excluded.sealed, played = excluded.played, shown = excluded.shown
-WHERE excluded.plays + excluded.impressions > old.plays + old.impressions
-   OR excluded.plays + excluded.impressions = old.plays + old.impressions
-      AND (excluded.plays, excluded.exact) > (old.plays, old.exact)
+    sealed = CASE WHEN <larger> THEN excluded.sealed ELSE max(old.sealed, excluded.sealed) END,
+    played = CASE WHEN <larger> OR <adds sets> THEN excluded.played ELSE old.played END,
+    shown  = CASE WHEN <larger> OR <adds sets> THEN excluded.shown ELSE old.shown END
+WHERE <larger> OR <equal> AND (excluded.sealed > old.sealed OR <adds sets>)
 ";
 
-/// What an equal row adds; runs only for the rows that bring a flag or sets.
-const ADD: &str = "
-UPDATE tallies SET
-    sealed = max(sealed, ?7),
-    played = CASE WHEN ?8 IS NOT NULL AND (played IS NULL OR (?8, ?9) > (played, shown))
-             THEN ?8 ELSE played END,
-    shown  = CASE WHEN ?8 IS NOT NULL AND (played IS NULL OR (?8, ?9) > (played, shown))
-             THEN ?9 ELSE shown END
-WHERE video_id = ?1 AND segment = ?2 AND epoch = ?3
-  AND plays = ?4 AND impressions = ?5 AND exact = ?6
-  AND (sealed < ?7 OR ?8 IS NOT NULL AND (played IS NULL OR (?8, ?9) > (played, shown)))
-";
+/// Writes so many rows, nine parameters each.
+fn upsert(rows: usize) -> String {
+    let sized = |of: &str| format!("({of}.plays + {of}.impressions, {of}.plays, {of}.exact)");
+    let (new, old) = (sized("excluded"), sized("old"));
+    let adds = "(excluded.played IS NOT NULL AND (old.played IS NULL
+        OR (excluded.played, excluded.shown) > (old.played, old.shown)))";
+    let or_merge = OR_MERGE
+        .replace("<larger>", &format!("{new} > {old}"))
+        .replace("<equal>", &format!("{new} = {old}"))
+        .replace("<adds sets>", adds);
+    let columns = "video_id, segment, epoch, plays, impressions, exact, sealed, played, shown";
+    let values = vec![VALUES; rows].join(", ");
+    format!("INSERT INTO tallies AS old ({columns}) VALUES {values} {or_merge}")
+}
 
 /// The columns of a row without its sets.
 const BARE: &str = "video_id, segment, epoch, plays, impressions, exact, sealed";
@@ -203,8 +239,7 @@ impl SqliteTable {
         table.on("open", |db| {
             db.busy_timeout(BUSY_TIMEOUT)?;
             // 16 MiB: the inner pages of a few million rows stay in memory between ticks.
-            db.pragma_update(None, "cache_size", -16_384)?;
-            db.pragma_update(None, "temp_store", "MEMORY")
+            db.pragma_update(None, "cache_size", -16_384)
         })?;
         Ok(table)
     }
@@ -238,12 +273,20 @@ impl SqliteTable {
         self.transaction("create", |db| {
             // Asked again inside the transaction: two processes may get here at once.
             let version: i64 = db.pragma_query_value(None, "user_version", |row| row.get(0))?;
-            if version == 0 {
-                db.execute_batch(SCHEMA)?;
-                db.pragma_update(None, "application_id", APPLICATION_ID)?;
-                db.pragma_update(None, "user_version", VERSION)?;
+            match version {
+                VERSION => return Ok(()),
+                0 => {
+                    db.execute_batch(TALLIES)?;
+                    db.execute_batch(META)?;
+                    db.pragma_update(None, "application_id", APPLICATION_ID)?;
+                }
+                _ => {
+                    db.execute_batch("ALTER TABLE tallies RENAME TO tallies_before")?;
+                    db.execute_batch(TALLIES)?;
+                    db.execute_batch(FROM_OLDEST)?;
+                }
             }
-            db.execute_batch(BY_EPOCH)
+            db.pragma_update(None, "user_version", VERSION)
         })
     }
 
@@ -258,7 +301,7 @@ impl SqliteTable {
         })?;
         match version {
             0 if tables == 0 => Ok(Layout::Empty),
-            VERSION if id == APPLICATION_ID => Ok(Layout::Ours),
+            OLDEST..=VERSION if id == APPLICATION_ID => Ok(Layout::Ours),
             found if found > VERSION => {
                 Err(TableError::Newer { path: self.path.clone(), found, known: VERSION })
             }
@@ -397,9 +440,24 @@ fn blob<'a>(row: &'a Row<'_>, index: usize) -> rusqlite::Result<Option<&'a [u8]>
     }
 }
 
-/// Rows of one writer mostly share their names, which are then equal without a look at the text.
-fn compare_names(a: &Arc<str>, b: &Arc<str>) -> Ordering {
-    if Arc::ptr_eq(a, b) { Ordering::Equal } else { a.cmp(b) }
+/// The place of each row's segment among the names of all segments, ascending.
+fn segment_places(rows: &[TallyRow]) -> Vec<u32> {
+    let mut names: Vec<&str> = rows.iter().map(|row| &*row.segment).collect();
+    // Rows of one writer mostly come by segment: few are left to sort.
+    names.dedup();
+    names.sort_unstable();
+    names.dedup();
+    let mut last: Option<(&Arc<str>, u32)> = None;
+    let place = |row: &TallyRow| names.partition_point(|name| *name < &*row.segment) as u32;
+    let places = rows.iter().map(|row| {
+        let place = match last {
+            Some((name, place)) if Arc::ptr_eq(name, &row.segment) => place,
+            _ => place(row),
+        };
+        last = Some((&row.segment, place));
+        place
+    });
+    places.collect()
 }
 
 /// The rows' indices in the order of the primary key, in which inserting costs least: each row
@@ -412,16 +470,41 @@ fn in_key_order(rows: &[TallyRow]) -> Vec<u32> {
         head[..n].copy_from_slice(&row.video_id.as_bytes()[..n]);
         u64::from_be_bytes(head)
     };
-    let mut order: Vec<(u64, u32)> = rows.iter().map(prefix).zip(0..).collect();
-    order.sort_unstable_by(|(head_a, a), (head_b, b)| {
-        head_a.cmp(head_b).then_with(|| {
-            let (x, y) = (&rows[*a as usize], &rows[*b as usize]);
-            compare_names(&x.video_id, &y.video_id)
-                .then_with(|| compare_names(&x.segment, &y.segment))
-                .then_with(|| (x.epoch, a).cmp(&(y.epoch, b)))
+    let places = segment_places(rows).into_iter().zip(0..);
+    let keys = rows.iter().zip(places).map(|(row, (place, index))| ((place, row.epoch), prefix(row), index));
+    let mut order: Vec<((u32, Epoch), u64, u32)> = keys.collect();
+    order.sort_unstable_by(|(group_a, head_a, a), (group_b, head_b, b)| {
+        (group_a, head_a).cmp(&(group_b, head_b)).then_with(|| {
+            let id = |index: &u32| &rows[*index as usize].video_id;
+            id(a).cmp(id(b)).then(a.cmp(b))
         })
     });
-    order.into_iter().map(|(_, index)| index).collect()
+    order.into_iter().map(|(.., index)| index).collect()
+}
+
+/// Gives a row's values to the parameters after the first `before`; `bytes` is room to put sets together in.
+fn bind(
+    statement: &mut Statement<'_>,
+    before: usize,
+    row: &TallyRow,
+    bytes: &mut Vec<u8>,
+) -> rusqlite::Result<()> {
+    statement.raw_bind_parameter(before + 1, &*row.video_id)?;
+    statement.raw_bind_parameter(before + 2, &*row.segment)?;
+    statement.raw_bind_parameter(before + 3, row.epoch.0)?;
+    statement.raw_bind_parameter(before + 4, row.counts.plays as i64)?;
+    statement.raw_bind_parameter(before + 5, row.counts.impressions as i64)?;
+    statement.raw_bind_parameter(before + 6, row.counts.exact)?;
+    statement.raw_bind_parameter(before + 7, row.sealed)?;
+    let mut bind_set = |place, set: Option<&RequestSet>| match set {
+        Some(set) => {
+            encode_set_into(bytes, set);
+            statement.raw_bind_parameter(place, &**bytes)
+        }
+        None => statement.raw_bind_parameter(place, Null),
+    };
+    bind_set(before + 8, row.sets.as_ref().map(|sets| &sets.played))?;
+    bind_set(before + 9, row.sets.as_ref().map(|sets| &sets.shown))
 }
 
 impl Table for SqliteTable {
@@ -432,32 +515,18 @@ impl Table for SqliteTable {
         }
         let order = in_key_order(rows);
         self.transaction("write to", |db| {
-            let mut upsert = db.prepare(UPSERT)?;
-            let mut add = db.prepare(ADD)?;
-            let (mut played_bytes, mut shown_bytes) = (Vec::new(), Vec::new());
-            for index in order {
-                let row = &rows[index as usize];
-                let (played, shown) = match &row.sets {
-                    Some(sets) => {
-                        encode_set_into(&mut played_bytes, &sets.played);
-                        encode_set_into(&mut shown_bytes, &sets.shown);
-                        (Some(&*played_bytes), Some(&*shown_bytes))
+            let mut sets = Vec::new();
+            let (chunks, rest) = order.as_chunks::<ROWS_AT_ONCE>();
+            for (rows_each, indices) in [(ROWS_AT_ONCE, chunks.as_flattened()), (1, rest)] {
+                if indices.is_empty() {
+                    continue;
+                }
+                let mut statement = db.prepare(&upsert(rows_each))?;
+                for indices in indices.chunks(rows_each) {
+                    for (n, index) in indices.iter().enumerate() {
+                        bind(&mut statement, 9 * n, &rows[*index as usize], &mut sets)?;
                     }
-                    None => (None, None),
-                };
-                let values = params![
-                    &*row.video_id,
-                    &*row.segment,
-                    row.epoch.0,
-                    row.counts.plays as i64,
-                    row.counts.impressions as i64,
-                    row.counts.exact,
-                    row.sealed,
-                    played,
-                    shown,
-                ];
-                if upsert.execute(values)? == 0 && (row.sealed || row.sets.is_some()) {
-                    add.execute(values)?;
+                    statement.raw_execute()?;
                 }
             }
             Ok(())
@@ -515,7 +584,7 @@ impl Table for SqliteTable {
     }
 
     fn video(&self, video: &str, segment: &str) -> Result<Vec<TallyRow>> {
-        self.bare_rows("video_id = ?1 AND segment = ?2 ORDER BY epoch", params![video, segment])
+        self.on("read", |db| db.prepare(OF_VIDEO)?.query_map([video, segment], bare_row)?.collect())
     }
 
     fn find_request(&self, request: RequestId) -> Result<Vec<Found>> {
@@ -545,12 +614,8 @@ impl Table for SqliteTable {
         Ok(all)
     }
 
-    fn segments(&self) -> Result<Vec<(Arc<str>, u64)>> {
-        self.on("read", |db| {
-            let mut statement =
-                db.prepare("SELECT segment, count(*) FROM tallies GROUP BY segment ORDER BY segment")?;
-            statement.query_map([], |row| Ok((row.get(0)?, count(row, 1)?)))?.collect()
-        })
+    fn segments(&self) -> Result<Vec<Arc<str>>> {
+        self.on("read", |db| db.prepare(SEGMENTS)?.query_map([], |row| row.get(0))?.collect())
     }
 
     fn meta_get(&self, key: &str) -> Result<Option<String>> {

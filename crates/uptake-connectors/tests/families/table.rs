@@ -115,7 +115,7 @@ fn a_table_answers_in_order(table: &mut dyn Table) {
     };
     assert!(table.scan("", &mut { stop }).is_err(), "the caller's error ends the scan");
     let segments = table.segments().unwrap();
-    assert_eq!(segments, [("".into(), 7), ("country=BR".into(), 1)]);
+    assert_eq!(segments, ["".into(), "country=BR".into()]);
 }
 
 fn requests_are_found_in_stored_sets(table: &mut dyn Table) {

@@ -53,8 +53,8 @@ pub(crate) async fn inspect(
             rows.push(json!({ "item": item, "place_before": before, "numbers": of("rows"), "words": of("words") }));
         }
         let segments = for_it.tables.with(|table| table.segments()).map_err(|error| for_it.table_away(&error))?;
-        let segments = segments.unwrap_or_default().into_iter().filter(|(name, _)| !is_reserved(name));
-        let segments: Vec<String> = segments.map(|(name, _)| name.to_string()).collect();
+        let segments = segments.unwrap_or_default().into_iter().filter(|name| !is_reserved(name));
+        let segments: Vec<String> = segments.map(|name| name.to_string()).collect();
         Ok(Json(json!({
             "row": name.as_str(), "segment": segment, "epoch_start": ready.ranked.epoch.map(|epoch| for_it.epochs(epoch)),
             "at": now.0, "before_at": past.map(|past| past.at.0), "segments": segments, "items": rows,

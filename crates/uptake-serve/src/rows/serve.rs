@@ -171,7 +171,7 @@ pub(crate) fn stored_segment(app: &App, asked: &str) -> Answer<String> {
     }
     let stored = app.tables.with(|table| table.segments()).map_err(|error| app.table_away(&error))?;
     let stored = stored.unwrap_or_default();
-    let found = segment::find(asked, stored.iter().map(|(name, _)| &**name));
+    let found = segment::find(asked, stored.iter().map(|name| &**name));
     found.map_err(|what| Problem::new(400, "no-such-segment", format!("segment {asked}: {what}")))
 }
 

@@ -163,7 +163,7 @@ impl Known {
         }
         if newest > self.epoch {
             // A title may have been shown where none was before.
-            let stored = table.segments()?.into_iter().map(|(name, _)| name).filter(|name| is_place(name));
+            let stored = table.segments()?.into_iter().filter(|name| is_place(name));
             let new: Vec<Arc<str>> = stored.filter(|name| !self.segments.contains(name)).collect();
             self.segments.extend(new);
         }
@@ -322,7 +322,7 @@ pub struct Lineage {
 /// If the table cannot be read.
 pub fn read_lineage(table: &dyn Table, segment: &str) -> Result<Option<Lineage>, TableError> {
     let stored = table.segments()?;
-    let stored = stored.iter().map(|(name, _)| &**name).filter(|name| !is_reserved(name));
+    let stored = stored.iter().map(|name| &**name).filter(|name| !is_reserved(name));
     let (places, known): (Vec<&str>, Vec<&str>) = stored.partition(|name| is_place(name));
     if !known.contains(&segment) {
         return Ok(None);

@@ -50,7 +50,7 @@ pub(super) fn stored_segment(table: &dyn Table, asked: &str) -> Result<String, C
         return Ok(String::new());
     }
     let segments = table.segments()?;
-    let names = segments.iter().map(|(name, _)| &**name);
+    let names = segments.iter().map(|name| &**name);
     segment::find(asked, names).map_err(|what| CommandError::Usage(format!("--segment {asked}: {what}")))
 }
 

@@ -50,7 +50,7 @@ pub(crate) fn check(world: &World, lived: &[Lived]) -> Result<(), String> {
 
 fn rows(world: &World) -> BTreeMap<RowKey, TallyRow> {
     let mut rows = BTreeMap::new();
-    for (segment, _) in world.table.segments().expect("in memory") {
+    for segment in world.table.segments().expect("in memory") {
         let mut keys = Vec::new();
         let scanned = world.table.scan(&segment, &mut |row| {
             keys.push((row.video_id, row.epoch));

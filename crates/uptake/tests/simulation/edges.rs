@@ -139,7 +139,7 @@ impl Table for SimulatedTable {
         self.way.world.table.find_request(request)
     }
 
-    fn segments(&self) -> table::Result<Vec<(Arc<str>, u64)>> {
+    fn segments(&self) -> table::Result<Vec<Arc<str>>> {
         self.way.world.table.segments()
     }
 

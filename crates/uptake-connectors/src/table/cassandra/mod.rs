@@ -66,7 +66,7 @@ impl Statements {
             video: link.prepare(&format!("SELECT {bare} FROM {ks}.tallies WHERE video_id = ? AND segment = ? ORDER BY epoch ASC")).await?,
             all_sets: link.prepare(&format!("SELECT video_id, segment, epoch, {sets} FROM {ks}.tallies")).await?,
             index: link.prepare(&format!("SELECT {bare} FROM {ks}.epoch_index WHERE segment = ? AND epoch = ? AND bucket = ?")).await?,
-            segments: link.prepare(&format!("SELECT segment, COUNT(*) FROM {ks}.epoch_index GROUP BY segment, epoch, bucket")).await?,
+            segments: link.prepare(&format!("SELECT DISTINCT segment, part FROM {ks}.epochs")).await?,
             epochs: link.prepare(&format!("SELECT epoch FROM {ks}.epochs WHERE segment = ? AND part = 0")).await?,
             latest: link.prepare(&format!("SELECT epoch FROM {ks}.epochs WHERE segment = ? AND part = 0 LIMIT 1")).await?,
             meta: link.prepare(&format!("SELECT value FROM {ks}.meta WHERE key = ?")).await?,
@@ -321,16 +321,17 @@ impl Table for CassandraTable {
         })
     }
 
-    fn segments(&self) -> Result<Vec<(Arc<str>, u64)>> {
+    fn segments(&self) -> Result<Vec<Arc<str>>> {
         self.wait(async {
-            let mut segments = std::collections::BTreeMap::<String, u64>::new();
+            let mut segments = Vec::new();
             self.link
-                .each("read", &self.statements.segments, (), |(segment, n): (String, i64)| {
-                    *segments.entry(segment).or_default() += u64::try_from(n).unwrap_or(0);
+                .each("read", &self.statements.segments, (), |(segment, _): (String, i32)| {
+                    segments.push(Arc::from(segment));
                     Ok(())
                 })
                 .await?;
-            Ok(segments.into_iter().map(|(segment, n)| (segment.into(), n)).collect())
+            segments.sort_unstable();
+            Ok(segments)
         })
     }
 
