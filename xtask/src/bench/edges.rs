@@ -41,6 +41,10 @@ pub(super) fn measure(workspace: &Workspace, input: &Path, lines: u64, runs: u32
             remote.push(of_remote);
         }
     }
+    // In this order: the sink alone leaves its server with something to do for a while.
+    eprintln!("edges: the source and the sink alone");
+    let alone = ["kafka-source", "cassandra-table"];
+    let alone = super::parts(workspace, "edges", &alone, &servers.variables, runs)?;
     let rate = |runs: &[Run]| Spread::of(runs.iter().map(|run| lines as f64 / run.wall_s));
     Ok(EdgesReport {
         lines,
@@ -49,6 +53,7 @@ pub(super) fn measure(workspace: &Workspace, input: &Path, lines: u64, runs: u32
         remote_per_s: rate(&remote),
         embedded: Figures::of(&embedded, lines),
         remote: Figures::of(&remote, lines),
+        alone,
     })
 }
 

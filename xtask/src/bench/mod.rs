@@ -116,9 +116,11 @@ impl Bench {
             edges: None,
             serve: None,
         };
-        build(&workspace, self.wants(What::Parts), self.wants(What::State), self.wants(What::Serve))?;
+        self.build(&workspace)?;
         if self.wants(What::Parts) {
-            report.parts = parts(&workspace, self.runs)?;
+            eprintln!("parts");
+            report.parts = parts(&workspace, "parts", &[], &[], self.runs)?;
+            report.parts.extend(parts(&workspace, "edges", &["table", "archive"], &[], self.runs)?);
         }
         if !inputs.is_empty() || self.wants(What::Edges) || self.wants(What::Serve) {
             let reference = Reference::build(&workspace, &self.shared(&workspace))?;
@@ -165,6 +167,26 @@ impl Bench {
 
     fn wants(&self, what: What) -> bool {
         self.only.is_empty() || self.only.contains(&what)
+    }
+
+    /// The program, and the examples that measure what is asked for.
+    fn build(&self, workspace: &Workspace) -> Result<()> {
+        let mut command = process::cargo();
+        command.args(["build", "--release", "--locked", "--package", "uptake", "--bin", "uptake"]);
+        let examples: [(&[What], &str, &str); 4] = [
+            (&[What::Parts], "uptake-flow", "parts"),
+            (&[What::Parts, What::Edges], "uptake-connectors", "edges"),
+            (&[What::State], "uptake", "state_bytes"),
+            (&[What::Serve], "uptake-serve", "load"),
+        ];
+        for (of, package, example) in examples {
+            if of.iter().any(|what| self.wants(*what)) {
+                command.args(["--package", package, "--example", example]);
+            }
+        }
+        command.current_dir(&workspace.root);
+        eprintln!("{}", process::typed(&command));
+        process::run(&mut command, "")
     }
 
     /// Runs the floor, uptake with one worker and uptake with two, in turns.
@@ -237,23 +259,6 @@ impl Drop for Fresh {
     }
 }
 
-fn build(workspace: &Workspace, parts: bool, state: bool, load: bool) -> Result<()> {
-    let mut command = process::cargo();
-    command.args(["build", "--release", "--locked", "--package", "uptake", "--bin", "uptake"]);
-    if parts {
-        command.args(["--package", "uptake-flow", "--example", "parts"]);
-    }
-    if state {
-        command.args(["--example", "state_bytes"]);
-    }
-    if load {
-        command.args(["--package", "uptake-serve", "--example", "load"]);
-    }
-    command.current_dir(&workspace.root);
-    eprintln!("{}", process::typed(&command));
-    process::run(&mut command, "")
-}
-
 fn replay(workspace: &Workspace, input: &Path, data: &Path, workers: u32) -> std::process::Command {
     let mut command = process::command(workspace.target.join("release/uptake"));
     command.arg("replay").arg(input).arg("--data").arg(data);
@@ -298,11 +303,17 @@ fn same_answer(workspace: &Workspace, reference: &Reference, floor: &Path, data:
     )))
 }
 
-/// What the example `parts` measures, a line for each part.
-fn parts(workspace: &Workspace, passes: u32) -> Result<Vec<PartReport>> {
-    eprintln!("parts");
-    let mut command = process::command(workspace.target.join("release/examples/parts"));
-    command.args(["--json", "--passes", &passes.to_string()]);
+/// What an example measures of parts, a line for each.
+fn parts(
+    workspace: &Workspace,
+    example: &str,
+    asked: &[&str],
+    variables: &[(String, String)],
+    passes: u32,
+) -> Result<Vec<PartReport>> {
+    let mut command = process::command(workspace.target.join("release/examples").join(example));
+    command.args(asked).args(["--json", "--passes", &passes.to_string()]);
+    command.envs(variables.iter().map(|(name, value)| (name, value)));
     let answer = process::output(&mut command, "")?;
     let lines = answer.split(|byte| *byte == b'\n').filter(|line| !line.is_empty());
     lines.map(|line| serde_json::from_slice(line).map_err(Error::answer(&command))).collect()

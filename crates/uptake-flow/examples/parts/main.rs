@@ -6,12 +6,17 @@
 //! prints nanoseconds per event, the median of the passes, and the ratio to the floor, pass by pass.
 //! `cargo xtask bench --only parts` keeps them, and `cargo xtask test` counts instructions with it.
 
+mod exchange;
+mod passes;
+
 use std::collections::HashMap;
 use std::hint::black_box;
 use std::process::ExitCode;
-use std::time::Instant;
+use std::sync::Arc;
 
+use exchange::{exchange, exchange_floor};
 use foldhash::fast::RandomState;
+use passes::{Asked, Work};
 use uptake_flow::{EventTime, KeyedState, Tracking};
 use uptake_model::decode::{DecodeConfig, Decoder, Members, Sink};
 use uptake_model::filter::Filters;
@@ -256,16 +261,15 @@ fn checkpoint_floor(events: &[Event]) -> impl FnMut() -> u64 {
     }
 }
 
-/// A part, and its floor: each does all of the work and says something of what came out.
-type Part<'a> = (Box<dyn FnMut() -> u64 + 'a>, Box<dyn FnMut() -> u64 + 'a>);
+const PARTS: [&str; 7] =
+    ["decode", "exchange", "join-state", "join-window", "join-batch-to-window", "tallies", "checkpoint"];
 
-const PARTS: [&str; 6] =
-    ["decode", "join-state", "join-window", "join-batch-to-window", "tallies", "checkpoint"];
-
-fn part<'a>(name: &str, events: &'a [Event], blocks: &'a [Vec<u8>]) -> Option<Part<'a>> {
+/// A part and its floor.
+fn part<'a>(name: &str, events: &'a Arc<Vec<Event>>, blocks: &'a [Vec<u8>]) -> Option<(Work<'a>, Work<'a>)> {
     let rules = JoinRules::default();
     Some(match name {
         "decode" => (Box::new(|| decode(blocks)), Box::new(|| decode_floor(blocks))),
+        "exchange" => (Box::new(|| exchange(events)), Box::new(|| exchange_floor(events))),
         "join-state" => (Box::new(|| join_state(events)), Box::new(|| join_floor(events))),
         "join-window" => {
             (Box::new(move || join_holding(events, WindowJoin::new(rules))), Box::new(|| join_floor(events)))
@@ -280,77 +284,20 @@ fn part<'a>(name: &str, events: &'a [Event], blocks: &'a [Vec<u8>]) -> Option<Pa
     })
 }
 
-fn median(values: &[f64]) -> f64 {
-    let mut sorted = values.to_vec();
-    sorted.sort_unstable_by(f64::total_cmp);
-    sorted[sorted.len() / 2]
-}
-
-/// A function by name, for whoever counts the instructions of the work alone.
-#[inline(never)]
-fn measured(work: &mut dyn FnMut() -> u64) {
-    black_box(work());
-}
-
-fn run() -> Result<(), String> {
-    let (mut names, mut count, mut passes, mut json) = (Vec::new(), 2_000_000, 5usize, false);
-    let mut args = std::env::args().skip(1);
-    while let Some(arg) = args.next() {
-        let mut number = || args.next().and_then(|n| n.parse().ok()).ok_or(format!("{arg} needs a number"));
-        match arg.as_str() {
-            "--events" => count = number()?,
-            "--passes" => passes = number()?,
-            "--json" => json = true,
-            name if PARTS.contains(&name) => names.push(arg),
-            _ => return Err(format!("{arg}: there are {}, --events, --passes and --json", PARTS.join(", "))),
-        }
-    }
-    if names.is_empty() {
-        names = PARTS.map(str::to_owned).to_vec();
-    }
-    let events = events(count);
-    let blocks = if names.iter().any(|name| name == "decode") { lines(&events) } else { Vec::new() };
-    for name in names {
-        let Some((mut part, mut floor)) = part(&name, &events, &blocks) else { continue };
-        let nanoseconds = |work: &mut dyn FnMut() -> u64| {
-            let started = Instant::now();
-            measured(work);
-            started.elapsed().as_nanos() as f64 / count as f64
-        };
-        // Without passes the work is done once, for whoever counts instructions.
-        let (mut ours, mut floors) = (Vec::new(), Vec::new());
-        if passes == 0 {
-            nanoseconds(&mut part);
-            continue;
-        }
-        for _ in 0..passes {
-            floors.push(nanoseconds(&mut floor));
-            ours.push(nanoseconds(&mut part));
-        }
-        let ratios: Vec<f64> = ours.iter().zip(&floors).map(|(ours, floor)| ours / floor).collect();
-        let least = ratios.iter().copied().fold(f64::INFINITY, f64::min);
-        let most = ratios.iter().copied().fold(0.0, f64::max);
-        let (ns, floor_ns, ratio) = (median(&ours), median(&floors), median(&ratios));
-        if json {
-            println!(
-                "{{\"part\":\"{name}\",\"events\":{count},\"ns_per_event\":{ns:.2},\"floor_ns_per_event\":{floor_ns:.2},\
-                 \"ratio\":{{\"median\":{ratio:.3},\"min\":{least:.3},\"max\":{most:.3}}}}}"
-            );
-        } else {
-            println!(
-                "{name:<22}{ns:>8.1} ns an event, floor {floor_ns:>6.1}: {ratio:.2} ({least:.2}–{most:.2}) × the floor"
-            );
-        }
-    }
-    Ok(())
-}
-
 fn main() -> ExitCode {
-    match run() {
-        Ok(()) => ExitCode::SUCCESS,
+    let asked = match Asked::read(&PARTS, 2_000_000, 5) {
+        Ok(asked) => asked,
         Err(what) => {
             eprintln!("{what}");
-            ExitCode::from(2)
+            return ExitCode::from(2);
+        }
+    };
+    let events = Arc::new(events(asked.count));
+    let blocks = if asked.parts.iter().any(|name| name == "decode") { lines(&events) } else { Vec::new() };
+    for name in &asked.parts {
+        if let Some(part) = part(name, &events, &blocks) {
+            asked.measure(name, "an event", part);
         }
     }
+    ExitCode::SUCCESS
 }
