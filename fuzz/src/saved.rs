@@ -12,7 +12,11 @@ const REQUEST: RequestId = RequestId(7);
 
 fn limits(choice: u8) -> TallyLimits {
     // One that is soon a sketch, and the default.
-    if choice & 4 != 0 { TallyLimits { exact_max: 16, ..TallyLimits::default() } } else { TallyLimits::default() }
+    if choice & 4 != 0 {
+        TallyLimits { exact_max: 16, ..TallyLimits::default() }
+    } else {
+        TallyLimits::default()
+    }
 }
 
 /// Panics if anything that must hold of `input` does not.

@@ -35,7 +35,7 @@ use crate::server::Parts;
 use crate::settings::{Secrets, Settings};
 use crate::tables::{HANDLES_MAX, Tables};
 use crate::timeline::{self, Orders};
-use crate::{assets, letters, operations, pipeline, videos};
+use crate::{assets, letters, operations, pipeline, traces, videos};
 
 /// The topic of served rows: what was shown under which request, with which probability.
 pub const SERVED_ROWS: &str = "served-rows";
@@ -294,7 +294,9 @@ async fn bounded(State(app): State<Arc<App>>, request: Request, next: Next) -> R
 async fn counted(State(app): State<Arc<App>>, request: Request, next: Next) -> Response {
     let begun = Instant::now();
     let route = request.extensions().get::<MatchedPath>().map(|path| path.as_str().to_owned());
+    let mut span = traces::begin(request.method(), route.as_deref(), request.headers());
     let response = next.run(request).await;
+    span.end(response.status());
     let route = route.as_deref().unwrap_or("none");
     app.metrics.request(route, response.status().as_u16(), begun.elapsed().as_secs_f64());
     response

@@ -22,6 +22,7 @@ mod server;
 pub mod settings;
 mod tables;
 mod timeline;
+mod traces;
 mod videos;
 
 pub use access::is_local;
@@ -31,3 +32,4 @@ pub use pipeline::{Books, ReadUpTo};
 pub use rules::rules_of;
 pub use server::{Parts, Server};
 pub use tables::OpenTable;
+pub use traces::TRACER;

@@ -15,3 +15,4 @@ pub mod memory;
 pub mod outputs;
 pub mod pipeline;
 pub mod stages;
+pub mod traces;

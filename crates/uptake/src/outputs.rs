@@ -19,6 +19,7 @@ use uptake_model::tally::TallyRow;
 
 use crate::checkpoint::{Pump, Tickets};
 use crate::clock::{Clock, Moment};
+use crate::traces;
 
 /// The first pause after a failure; each further one is twice as long.
 const PAUSE_FIRST: Duration = Duration::from_millis(50);
@@ -112,6 +113,7 @@ impl OutputError {
 trait Target: Send {
     type Job: Send;
     const NAME: &'static str;
+    const SPAN: &'static str;
     fn put(&mut self, job: &mut Self::Job) -> Result<(), OutputError>;
     fn rows(job: &Self::Job) -> usize;
 }
@@ -119,6 +121,7 @@ trait Target: Send {
 impl Target for Box<dyn Table> {
     type Job = Vec<TallyRow>;
     const NAME: &'static str = "the table";
+    const SPAN: &'static str = "table write";
 
     fn put(&mut self, job: &mut Vec<TallyRow>) -> Result<(), OutputError> {
         Ok(self.write(job)?)
@@ -132,6 +135,7 @@ impl Target for Box<dyn Table> {
 impl Target for Box<dyn Archive> {
     type Job = (TallyPart, Vec<TallyRow>);
     const NAME: &'static str = "the archive";
+    const SPAN: &'static str = "archive put";
 
     fn put(&mut self, (part, rows): &mut Self::Job) -> Result<(), OutputError> {
         self.put_tallies(part, rows)?;
@@ -211,7 +215,10 @@ impl<T: Target> Line<T> {
         let Some(mut job) = state.queue.pop_front() else { return Pump::Nothing };
         drop(state);
         let rows = T::rows(&job);
-        let result = self.target.lock().unwrap_or_else(PoisonError::into_inner).put(&mut job);
+        let about = vec![("rows", rows as u64)];
+        let result = traces::span(T::SPAN, about, || {
+            self.target.lock().unwrap_or_else(PoisonError::into_inner).put(&mut job)
+        });
         let mut state = self.lock();
         match result {
             Ok(()) => {

@@ -17,6 +17,7 @@ use super::store::{Number, Store};
 use super::{CheckpointError, Pump, ROUND};
 use crate::clock::Moment;
 use crate::outputs::{Backoff, Outputs, notice};
+use crate::traces;
 
 /// How long the end of a run waits for a store, a table or an archive that is away. Nothing is
 /// lost without the last checkpoint, and who stops a service does not wait for longer.
@@ -301,7 +302,8 @@ impl Coordinator {
         let number = pending.number;
         let (process, processes) = self.plan.process;
         if pending.written.is_none() {
-            pending.written = Some(self.write(pending)?);
+            let written = traces::span("checkpoint segments", vec![], || self.write(pending))?;
+            pending.written = Some(written);
         }
         let Some(written) = &pending.written else { return Ok(false) };
         if process > 0 {
@@ -317,7 +319,7 @@ impl Coordinator {
             }
         }
         let manifest = self.manifest(written, others);
-        self.store.commit(&manifest)?;
+        traces::span("checkpoint commit", vec![], || self.store.commit(&manifest))?;
         self.report(&manifest.input);
         self.store.retain(self.plan.keep)?;
         {
@@ -337,6 +339,8 @@ impl Coordinator {
     fn finish(&self, pending: &Pending) {
         let bytes: u64 = pending.written.iter().flat_map(|m| &m.segments).map(|s| s.bytes).sum();
         let took = self.outputs.clock().since(pending.begun);
+        let about = [("number", pending.number.0), ("bytes", bytes), ("workers", self.plan.workers as u64)];
+        traces::span_of("checkpoint", pending.created_ms, took, &about);
         let stats = &mut self.lock().stats;
         stats.taken += 1;
         stats.bytes += bytes;

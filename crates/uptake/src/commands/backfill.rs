@@ -38,6 +38,7 @@ use crate::engine::{self, Setup, log_positions};
 use crate::outputs::notice;
 use crate::stages::collect::{Input, LogInput, SharedFiles};
 use crate::stages::spill::Spill;
+use crate::traces::Traces;
 use merge::Merged;
 use quiet::QuietLog;
 
@@ -136,6 +137,7 @@ fn is_replay(cluster: &str) -> bool {
 impl Backfill {
     pub(super) fn run(self) -> Result<(), CommandError> {
         let mut config = self.configured.load()?;
+        let _traces = Traces::start(config.traces.as_ref())?;
         let archive_at = existing(&self.data, &config.places.archive)?;
         let files = match self.paths.is_empty() {
             true => None,

@@ -253,6 +253,9 @@ pub enum CommandError {
     /// The server cannot begin.
     #[error(transparent)]
     Serve(#[from] uptake_serve::ServeError),
+    /// Spans cannot be sent.
+    #[error("cannot send spans to traces.url: {0}")]
+    Traces(#[from] opentelemetry_otlp::ExporterBuildError),
     /// Something else.
     #[error(transparent)]
     Other(#[from] Box<dyn std::error::Error + Send + Sync>),

@@ -24,6 +24,7 @@ use crate::engine::{self, Checkpointing, Setup, state_meaning};
 use crate::outputs::notice;
 use crate::stages::collect::{Input, SharedFiles};
 use crate::stages::spill::Spill;
+use crate::traces::Traces;
 
 /// Read event files to their end, join, count, and write table and archive.
 #[derive(Args, Debug)]
@@ -117,6 +118,7 @@ impl Replay {
 
     pub(super) fn run(self) -> Result<(), CommandError> {
         let mut config = self.configured.load()?;
+        let _traces = Traces::start(config.traces.as_ref())?;
         // Nobody waits for a row while the input is still being read.
         config.table_write_interval = config.table_write_interval.max(WRITE_INTERVAL_LEAST);
         let config = Arc::new(config);

@@ -21,6 +21,7 @@ use crate::engine::{self, Checkpointing, Setup, log_positions, state_meaning};
 use crate::outputs::notice;
 use crate::stages::collect::{Input, LogInput};
 use crate::stages::spill::Spill;
+use crate::traces::Traces;
 
 /// The name of a cluster that was given none.
 pub(super) const CLUSTER: &str = "main";
@@ -74,6 +75,7 @@ fn cluster_name(text: &str) -> Result<String, String> {
 impl Run {
     pub(super) fn run(self) -> Result<(), CommandError> {
         let config = Arc::new(self.configured.load()?);
+        let _traces = Traces::start(config.traces.as_ref())?;
         let addresses = self.hosts.as_deref().map(hosts).transpose()?;
         let process = self.process.unwrap_or(0);
         if let Some(addresses) = &addresses

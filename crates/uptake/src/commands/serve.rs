@@ -24,6 +24,7 @@ use crate::checkpoint::{InputPosition, Number, Store};
 use crate::config::{Config, is_address};
 use crate::data_dir;
 use crate::outputs::notice;
+use crate::traces::Traces;
 
 /// Take events over HTTP into the log, and serve rows from the table
 ///
@@ -50,6 +51,7 @@ pub(super) fn address(text: &str) -> Result<String, String> {
 impl Serve {
     pub(super) fn run(self) -> Result<(), CommandError> {
         let config = self.configured.load()?;
+        let _traces = Traces::start(config.traces.as_ref())?;
         let serving = Serving::start(&self.data, &config, self.listen, World::default())?;
         let stop = serving.stop.clone();
         // The first signal stops in good order, the second one at once.

@@ -150,6 +150,16 @@ pub const KEYS: &[Key] = &[
         r#""declare""#,
         "When the log dropped records before they were read: \"declare\" them in the ledger and go\non, or \"stop\".",
     ),
+    key(
+        "traces.url",
+        r#""""#,
+        "Where spans of requests, checkpoints and writes are sent by OTLP over HTTP, as \"http://localhost:4318\".\nEmpty: nowhere.",
+    ),
+    key(
+        "traces.every",
+        "100",
+        "Of so many requests to the server one is traced, and each whose sender says that it is traced;\ncheckpoints and writes are all.",
+    ),
     key("checkpoint.url", r#""""#, "Where checkpoints are, as archive.url. Empty: beside the archive."),
     key("checkpoint.interval", r#""10s""#, "How often a checkpoint is taken."),
     key("checkpoint.keep", "3", "How many checkpoints are kept (1 to 1000)."),

@@ -109,6 +109,8 @@ pub struct Config {
     pub catalogue: Option<std::path::PathBuf>,
     /// Whether what it does not hold is not shown.
     pub hides_unknown_titles: bool,
+    /// Where spans are sent, if anywhere.
+    pub traces: Option<crate::traces::Receiver>,
     /// How the collector and the API behave.
     pub serve: uptake_serve::settings::Settings,
 }

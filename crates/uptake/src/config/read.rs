@@ -15,6 +15,7 @@ use uptake_model::{EpochLength, Kind};
 use super::places::{is_driver_key, places, without_lines};
 use super::{Config, JoinMethod, KEYS, OnGap, UNBOUNDED};
 use crate::memory::Budget;
+use crate::traces::Receiver;
 
 /// Other defaults of the section `events`, as configuration files.
 const PRESETS: [(&str, &str); 4] = [
@@ -315,9 +316,32 @@ pub(super) fn config(mut values: Values, mistakes: &mut Vec<String>) -> Config {
         output_retry_for: ms(r.duration("output.retry_for", 0, Some(UNBOUNDED))),
         cluster_start_deadline: ms(r.duration("cluster.start_deadline", 1_000, None)),
         cluster_progress_deadline: ms(r.duration("cluster.progress_deadline", 1_000, None)),
+        traces: traces(&mut r),
         catalogue: super::serve::path(&mut r, "rows.catalogue"),
         hides_unknown_titles: r.choice("rows.unknown_titles", &[("show", false), ("hide", true)]),
         serve: super::serve::settings(&mut r),
+    }
+}
+
+fn traces(r: &mut Reader<'_>) -> Option<Receiver> {
+    let (url, every) = (r.text("traces.url"), r.number("traces.every", 1, 1_000_000, None));
+    if url.is_empty() {
+        return None;
+    }
+    let parsed = reqwest::Url::parse(&url).ok();
+    match parsed.filter(|url| matches!(url.scheme(), "http" | "https") && url.has_host()) {
+        Some(parsed) if !parsed.username().is_empty() || parsed.password().is_some() => {
+            r.mistake(
+                "traces.url",
+                "it holds a login; give it as a header in the variable OTEL_EXPORTER_OTLP_HEADERS",
+            );
+            None
+        }
+        Some(_) => Some(Receiver { url, every: every as u64 }),
+        None => {
+            r.mistake("traces.url", format_args!("{url:?} is no address as http://HOST:4318"));
+            None
+        }
     }
 }
 
