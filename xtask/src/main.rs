@@ -12,6 +12,7 @@ mod error;
 mod install;
 mod instructions;
 mod interop;
+mod moving;
 mod packages;
 mod process;
 mod rules;

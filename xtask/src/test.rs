@@ -12,7 +12,7 @@ use clap::Args;
 use crate::error::{Error, Result};
 use crate::totals::Totals;
 use crate::workspace::Workspace;
-use crate::{book, deploy, install, instructions, interop, packages, process, rules, services, web};
+use crate::{book, deploy, install, instructions, interop, moving, packages, process, rules, services, web};
 
 /// Tests that read whole workloads: they run last, and not with `--quick`.
 const SLOW_TESTS: [&str; 11] = [
@@ -164,6 +164,11 @@ fn steps(workspace: &Workspace, advisories: bool) -> Vec<Step> {
             name: "readers and clients in other languages",
             slow: true,
             run: Box::new(|workspace, _| interop::check(workspace)),
+        },
+        Step {
+            name: "jobs of Spark and Flink, as the page on moving has them",
+            slow: true,
+            run: Box::new(|workspace, _| moving::check(workspace)),
         },
         Step {
             name: "examples of a deployment",
