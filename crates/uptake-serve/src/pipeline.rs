@@ -131,6 +131,12 @@ impl Collector for Seen {
                 1e-3,
             ),
             ("pipeline_waiting_records", "Records that wait for their other half", "waiting", 1.0),
+            (
+                "pipeline_spilled_requests",
+                "Requests that wait on disk because memory has no room for them",
+                "spilled",
+                1.0,
+            ),
             ("pipeline_state_bytes", "Bytes of the state in the newest checkpoint", "state_bytes", 1.0),
         ] {
             if let Some(value) = number(entry) {
@@ -210,7 +216,7 @@ mod tests {
         seen.set(Some(json!({
             "newest_checkpoint": {
                 "counted": 7, "late": 2, "waiting": 4, "dead_by_reason": { "not-json": 3 }, "watermark_ms": 1_500, "created_ms": 2_000,
-                "state_bytes": 99,
+                "spilled": 6, "state_bytes": 99,
             },
             "partitions": [{ "topic": "plays", "partition": 1, "lag": 5 }], "row_age_ms": { "p50": 250, "p95": 300, "p99": 400 },
         })));
@@ -225,6 +231,7 @@ mod tests {
             "uptake_pipeline_checkpoint_seconds 2.0",
             "uptake_pipeline_state_bytes 99.0",
             "uptake_pipeline_waiting_records 4.0",
+            "uptake_pipeline_spilled_requests 6.0",
             "uptake_row_age_seconds{quantile=\"0.99\"} 0.4",
         ] {
             assert!(text.lines().any(|of| of == line), "{line} in\n{text}");

@@ -12,6 +12,7 @@ use std::io::{BufWriter, Write as _};
 use std::path::{Path, PathBuf};
 
 use common::{DAY_MS, Place, csv, uptake};
+use serde_json::Value;
 
 /// Requests of two impressions each, which take some 90 bytes a request while they wait.
 const REQUESTS: u64 = 1_500_000;
@@ -53,7 +54,7 @@ fn write(place: &Place) -> PathBuf {
     path
 }
 
-fn json(text: &str) -> serde_json::Value {
+fn json(text: &str) -> Value {
     serde_json::from_str(text).unwrap()
 }
 
@@ -93,6 +94,13 @@ fn a_disk_that_does_not_take_them_stops_the_run() {
     uptake(command).fails(1, &["requests that wait cannot be kept in", "Make room there", "nothing is lost"]);
 }
 
+fn newest_manifest(data: &Path) -> Value {
+    let folder = data.join("checkpoints/main");
+    let files = std::fs::read_dir(folder).unwrap().map(|file| file.unwrap().path());
+    let newest = files.filter(|file| file.extension().is_some_and(|e| e == "json")).max().unwrap();
+    json(std::fs::read_to_string(newest).unwrap().lines().next().unwrap())
+}
+
 #[test]
 fn a_restart_needs_no_more_memory_than_the_run_before_it() {
     let place = Place::new();
@@ -114,7 +122,10 @@ fn a_restart_needs_no_more_memory_than_the_run_before_it() {
     let first = run();
     assert!(first.stderr.contains("memory is short"), "{}", first.stderr);
     let plays = (REQUESTS - REQUESTS / 4).div_ceil(PLAYED);
-    assert_eq!(json(&first.ok())["counted"], 3 * plays);
+    let books = json(&first.ok());
+    assert_eq!(books["counted"], 3 * plays);
+    let spilled = newest_manifest(&data)["spilled"].as_u64().unwrap();
+    assert!(spilled > 0 && spilled < REQUESTS, "the checkpoint says that {spilled} requests wait on disk");
     // The run that goes on from the checkpoint knows the requests that nobody has played yet.
     let more: String = (1..=1_000).map(|n| line("play", n * PLAYED + 1, 3, 2_000)).collect();
     uptake(["append", text(&place.write("more.jsonl", &more)), "--data", text(&data)]).ok();

@@ -23,6 +23,7 @@ use ::parquet::file::reader::{ChunkReader, FileReader, RowGroupReader, Serialize
 use ::parquet::file::writer::{SerializedFileWriter, SerializedRowGroupWriter};
 use ::parquet::schema::parser::parse_message_type;
 use ::parquet::schema::types::ColumnPath;
+use bytes::Bytes;
 use uptake_model::tally::{Counts, RequestSet, TallySets};
 use uptake_model::{Epoch, EpochLength, TallyRow};
 
@@ -75,8 +76,8 @@ fn encode<W: Write + Send>(out: W, part: &TallyPart, size: u64, rows: &[TallyRow
     let mut writer = SerializedFileWriter::new(out, schema, Arc::new(properties(part, size, rows.len())?))?;
     for rows in rows.chunks(GROUP_ROWS) {
         let mut group = writer.next_row_group()?;
-        column::<ByteArrayType, _>(&mut group, rows, |row| text(&row.video_id))?;
-        column::<ByteArrayType, _>(&mut group, rows, |row| text(&row.segment))?;
+        texts(&mut group, rows, |row| &row.video_id)?;
+        texts(&mut group, rows, |row| &row.segment)?;
         column::<Int64Type, _>(&mut group, rows, |row| row.epoch.0)?;
         column::<Int64Type, _>(&mut group, rows, |row| part.length.start(row.epoch).0)?;
         column::<Int64Type, _>(&mut group, rows, |row| row.counts.plays as i64)?;
@@ -134,6 +135,8 @@ fn properties(part: &TallyPart, size: u64, rows: usize) -> ParquetResult<WriterP
             entry("rows", rows),
             entry("size", size),
         ]));
+    // Hardly two rows have the same, and looking for them costs more than all the rest of the column.
+    properties = properties.set_column_dictionary_enabled(ColumnPath::from("video_id"), false);
     for name in ["played", "shown"] {
         let ids = ColumnPath::new(vec![name.to_owned(), "list".to_owned(), "element".to_owned()]);
         let sketch = ColumnPath::new(vec![format!("{name}_sketch")]);
@@ -148,14 +151,26 @@ fn properties(part: &TallyPart, size: u64, rows: usize) -> ParquetResult<WriterP
     Ok(properties.build())
 }
 
-fn text(text: &str) -> ByteArray {
-    ByteArray::from(text.as_bytes().to_vec())
+/// Texts as parts of one piece of memory.
+fn texts<W: Write + Send>(
+    group: &mut SerializedRowGroupWriter<'_, W>,
+    rows: &[TallyRow],
+    text: impl Fn(&TallyRow) -> &str,
+) -> ParquetResult<()> {
+    let mut all = Vec::with_capacity(rows.iter().map(|row| text(row).len()).sum());
+    rows.iter().for_each(|row| all.extend_from_slice(text(row).as_bytes()));
+    let (all, mut at) = (Bytes::from(all), 0);
+    column::<ByteArrayType, _>(group, rows, |row| {
+        let from = at;
+        at += text(row).len();
+        ByteArray::from(all.slice(from..at))
+    })
 }
 
 fn column<T: DataType, W: Write + Send>(
     group: &mut SerializedRowGroupWriter<'_, W>,
     rows: &[TallyRow],
-    value: impl Fn(&TallyRow) -> T::T,
+    value: impl FnMut(&TallyRow) -> T::T,
 ) -> ParquetResult<()> {
     let values: Vec<T::T> = rows.iter().map(value).collect();
     let mut column = next(group)?;

@@ -7,6 +7,8 @@
 mod names;
 mod saved;
 
+use std::cmp::Ordering;
+
 pub use names::{JoinNames, JoinSaver};
 
 use crate::bytes::{VARINT_BYTES_MAX, unzigzag, write_varint, zigzag};
@@ -88,9 +90,14 @@ struct Header {
     context: u32,
     /// Events taken.
     taken: u8,
-    /// A bit for each kind taken: without the other kind there is no partner to look for.
+    /// A bit for each kind taken: without the other kind there is no partner to look for. And
+    /// [`WENT_BACK`].
     kinds: u8,
 }
+
+/// Of a header's kinds: an event came whose time lies before that of the one before it. As long as none did,
+/// an event later than the last one is later than all, and no duplicate.
+const WENT_BACK: u8 = 4;
 
 impl Header {
     const BYTES: usize = 16;
@@ -135,10 +142,25 @@ impl Header {
         1 << (((mixed >> 58) as u32 ^ event.kind as u32) & 31)
     }
 
-    /// The header once an event of this mark and kind is taken, too.
+    /// How the time of an event lies to that of the last one of a log that has one.
     #[inline]
-    fn with(self, mark: u32, kind: Kind) -> Self {
-        Self { marks: self.marks | mark, taken: self.taken + 1, kinds: self.kinds | 1 << kind as u8, ..self }
+    fn compare(&self, log: &[u8], event: &Event) -> Ordering {
+        // The log ends with that time's varint: all bytes of it but the last say that more follow, and the byte
+        // before it, which ends another varint, does not.
+        let mut at = log.len() - 1;
+        let mut delta = u64::from(log[at]);
+        while log[at - 1] >= 0x80 {
+            at -= 1;
+            delta = delta << 7 | u64::from(log[at] & 0x7f);
+        }
+        event.time.0.cmp(&self.base.wrapping_add(unzigzag(delta)))
+    }
+
+    /// The header once an event of this mark and kind is taken, too, which lies so to the last one.
+    #[inline]
+    fn with(self, mark: u32, kind: Kind, to_last: Ordering) -> Self {
+        let kinds = 1 << kind as u8 | if to_last == Ordering::Less { WENT_BACK } else { 0 };
+        Self { marks: self.marks | mark, taken: self.taken + 1, kinds: self.kinds | kinds, ..self }
     }
 }
 
@@ -256,8 +278,10 @@ impl RequestState {
         let mark = Header::mark(event);
         let video = dictionary.videos.intern(event.video);
         let (mut partner, mut wakes) = (false, false);
+        let to_last = header.compare(log, event);
+        let is_newest = header.kinds & WENT_BACK == 0 && to_last == Ordering::Greater;
         // Most events are impressions of a request without a play, and new: nothing to look for.
-        if header.marks & mark != 0 || header.kinds & 1 << event.kind.other() as u8 != 0 {
+        if header.marks & mark != 0 && !is_newest || header.kinds & 1 << event.kind.other() as u8 != 0 {
             for entry in Entries::new(log) {
                 if entry.kind == event.kind {
                     if entry.time == event.time && entry.video == video {
@@ -280,7 +304,7 @@ impl RequestState {
         if counts {
             counted(*event);
         }
-        let header = header.with(mark, event.kind);
+        let header = header.with(mark, event.kind, to_last);
         Self::append(log, header, event, video, counts, dictionary);
         if usize::from(header.taken) >= SMALL_EVENTS_MAX {
             self.enlarge(event.request, rules, dictionary);
@@ -490,6 +514,41 @@ mod tests {
             all.sort_unstable();
             assert_eq!((expired, dictionary.is_empty()), (all, true), "first {base}");
         }
+    }
+
+    /// The shortcut for events in order sees what a look at all of them would: a duplicate is one in whatever
+    /// order of whatever times it comes, also after the state was saved.
+    #[test]
+    fn a_duplicate_is_found_in_any_order_of_times() {
+        use proptest::prelude::*;
+        let times = prop::collection::vec((0i64..400, 0u64..3, any::<bool>()), 1..60);
+        let cases = ProptestConfig::with_cases(2_000);
+        let seeded = |(steps, scale): (Vec<(i64, u64, bool)>, i64)| {
+            let rules = JoinRules::default();
+            let (mut state, mut dictionary) = (RequestState::default(), JoinDictionary::default());
+            let mut seen = std::collections::BTreeSet::new();
+            for (n, (time, video, in_order)) in steps.into_iter().enumerate() {
+                // Steps in order, with jumps back in between.
+                let time = EventTime(scale * if in_order { n as i64 * 7 } else { time });
+                let event = Event { video: VideoHash(video), time, ..Event::default() };
+                let arrival = state.step(&event, &rules, &mut dictionary, &mut |_| {});
+                let expected = if seen.insert((time, video)) { Arrival::Waiting } else { Arrival::Duplicate };
+                assert_eq!(arrival, expected, "event {n}");
+                if n % 5 == 4 {
+                    let (mut saver, mut bytes) = (JoinSaver::default(), Vec::new());
+                    state.save(&dictionary, &mut saver, &mut bytes);
+                    let names = JoinNames::read(&saver.names()).unwrap();
+                    let mut rest = bytes.as_slice();
+                    let again = RequestState::load(RequestId(0), &mut rest, &names, &rules, &mut dictionary);
+                    std::mem::replace(&mut state, again.unwrap()).expire(
+                        RequestId(0),
+                        &mut dictionary,
+                        &mut |_| {},
+                    );
+                }
+            }
+        };
+        proptest!(cases, |(of in (times, prop::sample::select(vec![-1_000_000i64, -1, 1, 50, 1 << 30])))| seeded(of));
     }
 
     #[test]

@@ -56,12 +56,14 @@ pub struct Part {
     pub tickets: Tickets,
 }
 
-/// How far one worker has read.
+/// What one stage of one worker says beside its state, for the manifest.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub enum Fragment {
-    /// It does not read.
+    /// Nothing.
     #[default]
     Nothing,
+    /// Of the join: so many of its requests were on the local disk.
+    Spilled(u64),
     /// Of the log: the number of each partition it reads, the offset to read next, and the newest
     /// event time before it.
     Log(Vec<(u32, u64, Option<EventTime>)>),
@@ -369,6 +371,8 @@ impl Coordinator {
             let worker = self.plan.process.0 * self.plan.workers + worker;
             written.segments.push(self.store.put_segment(pending.number, worker, segment)?);
         }
+        let spilled = |of: &Fragment| if let Fragment::Spilled(requests) = of { *requests } else { 0 };
+        written.spilled = fragments.iter().map(spilled).sum();
         written.input = self.position(fragments);
         Ok(written)
     }
@@ -412,6 +416,7 @@ impl Coordinator {
         manifest.ledger.merge(&self.plan.start.1);
         for other in others {
             manifest.ledger.merge(&other.ledger);
+            manifest.spilled += other.spilled;
             manifest.segments.extend(other.segments);
             if let (InputPosition::Log(all), InputPosition::Log(some)) = (&mut manifest.input, &other.input) {
                 all.iter_mut().zip(some).for_each(|(a, b)| a.advance(b.offset, b.newest));

@@ -31,6 +31,10 @@ pub struct Manifest {
     pub input: InputPosition,
     /// The books at this place of the input.
     pub ledger: Ledger,
+    /// Requests that were on the workers' disks because memory had no room for them. What they are is in the
+    /// segments, like all others.
+    #[serde(default)]
+    pub spilled: u64,
     /// The segments that hold the state, oldest first: what stands in a later one wins.
     pub segments: Vec<SegmentInfo>,
 }
@@ -105,6 +109,7 @@ impl Manifest {
             watermark: EventTime::MIN,
             input: InputPosition::Beginning,
             ledger: Ledger::default(),
+            spilled: 0,
             segments: Vec::new(),
         }
     }

@@ -192,6 +192,7 @@ impl Books for Checkpoints {
         let mut books = super::ledger::json(&manifest.ledger.total(), &self.config);
         books["checkpoint"] = Number(manifest.number).to_string().into();
         books["state_bytes"] = manifest.segments.iter().map(|segment| segment.bytes).sum::<u64>().into();
+        books["spilled"] = manifest.spilled.into();
         books["created_ms"] = manifest.created_ms.into();
         books["watermark_ms"] = match manifest.watermark {
             uptake_model::EventTime::MIN => Value::Null,

@@ -144,10 +144,11 @@ fn request_states(
     let (mut saver, mut sizes) = (JoinSaver::default(), vec![0; SHARDS as usize]);
     spec.on_checkpoint(move |number, states| {
         let dictionary = dictionary_saved.borrow();
+        let on_disk = Fragment::Spilled((states.len() - states.held()) as u64);
         let saved = save_requests(number, states, spilled.as_ref(), &dictionary, &mut saver, &mut sizes);
         let Some(sections) = saved else { return };
         let ledger = books_saved.borrow().ledger.clone();
-        outlets.submit(number, worker, Stage::Join, sections, ledger, Fragment::Nothing);
+        outlets.submit(number, worker, Stage::Join, sections, ledger, on_disk);
     })
 }
 

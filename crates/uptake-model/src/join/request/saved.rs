@@ -143,7 +143,8 @@ fn load_small(
         let time = EventTime(time);
         let event = Event { request: RequestId::default(), video, time, member, dims, partition, kind };
         if !log.is_empty() {
-            let header = Header::read(log).with(Header::mark(&event), kind);
+            let header = Header::read(log);
+            let header = header.with(Header::mark(&event), kind, header.compare(log, &event));
             let video = dictionary.videos.intern(video);
             RequestState::append(log, header, &event, video, counts, dictionary);
         } else if Header::fits(time) {
