@@ -201,8 +201,8 @@ fn own_name() -> String {
     format!("edges{}", since.as_millis())
 }
 
-/// Records from a topic of four partitions; the floor is the driver's own consumer, whose records are looked at
-/// and let go of.
+/// Records from a topic of four partitions; the floor is the driver's own consumer, a new one each time, whose
+/// records are looked at and let go of.
 fn kafka(count: usize) -> Outcome<(Work<'static>, Work<'static>)> {
     let servers = variable("UPTAKE_TEST_KAFKA")?;
     let name = own_name();

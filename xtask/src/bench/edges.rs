@@ -43,10 +43,8 @@ pub(super) fn measure(workspace: &Workspace, input: &Path, lines: u64, runs: u32
     }
     // In this order: the sink alone leaves its server with something to do for a while.
     eprintln!("edges: the source and the sink alone");
-    // So many records that a consumer's beginning is no part of what one costs.
-    let source = ["kafka-source", "--events", "1000000"];
-    let mut alone = super::parts(workspace, "edges", &source, &servers.variables, runs)?;
-    alone.extend(super::parts(workspace, "edges", &["cassandra-table"], &servers.variables, runs)?);
+    let alone = ["kafka-source", "cassandra-table"];
+    let alone = super::parts(workspace, "edges", &alone, &servers.variables, runs)?;
     let rate = |runs: &[Run]| Spread::of(runs.iter().map(|run| lines as f64 / run.wall_s));
     Ok(EdgesReport {
         lines,
