@@ -205,6 +205,13 @@ fn told(table: &SqliteTable) -> String {
 fn an_older_table_is_read_as_it_is_and_turned_into_a_new_one_by_who_writes() {
     let directory = tempfile::tempdir().unwrap();
     let old = of_the_first_layout(directory.path());
+    let in_order = plan(
+        directory.path(),
+        "SELECT played FROM tallies INDEXED BY tallies_by_epoch ORDER BY segment, epoch, video_id",
+    );
+    assert!(!in_order.contains("TEMP B-TREE"), "nothing is sorted to be copied: {in_order}");
+    // The oldest have none.
+    old.execute_batch("DROP INDEX tallies_by_epoch").unwrap();
     let version = || old.pragma_query_value(None, "user_version", |r| r.get::<_, i64>(0)).unwrap();
     let before = told(&SqliteTable::open_read_only(directory.path()).unwrap());
     assert!(before.contains("[2, 1, 0]"), "{before}");
