@@ -46,6 +46,19 @@ pub(crate) fn go_program(package: &str, folder: &Path) -> Result<()> {
     process::quietly(&mut go, NO_GO)
 }
 
+/// Copies what a profile of a Maven project needs into `folder`.
+///
+/// # Errors
+/// There is no Maven, or it cannot have them.
+pub(crate) fn jars(pom: &Path, profile: &str, folder: &Path) -> Result<()> {
+    const NO_MAVEN: &str = "; install Maven (Debian: apt-get install maven)";
+    let mut maven = process::command("mvn");
+    maven.args(["-q", "-B", "-P", profile, "-f"]).arg(pom);
+    maven.args(["dependency:copy-dependencies", "-DincludeScope=runtime"]);
+    maven.arg(format!("-DoutputDirectory={}", folder.display()));
+    process::quietly(&mut maven, NO_MAVEN)
+}
+
 /// Whether a program is there, or could be installed: by Debian's package manager, as root.
 pub(crate) fn debian_package(program: &str, package: &str) -> bool {
     let there = || Path::new(program).exists();

@@ -11,7 +11,6 @@ use crate::workspace::Workspace;
 use crate::{install, process};
 
 const NO_JAVA: &str = "; install Java 17 (Debian: apt-get install openjdk-17-jdk-headless)";
-const NO_MAVEN: &str = "; install Maven (Debian: apt-get install maven)";
 
 /// What Spark looks at inside Java.
 const OPENED: [&str; 12] = [
@@ -119,13 +118,8 @@ impl Job {
         let pom = workspace.root.join("tests/moving/pom.xml");
         let wanted = fs::read_to_string(&pom).map_err(Error::io("read", &pom))?;
         let folder = workspace.target.join("tools").join(self.engine);
-        install::once(workspace, &folder, (self.engine, &wanted), || {
-            let mut maven = process::command("mvn");
-            maven.args(["-q", "-B", "-P", self.engine, "-f"]).arg(&pom);
-            maven.args(["dependency:copy-dependencies", "-DincludeScope=runtime"]);
-            maven.arg(format!("-DoutputDirectory={}", folder.display()));
-            process::quietly(&mut maven, NO_MAVEN)
-        })?;
+        let copy = || install::jars(&pom, self.engine, &folder);
+        install::once(workspace, &folder, (self.engine, &wanted), copy)?;
         let files = fs::read_dir(&folder).map_err(Error::io("read", &folder))?;
         let files = files.filter_map(|file| Some(file.ok()?.path()));
         let mut jars: Vec<PathBuf> =

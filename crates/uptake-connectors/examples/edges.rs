@@ -18,7 +18,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use futures_util::{StreamExt, TryStreamExt, stream};
-use passes::{Asked, Work};
+use passes::{Asked, Work, random};
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::{ClientConfig, Message, Offset, TopicPartitionList};
 use rusqlite::{Connection, params};
@@ -42,13 +42,6 @@ const READ_BYTES: usize = 256 << 10;
 const CONCURRENCY: usize = 256;
 /// Rows of a write to the table: what a tick brings.
 const WRITE: usize = 10_000;
-
-fn random(seed: u64) -> u64 {
-    let z = seed.wrapping_add(0x9e37_79b9_7f4a_7c15);
-    let z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-    let z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-    z ^ (z >> 31)
-}
 
 /// Sealed rows of epochs of ten thousand videos, in no order, with as many requests as the reference workload's
 /// have: six in the mean.

@@ -215,8 +215,7 @@ impl<T: Target> Line<T> {
         let Some(mut job) = state.queue.pop_front() else { return Pump::Nothing };
         drop(state);
         let rows = T::rows(&job);
-        let about = vec![("rows", rows as u64)];
-        let result = traces::span(T::SPAN, about, || {
+        let result = traces::span(T::SPAN, &[("rows", rows as u64)], || {
             self.target.lock().unwrap_or_else(PoisonError::into_inner).put(&mut job)
         });
         let mut state = self.lock();

@@ -8,7 +8,7 @@ use std::fmt::Display;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, UNIX_EPOCH};
 
-use opentelemetry::trace::{Link, Span, SpanKind, Status, TraceContextExt, TraceId, Tracer};
+use opentelemetry::trace::{Link, Span, SpanKind, Status, TraceId, Tracer};
 use opentelemetry::{Context, KeyValue, global};
 use opentelemetry_otlp::{ExporterBuildError, SpanExporter, WithExportConfig};
 use opentelemetry_sdk::Resource;
@@ -50,8 +50,9 @@ impl Traces {
         let resource = Resource::builder();
         let named = std::env::var_os("OTEL_SERVICE_NAME").is_some();
         let resource = if named { resource } else { resource.with_service_name("uptake") };
+        let requests = Sampler::ParentBased(Box::new(Sampler::TraceIdRatioBased(1.0 / *every as f64)));
         let provider = SdkTracerProvider::builder()
-            .with_sampler(Sampling { requests: Sampler::TraceIdRatioBased(1.0 / *every as f64) })
+            .with_sampler(Sampling { requests })
             .with_resource(resource.build())
             .with_batch_exporter(exporter)
             .build();
@@ -70,7 +71,7 @@ impl Drop for Traces {
     }
 }
 
-/// One of many requests; all of what the pipeline does.
+/// One of many requests, and those whose sender says so; all of what the pipeline does.
 #[derive(Clone, Debug)]
 struct Sampling {
     requests: Sampler,
@@ -86,12 +87,7 @@ impl ShouldSample for Sampling {
         attributes: &[KeyValue],
         links: &[Link],
     ) -> SamplingResult {
-        let has_parent = parent.is_some_and(|parent| parent.span().span_context().is_valid());
-        let sampler = match (has_parent, kind) {
-            (true, _) => &Sampler::ParentBased(Box::new(Sampler::AlwaysOn)),
-            (false, SpanKind::Server) => &self.requests,
-            (false, _) => &Sampler::AlwaysOn,
-        };
+        let sampler = if *kind == SpanKind::Server { &self.requests } else { &Sampler::AlwaysOn };
         sampler.should_sample(parent, trace, name, kind, attributes, links)
     }
 }
@@ -137,7 +133,7 @@ fn attributes(about: &[(&'static str, u64)]) -> Vec<KeyValue> {
 /// Does `work` within a span; an error of it is the span's.
 ///
 /// ```
-/// let doubled = uptake::traces::span("doubling", vec![("of", 4)], || Ok::<_, std::fmt::Error>(8));
+/// let doubled = uptake::traces::span("doubling", &[("of", 4)], || Ok::<_, std::fmt::Error>(8));
 /// assert_eq!(doubled, Ok(8));
 /// ```
 ///
@@ -145,11 +141,11 @@ fn attributes(about: &[(&'static str, u64)]) -> Vec<KeyValue> {
 /// Those of `work`.
 pub fn span<T, E: Display>(
     name: &'static str,
-    about: Vec<(&'static str, u64)>,
+    about: &[(&'static str, u64)],
     work: impl FnOnce() -> Result<T, E>,
 ) -> Result<T, E> {
     let tracer = global::tracer(TRACER);
-    let mut span = tracer.span_builder(name).with_attributes(attributes(&about)).start(&tracer);
+    let mut span = tracer.span_builder(name).with_attributes(attributes(about)).start(&tracer);
     let outcome = work();
     if let Err(error) = &outcome {
         span.set_status(Status::error(error.to_string()));

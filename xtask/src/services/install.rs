@@ -13,7 +13,6 @@ use crate::{install, process};
 const S3_SERVER: &str = "github.com/versity/versitygw/cmd/versitygw@v1.8.0";
 
 const NO_JAVA: &str = "; install Java 17 (Debian: apt-get install openjdk-17-jre-headless)";
-const NO_MAVEN: &str = "; install Maven (Debian: apt-get install maven)";
 
 /// Installs a server if it is not there in this version; returns its folder.
 pub(super) fn install(workspace: &Workspace, kind: Kind) -> Result<PathBuf> {
@@ -24,13 +23,7 @@ pub(super) fn install(workspace: &Workspace, kind: Kind) -> Result<PathBuf> {
     let folder = workspace.target.join("services/installed").join(kind.name());
     install::once(workspace, &folder, (kind.name(), &wanted), || match kind {
         Kind::S3 => install::go_program(S3_SERVER, &folder),
-        Kind::Kafka | Kind::Cassandra => {
-            let mut maven = process::command("mvn");
-            maven.args(["-q", "-B", "-P", kind.name(), "-f"]).arg(pom(workspace));
-            maven.args(["dependency:copy-dependencies", "-DincludeScope=runtime"]);
-            maven.arg(format!("-DoutputDirectory={}", folder.display()));
-            process::quietly(&mut maven, NO_MAVEN)
-        }
+        Kind::Kafka | Kind::Cassandra => install::jars(&pom(workspace), kind.name(), &folder),
     })?;
     Ok(folder)
 }

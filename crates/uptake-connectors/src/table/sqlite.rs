@@ -137,9 +137,8 @@ fn upsert(rows: usize) -> String {
         .replace("<larger>", &format!("{new} > {old}"))
         .replace("<equal>", &format!("{new} = {old}"))
         .replace("<adds sets>", adds);
-    let columns = "video_id, segment, epoch, plays, impressions, exact, sealed, played, shown";
     let values = vec![VALUES; rows].join(", ");
-    format!("INSERT INTO tallies AS old ({columns}) VALUES {values} {or_merge}")
+    format!("INSERT INTO tallies AS old ({BARE}, played, shown) VALUES {values} {or_merge}")
 }
 
 /// The columns of a row without its sets.

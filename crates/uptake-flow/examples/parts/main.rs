@@ -16,7 +16,7 @@ use std::sync::Arc;
 
 use exchange::{exchange, exchange_floor};
 use foldhash::fast::RandomState;
-use passes::{Asked, Work};
+use passes::{Asked, Work, random};
 use uptake_flow::{EventTime, KeyedState, Tracking};
 use uptake_model::decode::{DecodeConfig, Decoder, Members, Sink};
 use uptake_model::filter::Filters;
@@ -37,14 +37,6 @@ const IMPRESSIONS: u64 = 18;
 const AT_ONCE: u64 = 1_000;
 /// A play for so many in a hundred requests.
 const PLAYED_PERCENT: u64 = 15;
-
-/// SplitMix64.
-fn random(seed: u64) -> u64 {
-    let z = seed.wrapping_add(0x9e37_79b9_7f4a_7c15);
-    let z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-    let z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-    z ^ (z >> 31)
-}
 
 /// Requests of 18 impressions, a thousand at a time, and some plays; as in the reference workload
 /// videos are the more popular the smaller their number.

@@ -80,6 +80,14 @@ impl Asked {
     }
 }
 
+/// SplitMix64.
+pub(crate) fn random(seed: u64) -> u64 {
+    let z = seed.wrapping_add(0x9e37_79b9_7f4a_7c15);
+    let z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    let z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    z ^ (z >> 31)
+}
+
 /// A function by name, for whoever counts the instructions of the work alone.
 #[inline(never)]
 fn measured(work: &mut Work<'_>) {

@@ -304,7 +304,7 @@ impl Coordinator {
         let number = pending.number;
         let (process, processes) = self.plan.process;
         if pending.written.is_none() {
-            let written = traces::span("checkpoint segments", vec![], || self.write(pending))?;
+            let written = traces::span("checkpoint segments", &[], || self.write(pending))?;
             pending.written = Some(written);
         }
         let Some(written) = &pending.written else { return Ok(false) };
@@ -321,7 +321,7 @@ impl Coordinator {
             }
         }
         let manifest = self.manifest(written, others);
-        traces::span("checkpoint commit", vec![], || self.store.commit(&manifest))?;
+        traces::span("checkpoint commit", &[], || self.store.commit(&manifest))?;
         self.report(&manifest.input);
         self.store.retain(self.plan.keep)?;
         {
