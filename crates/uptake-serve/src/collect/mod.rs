@@ -4,6 +4,9 @@
 //! are taken go to the partition of their request as `uptake append` would put them. The same
 //! body again changes nothing in the tallies, so whoever got no answer may simply send it again.
 
+#[cfg(test)]
+#[path = "../../../../fuzz/src/bodies.rs"]
+mod bodies;
 mod body;
 mod judge;
 mod writer;

@@ -10,6 +10,11 @@
 //! behind, which a repeat appends again.
 
 mod ask;
+#[cfg(feature = "schema-registry")]
+mod avro;
+#[cfg(all(test, feature = "schema-registry"))]
+#[path = "../../../../../fuzz/src/avro.rs"]
+mod avro_bytes;
 mod events;
 mod options;
 mod reader;

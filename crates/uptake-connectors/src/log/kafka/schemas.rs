@@ -9,12 +9,11 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use apache_avro::Schema;
-use apache_avro::reader::datum::GenericDatumReader;
 use reqwest::StatusCode;
 use serde_json::Value;
 
 use super::super::Result;
+use super::avro::AvroSchema;
 use super::{KafkaOptions, Notices};
 use crate::error::{FailureKind, LogError};
 use crate::runtime::block_on;
@@ -34,7 +33,7 @@ const ANSWER_BYTES_MAX: usize = 4 << 20;
 
 /// How a schema writes values.
 enum Form {
-    Avro(Box<Schema>),
+    Avro(AvroSchema),
     /// The value is JSON; the schema only says what may be in it.
     Json,
     /// Nothing can be made of it here.
@@ -89,20 +88,13 @@ impl Schemas {
     /// # Errors
     /// The registry is away.
     pub(super) fn json(&self, record: &[u8]) -> Result<Option<Vec<u8>>> {
-        let Some((&[FRAME, a, b, c, d], mut value)) = record.split_first_chunk::<HEAD_BYTES>() else {
+        let Some((&[FRAME, a, b, c, d], value)) = record.split_first_chunk::<HEAD_BYTES>() else {
             return Ok(None);
         };
         let form = self.form(u32::from_be_bytes([a, b, c, d]))?;
         Ok(match &*form {
             Form::Json => Some(value.to_vec()),
-            Form::Avro(schema) => {
-                let reader = GenericDatumReader::builder(schema).build();
-                let read = reader.and_then(|reader| reader.read_value(&mut value));
-                // What is left over was written by another schema. The reader takes a text that is cut off
-                // for null, which a schema seldom allows.
-                let read = read.ok().filter(|read| value.is_empty() && read.validate(schema));
-                read.and_then(|value| Value::try_from(value).ok()).map(|json| json.to_string().into_bytes())
-            }
+            Form::Avro(schema) => schema.json(value),
             Form::Unreadable => None,
         })
     }
@@ -174,8 +166,8 @@ impl Schemas {
             .map_err(|e| Unanswered::for_now(format!("it answers no JSON: {e}")))?;
         Ok(match (told["schemaType"].as_str().unwrap_or("AVRO"), told["schema"].as_str()) {
             ("JSON", _) => Form::Json,
-            ("AVRO", Some(text)) => match Schema::parse_str(text) {
-                Ok(schema) => Form::Avro(Box::new(schema)),
+            ("AVRO", Some(text)) => match AvroSchema::parse(text) {
+                Ok(schema) => Form::Avro(schema),
                 Err(error) => self.unreadable(id, &error.to_string()),
             },
             (kind, _) => self.unreadable(id, &format!("{kind} is not read here; AVRO and JSON are")),
@@ -206,6 +198,7 @@ mod tests {
     use std::io::{BufRead, BufReader, Write};
     use std::net::TcpListener;
 
+    use apache_avro::Schema;
     use apache_avro::types::Value as Avro;
     use apache_avro::writer::datum::GenericDatumWriter;
 
