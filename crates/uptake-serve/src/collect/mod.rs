@@ -8,6 +8,9 @@
 #[path = "../../../../fuzz/src/bodies.rs"]
 mod bodies;
 mod body;
+#[cfg(test)]
+#[path = "../../../../fuzz/src/damaged.rs"]
+mod damaged;
 mod judge;
 mod writer;
 

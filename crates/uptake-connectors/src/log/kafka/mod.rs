@@ -15,6 +15,9 @@ mod avro;
 #[cfg(all(test, feature = "schema-registry"))]
 #[path = "../../../../../fuzz/src/avro.rs"]
 mod avro_bytes;
+#[cfg(all(test, feature = "schema-registry"))]
+#[path = "../../../../../fuzz/src/damaged.rs"]
+mod damaged;
 mod events;
 mod options;
 mod reader;
