@@ -1,17 +1,13 @@
-// Reads alerts and dashboards as Prometheus does, folders of manifests as Kubernetes does and Dockerfiles as BuildKit
-// does: `check rules.yaml… dashboard.json… folder… Dockerfile…`. Says what is wrong with each, and ends with 1 if anything is.
+// Reads alerts and dashboards as Prometheus does, and tests the alerts with its engine; reads folders of manifests as
+// Kubernetes does and Dockerfiles as BuildKit does: `check alerts.rules.yaml… alerts.tests.yaml… dashboard.json… folder…
+// Dockerfile…`. Says what is wrong with each, and ends with 1 if anything is.
 package main
 
 import (
 	"encoding/json"
 	"fmt"
-	"log/slog"
 	"os"
 	"strings"
-
-	"github.com/prometheus/common/model"
-	"github.com/prometheus/prometheus/model/rulefmt"
-	"github.com/prometheus/prometheus/promql/parser"
 )
 
 // What Grafana puts in before Prometheus sees a query.
@@ -22,17 +18,6 @@ type dashboard struct {
 		Title   string
 		Targets []struct{ Expr string }
 	}
-}
-
-func rules(path string) (count int, wrong []error) {
-	groups, wrong := rulefmt.ParseFile(path, false, model.UTF8Validation, parser.NewParser(parser.Options{}), slog.New(slog.DiscardHandler))
-	if groups == nil {
-		return 0, wrong
-	}
-	for _, group := range groups.Groups {
-		count += len(group.Rules)
-	}
-	return count, wrong
 }
 
 func queries(path string) (count int, wrong []error) {
@@ -47,7 +32,7 @@ func queries(path string) (count int, wrong []error) {
 	for _, panel := range all.Panels {
 		for _, target := range panel.Targets {
 			count++
-			if _, err := parser.NewParser(parser.Options{}).ParseExpr(variables.Replace(target.Expr)); err != nil {
+			if _, err := language.ParseExpr(variables.Replace(target.Expr)); err != nil {
 				wrong = append(wrong, fmt.Errorf("panel %q: %w", panel.Title, err))
 			}
 		}
@@ -58,9 +43,11 @@ func queries(path string) (count int, wrong []error) {
 func main() {
 	failed := len(os.Args) < 2
 	for _, path := range os.Args[1:] {
-		read := rules
+		read := alerts
 		if strings.HasSuffix(path, ".json") {
 			read = queries
+		} else if strings.HasSuffix(path, ".tests.yaml") {
+			read = tests
 		} else if about, err := os.Stat(path); err == nil && about.IsDir() {
 			read = kubernetes
 		} else if strings.HasSuffix(path, "Dockerfile") {

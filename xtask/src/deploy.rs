@@ -1,7 +1,6 @@
 //! Whether the examples in `deploy/` are what they say, as far as can be told without an engine.
 
 use crate::error::Result;
-use crate::install::NO_GO;
 use crate::workspace::Workspace;
 use crate::{install, process};
 
@@ -11,9 +10,9 @@ const COMPOSE: &str = "github.com/compose-spec/compose-go/v2/cmd@v2.16.2";
 /// The linter of release workflows.
 const WORKFLOWS: &str = "github.com/rhysd/actionlint/cmd/actionlint@v1.7.12";
 
-/// Reads the Compose file as Compose does, alerts and dashboard as Prometheus does, manifests as Kubernetes does, the
-/// Dockerfile as BuildKit does, and
-/// lints the release. The parsers are in `target/tools`.
+/// Reads the Compose file as Compose does, alerts and dashboard as Prometheus does, manifests as Kubernetes does and the
+/// Dockerfile as BuildKit does, lets Prometheus' engine fire each alert, and lints the release. The parsers are in
+/// `target/tools`.
 ///
 /// # Errors
 /// A file is not what it should be, or a parser cannot be had.
@@ -27,11 +26,15 @@ pub(crate) fn check(workspace: &Workspace) -> Result<()> {
     read.arg("-no-interpolation").arg(workspace.root.join("deploy/compose.yaml"));
     process::quietly(&mut read, "")?;
     let reader = workspace.target.join("tools/alerts");
-    let mut build = process::command("go");
-    build.args(["build", "-ldflags=-s -w", "-o"]).arg(&reader).arg(".").env("GOFLAGS", "-buildvcs=false");
-    process::quietly(build.current_dir(workspace.root.join("deploy/check")), NO_GO)?;
+    install::go_folder(&workspace.root.join("deploy/check"), &reader)?;
     let mut check = process::command(reader);
-    check.args(["prometheus/uptake.rules.yaml", "grafana/uptake.json", "kubernetes", "Dockerfile"]);
+    check.args([
+        "prometheus/uptake.rules.yaml",
+        "prometheus/uptake.tests.yaml",
+        "grafana/uptake.json",
+        "kubernetes",
+        "Dockerfile",
+    ]);
     process::quietly(check.current_dir(workspace.root.join("deploy")), "")?;
     let folder = workspace.target.join("tools/workflows");
     install::once(workspace, &folder, ("a linter of workflows", WORKFLOWS), || {

@@ -57,7 +57,9 @@ impl Default for Metrics {
         let skew =
             Histogram::new([-86_400., -3_600., -60., -5., -1., 0., 0.1, 0.5, 1., 5., 60., 3_600., 86_400.]);
         let seconds = Histogram::new([0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.5, 1., 5.]);
-        let (requests, events) = (Family::default(), Family::default());
+        let (requests, events) = (Family::default(), Family::<Labels, Counter>::default());
+        // A number that is there from the start shows its first step: to an alert, what appears has not grown.
+        let _ = events.get_or_create(&one("verdict", "accepted"));
         let of_clients = Family::default();
         let (request_ids, rows_served) = (Family::default(), Family::default());
         let (appends, appended, append_failures) =
@@ -155,12 +157,10 @@ impl Metrics {
         "other".into()
     }
 
-    /// Events of a client were this, or were refused for that.
+    /// Events of a client were this, or were refused for that. None is a number too: an alert compares it.
     pub(crate) fn of_client(&self, client: &str, what: &'static str, count: u64) {
-        if count > 0 {
-            let labels = vec![("client", client.to_owned()), ("what", what.to_owned())];
-            self.of_clients.get_or_create(&labels).inc_by(count);
-        }
+        let labels = vec![("client", client.to_owned()), ("what", what.to_owned())];
+        self.of_clients.get_or_create(&labels).inc_by(count);
     }
 
     /// A request id was not as it should be.
@@ -226,6 +226,10 @@ mod tests {
         metrics.of_client("app/7.1", "impression", 0);
         let text = metrics.text();
         assert!(text.contains("uptake_client_events_total{client=\"app/7.1\",what=\"play\"} 3"), "{text}");
-        assert!(!text.contains("what=\"impression\""), "{text}");
+        assert!(
+            text.contains("uptake_client_events_total{client=\"app/7.1\",what=\"impression\"} 0"),
+            "{text}"
+        );
+        assert!(text.contains("uptake_collector_events_total{verdict=\"accepted\"} 0"), "{text}");
     }
 }

@@ -1,6 +1,7 @@
 //! The pipeline as the server sees it: the books of the newest checkpoint, the lag, and the age of the rows; as JSON for
 //! the page and as metrics.
 
+use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use axum::Json;
@@ -12,6 +13,7 @@ use prometheus_client::metrics::MetricType;
 use prometheus_client::metrics::counter::ConstCounter;
 use prometheus_client::metrics::gauge::ConstGauge;
 use serde_json::{Map, Value, json};
+use uptake_model::Reason;
 
 use crate::app::App;
 use crate::problem::{Answer, Problem};
@@ -160,21 +162,23 @@ impl Collector for Seen {
             }
             Ok(())
         };
-        let fates = FATES.iter().filter_map(|fate| Some((vec![("fate", *fate)], number(fate)?))).collect();
+        // Before the first checkpoint all are 0: to an alert, a number that appears has not grown.
+        let fates = FATES.iter().map(|fate| (vec![("fate", *fate)], number(fate).unwrap_or(0.0))).collect();
         write(
             "pipeline_records",
             "Records by what became of them, as of the newest checkpoint",
             true,
             fates,
         )?;
-        let by_reason = books.get("dead_by_reason").and_then(Value::as_object).unwrap_or(&empty).iter();
-        let by_reason =
-            by_reason.filter_map(|(reason, n)| Some((vec![("reason", reason.as_str())], n.as_f64()?)));
+        let mut by_reason: BTreeMap<&str, f64> =
+            Reason::ALL.iter().map(|reason| (reason.name(), 0.0)).collect();
+        let dead = books.get("dead_by_reason").and_then(Value::as_object).unwrap_or(&empty).iter();
+        by_reason.extend(dead.filter_map(|(reason, n)| Some((reason.as_str(), n.as_f64()?))));
         write(
             "pipeline_dead_letters",
             "Records that could not be used, by reason",
             true,
-            by_reason.collect(),
+            by_reason.into_iter().map(|(reason, n)| (vec![("reason", reason)], n)).collect(),
         )?;
         let partitions = seen["partitions"].as_array().map(Vec::as_slice).unwrap_or_default();
         let numbers: Vec<String> = partitions.iter().map(|of| of["partition"].to_string()).collect();
@@ -213,6 +217,11 @@ mod tests {
             text
         };
         assert!(text().contains("uptake_pipeline_readable 0\n"), "{}", text());
+        seen.set(Some(json!({ "newest_checkpoint": null, "partitions": [], "row_age_ms": {} })));
+        for zero in ["records_total{fate=\"late\"}", "dead_letters_total{reason=\"not-json\"}"] {
+            assert!(text().contains(&format!("uptake_pipeline_{zero} 0.0\n")), "{}", text());
+        }
+        assert!(!text().contains("checkpoint_seconds"), "{}", text());
         seen.set(Some(json!({
             "newest_checkpoint": {
                 "counted": 7, "late": 2, "waiting": 4, "dead_by_reason": { "not-json": 3 }, "watermark_ms": 1_500, "created_ms": 2_000,
@@ -226,6 +235,7 @@ mod tests {
             "uptake_pipeline_records_total{fate=\"counted\"} 7.0",
             "uptake_pipeline_records_total{fate=\"late\"} 2.0",
             "uptake_pipeline_dead_letters_total{reason=\"not-json\"} 3.0",
+            "uptake_pipeline_dead_letters_total{reason=\"no-video-id\"} 0.0",
             "uptake_pipeline_lag_records{topic=\"plays\",partition=\"1\"} 5.0",
             "uptake_pipeline_watermark_seconds 1.5",
             "uptake_pipeline_checkpoint_seconds 2.0",

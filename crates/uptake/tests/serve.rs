@@ -676,11 +676,13 @@ fn alerts_and_dashboard_ask_for_what_there_is() {
         api.send(&of_a_row);
         ids(&api.get("/v1/rows/popular").ok()) == "v1"
     });
-    // What was never so far has no line: something that cannot be used, and the age of a row.
+    // Something that cannot be used is counted, by a number that was there before.
+    let text = || api.get("/metrics").body;
+    assert!(text().contains("uptake_pipeline_dead_letters_total{reason=\"not-json\"} 0"), "{}", text());
     let (log, _) = EmbeddedLog::open(&place.path("data"), LogOptions::default()).unwrap();
     log.append("plays", 0, &[Record::new("", "nonsense")], now_ms()).unwrap();
-    let text = || api.get("/metrics").body;
-    wait_until("a checkpoint has it", SOON, || text().contains("uptake_pipeline_dead_letters_total{"));
+    let counted = "uptake_pipeline_dead_letters_total{reason=\"not-json\"} 1";
+    wait_until("a checkpoint has it", SOON, || text().contains(counted));
     let text = text();
     say(&text);
     let mut known = metric_names(&text);
