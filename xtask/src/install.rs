@@ -8,7 +8,7 @@ use crate::error::{Error, Result};
 use crate::process;
 use crate::workspace::Workspace;
 
-pub(crate) const NO_GO: &str = "; install Go 1.25 or newer from https://go.dev/dl";
+const NO_GO: &str = "; install Go 1.25 or newer from https://go.dev/dl";
 
 /// Fills `folder` by `make` unless it holds what `wanted` says; `what` is said while that happens.
 ///
@@ -44,6 +44,16 @@ pub(crate) fn go_program(package: &str, folder: &Path) -> Result<()> {
     // Symbols for a debugger are a third of the time to link.
     go.args(["install", "-ldflags=-s -w", package]).env("GOBIN", folder).env("GOFLAGS", "");
     process::quietly(&mut go, NO_GO)
+}
+
+/// Builds our own program in Go that `folder` holds, as `program`.
+///
+/// # Errors
+/// As [`go_program`].
+pub(crate) fn go_folder(folder: &Path, program: &Path) -> Result<()> {
+    let mut go = process::command("go");
+    go.args(["build", "-ldflags=-s -w", "-o"]).arg(program).arg(".").env("GOFLAGS", "-buildvcs=false");
+    process::quietly(go.current_dir(folder), NO_GO)
 }
 
 /// Copies what a profile of a Maven project needs into `folder`.

@@ -1,7 +1,7 @@
 //! Whether others can read what uptake writes, and feed it: SQLite, DuckDB, Apache DataSketches and the
-//! clients of Kafka, Cassandra and S3, from Python.
+//! clients of Kafka, Cassandra and S3, from Python, and the receiver of the OpenTelemetry Collector, in Go.
 //!
-//! They are installed once, into `target/tools/venv`, as `tests/interop/requirements.txt` says; the
+//! The Python ones are installed once, into `target/tools/venv`, as `tests/interop/requirements.txt` says; the
 //! checks themselves are in `tests/interop/`: `read_outputs.py`, `foreign_clients.py`, and `api.py`, which
 //! draws requests to the API from its own document.
 
@@ -24,7 +24,20 @@ pub(crate) fn check(workspace: &Workspace) -> Result<()> {
     // them the program would be built once more.
     process::run(process::cargo().args(["build", "--workspace", "--bins", "--tests", "--locked"]), "")?;
     script(workspace, "read_outputs.py", &[])?;
-    script(workspace, "api.py", &[])
+    script(workspace, "api.py", &[])?;
+    spans(workspace)
+}
+
+/// Lets the receiver of the OpenTelemetry Collector take the spans of a replay.
+fn spans(workspace: &Workspace) -> Result<()> {
+    let receiver = workspace.target.join("tools/otlp");
+    install::go_folder(&workspace.root.join("tests/otlp"), &receiver)?;
+    process::run(process::command(receiver).arg(program(workspace)), "")
+}
+
+/// The program, as the tests have built it.
+fn program(workspace: &Workspace) -> PathBuf {
+    workspace.target.join("debug/uptake")
 }
 
 /// Lets other people's clients feed uptake and read what it wrote, through the real servers that
@@ -41,7 +54,7 @@ fn script(workspace: &Workspace, name: &str, variables: &[(String, String)]) -> 
     command
         .arg(workspace.root.join("tests/interop").join(name))
         .arg("--uptake")
-        .arg(workspace.target.join("debug/uptake"))
+        .arg(program(workspace))
         .envs(variables.iter().map(|(name, value)| (name, value)))
         .env("PYTHONDONTWRITEBYTECODE", "1");
     process::run(&mut command, "")
