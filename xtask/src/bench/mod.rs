@@ -11,6 +11,7 @@ mod recovery;
 mod reference;
 mod report;
 mod serve;
+mod spill;
 
 use std::fs::{self, OpenOptions};
 use std::io::Write;
@@ -65,6 +66,8 @@ enum What {
     State,
     /// A million waiting requests: from `kill -9` to caught up, and what a checkpoint holds up
     Recovery,
+    /// State four times as large as memory may be, which takes 16 GB on disk
+    Spill,
     /// The reference workload from a real Kafka into a real Cassandra and S3 server, which it starts
     Edges,
     /// The collector, rows and subscribers over HTTP, and clients that misbehave
@@ -82,6 +85,7 @@ impl What {
             Self::Parts => "parts",
             Self::State => "state",
             Self::Recovery => "recovery",
+            Self::Spill => "spill",
             Self::Edges => "edges",
             Self::Serve => "serve",
         }
@@ -92,7 +96,13 @@ impl What {
         match self {
             Self::HotVideo => &["--hot-video"],
             Self::HotRequest => &["--hot-request"],
-            Self::Plain | Self::Parts | Self::State | Self::Recovery | Self::Edges | Self::Serve => &[],
+            Self::Plain
+            | Self::Parts
+            | Self::State
+            | Self::Recovery
+            | Self::Spill
+            | Self::Edges
+            | Self::Serve => &[],
         }
     }
 }
@@ -113,6 +123,7 @@ impl Bench {
             parts: Vec::new(),
             state: Vec::new(),
             recovery: None,
+            spill: None,
             edges: None,
             serve: None,
         };
@@ -150,6 +161,9 @@ impl Bench {
         }
         if self.wants(What::Recovery) {
             report.recovery = Some(recovery::measure(&workspace, self.runs)?);
+        }
+        if self.wants(What::Spill) {
+            report.spill = Some(spill::measure(&workspace, self.runs)?);
         }
         keep(&workspace, &report)?;
         if self.json {
@@ -275,11 +289,16 @@ fn lines_read(floor: &Run) -> Result<u64> {
     })
 }
 
+/// Writes the table in `data` to a file.
+fn tallies(workspace: &Workspace, data: &Path, to: &Path) -> Result<()> {
+    let mut command = process::command(workspace.target.join("release/uptake"));
+    run(command.args(["tallies", "--format", "csv", "--data"]).arg(data), to).map(drop)
+}
+
 /// Both have the same rows, or the comparison means nothing.
 fn same_answer(workspace: &Workspace, reference: &Reference, floor: &Path, data: &Path) -> Result<()> {
     let path = reference.folder.join("answer-uptake.csv");
-    let mut command = process::command(workspace.target.join("release/uptake"));
-    run(command.args(["tallies", "--format", "csv", "--data"]).arg(data), &path)?;
+    tallies(workspace, data, &path)?;
     let read = |path: &Path| fs::read_to_string(path).map_err(Error::io("read", path));
     let (expected, found) = (read(floor)?, read(&path)?);
     let mut expected: Vec<&str> = expected.lines().collect();

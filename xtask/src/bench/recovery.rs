@@ -3,6 +3,7 @@
 
 use std::fs::{self, File};
 use std::io::{BufWriter, Write};
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
@@ -14,7 +15,8 @@ use crate::process;
 use crate::workspace::Workspace;
 
 const REQUESTS: u64 = 1_000_000;
-const IMPRESSIONS: u64 = 18;
+/// Of each request.
+pub(super) const IMPRESSIONS: u64 = 18;
 const VIDEOS: u64 = 10_000;
 /// 2026-01-15T00:00Z.
 const START_MS: u64 = 1_768_435_200_000;
@@ -92,7 +94,8 @@ impl Recovery {
     /// Appends requests `next` and following to the log.
     fn append(&self, next: &mut u64, requests: u64) -> Result<()> {
         let file = self.folder.join("piece.jsonl");
-        write_requests(&file, *next, requests).map_err(Error::io("write", &file))?;
+        let all = Requests { in_all: REQUESTS, played: None };
+        all.write(&file, *next..*next + requests).map_err(Error::io("write", &file))?;
         *next += requests;
         run(self.command(&["append"]).arg(&file), &self.folder.join("append.txt")).map(drop)
     }
@@ -127,22 +130,41 @@ impl Recovery {
     }
 }
 
-fn write_requests(path: &Path, from: u64, requests: u64) -> std::io::Result<()> {
-    let mut file = BufWriter::new(File::create(path)?);
-    for request in from..from + requests {
-        let time = START_MS + request % REQUESTS * WITHIN_MS / REQUESTS;
+/// Requests that wait for their play.
+pub(super) struct Requests {
+    /// So many begin within the fifty minutes; more begin there again.
+    pub(super) in_all: u64,
+    /// Every so many-th is played after all, when a quarter of all have come after it.
+    pub(super) played: Option<u64>,
+}
+
+impl Requests {
+    /// Writes some of them, each with its impressions.
+    pub(super) fn write(&self, path: &Path, some: Range<u64>) -> std::io::Result<()> {
+        let mut file = BufWriter::new(File::create(path)?);
+        for request in some {
+            for n in 0..IMPRESSIONS {
+                self.event(&mut file, "impression", request, n)?;
+            }
+            let earlier = self.played.zip(request.checked_sub(self.in_all / 4));
+            if let Some((_, earlier)) = earlier.filter(|(every, earlier)| earlier.is_multiple_of(*every)) {
+                self.event(&mut file, "play", earlier, 0)?;
+            }
+        }
+        file.flush()
+    }
+
+    /// The `n`-th impression of a request, or the play of its video.
+    fn event(&self, file: &mut impl Write, kind: &str, request: u64, n: u64) -> std::io::Result<()> {
+        let time = START_MS + request % self.in_all * WITHIN_MS / self.in_all + n * 200;
         // Any odd number makes 64-bit ids that differ.
         let id = request.wrapping_mul(0x9e37_79b9_7f4a_7c15);
-        for n in 0..IMPRESSIONS {
-            let draw = (id ^ n << 7).wrapping_mul(0xd134_2543_de82_ef95) >> 33;
-            // Few videos are shown often, most seldom: the square of an even draw.
-            let video = draw % VIDEOS * (draw / VIDEOS % VIDEOS) / VIDEOS;
-            writeln!(
-                file,
-                r#"{{"kind":"impression","request_id":"{id:016x}","video_id":"v{video}","timestamp":{},"country":"BR","device":"tv"}}"#,
-                time + n * 200
-            )?;
-        }
+        let draw = (id ^ n << 7).wrapping_mul(0xd134_2543_de82_ef95) >> 33;
+        // Few videos are shown often, most seldom: the square of an even draw.
+        let video = draw % VIDEOS * (draw / VIDEOS % VIDEOS) / VIDEOS;
+        writeln!(
+            file,
+            r#"{{"kind":"{kind}","request_id":"{id:016x}","video_id":"v{video}","timestamp":{time},"country":"BR","device":"tv"}}"#
+        )
     }
-    file.flush()
 }

@@ -122,6 +122,7 @@ pub(super) struct Report {
     pub(super) parts: Vec<PartReport>,
     pub(super) state: Vec<StateReport>,
     pub(super) recovery: Option<RecoveryReport>,
+    pub(super) spill: Option<SpillReport>,
     pub(super) edges: Option<EdgesReport>,
     pub(super) serve: Option<ServeReport>,
 }
@@ -218,6 +219,36 @@ pub(super) struct RecoveryReport {
     pub(super) checkpoint_bytes: Spread,
 }
 
+/// The same input with all state in memory, and with a budget of a quarter of what that took.
+#[derive(Debug, Serialize)]
+pub(super) struct SpillReport {
+    pub(super) requests: u64,
+    pub(super) impressions: u64,
+    pub(super) in_memory_s: Spread,
+    pub(super) in_memory_peak_bytes: Spread,
+    pub(super) budget_bytes: Spread,
+    pub(super) spilled_s: Spread,
+    pub(super) spilled_peak_bytes: Spread,
+    /// CPU time with the budget over that without.
+    pub(super) cpu_ratio: Spread,
+}
+
+impl fmt::Display for SpillReport {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mb = |spread: Spread| spread.over(1e6).with(0);
+        writeln!(f, "\n{} requests of {} impressions, larger than memory", self.requests, self.impressions)?;
+        let (seconds, peak) = (self.in_memory_s.with(1), mb(self.in_memory_peak_bytes));
+        writeln!(f, "  in memory              {seconds} s, peak {peak} MB")?;
+        let (seconds, peak) = (self.spilled_s.with(1), mb(self.spilled_peak_bytes));
+        writeln!(
+            f,
+            "  with {} MB {seconds} s, peak {peak} MB, {} × the CPU",
+            mb(self.budget_bytes),
+            self.cpu_ratio.with(2)
+        )
+    }
+}
+
 impl fmt::Display for RecoveryReport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mb = |spread: Spread| spread.over(1e6).with(1);
@@ -251,6 +282,9 @@ impl fmt::Display for Report {
         }
         if let Some(recovery) = &self.recovery {
             recovery.fmt(f)?;
+        }
+        if let Some(spill) = &self.spill {
+            spill.fmt(f)?;
         }
         if let Some(edges) = &self.edges {
             edges.fmt(f)?;
@@ -375,6 +409,7 @@ mod tests {
             }],
             state: Vec::new(),
             recovery: None,
+            spill: None,
             edges: None,
             serve: None,
         };

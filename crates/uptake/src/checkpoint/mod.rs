@@ -29,7 +29,7 @@ pub use store::{Newest, Number, Store};
 
 /// In how many checkpoints every state is written at least once, changed or not: what is older
 /// than so many checkpoints is never needed.
-pub const ROUND: usize = 16;
+pub const ROUND: usize = 32;
 
 /// What came of a look at the work that a thread of its own does.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
