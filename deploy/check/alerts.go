@@ -132,39 +132,32 @@ func (test *scenario) run(all *scenarios, sights map[string]sight) (wrong []erro
 		}
 	}
 	for after := time.Duration(0); after <= latest; after += step {
-		now, firing := time.Unix(0, 0).UTC().Add(after), map[string][]string{}
+		now := time.Unix(0, 0).UTC().Add(after)
 		data.WithSamplesTill(now, func(err error) {
 			if err != nil {
 				wrong = append(wrong, fmt.Errorf("%s: %w", test.Name, err))
 			}
 			for _, group := range groups {
 				group.Eval(data.Context(), now)
-				for _, rule := range group.Rules() {
-					sights[rule.Name()] = sights[rule.Name()]
-					if rule.LastError() != nil {
-						wrong = append(wrong, fmt.Errorf("%s: %s after %v: %w", test.Name, rule.Name(), after, rule.LastError()))
-					}
-				}
-				for _, rule := range group.AlertingRules() {
-					for _, alert := range rule.ActiveAlerts() {
-						if alert.State == rules.StateFiring {
-							firing[rule.Name()] = append(firing[rule.Name()], alert.Labels.String()+" "+alert.Annotations.String())
-						}
-					}
-				}
 			}
 		})
+		firing := map[string][]string{}
+		for _, group := range groups {
+			for _, rule := range group.Rules() {
+				if rule.LastError() != nil {
+					wrong = append(wrong, fmt.Errorf("%s: %s after %v: %w", test.Name, rule.Name(), after, rule.LastError()))
+				}
+			}
+			for _, rule := range group.AlertingRules() {
+				sights[rule.Name()] = sights[rule.Name()]
+				firing[rule.Name()] = append(firing[rule.Name()], fires(rule)...)
+			}
+		}
 		for _, look := range test.Looks {
 			if time.Duration(look.At) != after {
 				continue
 			}
-			var wanted []string
-			for _, alert := range look.Fires {
-				named := maps.Clone(alert.Labels)
-				named[labels.AlertName] = look.Alert
-				wanted = append(wanted, labels.FromMap(named).String()+" "+labels.FromMap(alert.Annotations).String())
-			}
-			got := firing[look.Alert]
+			wanted, got := look.fires(), firing[look.Alert]
 			slices.Sort(wanted)
 			slices.Sort(got)
 			if !slices.Equal(wanted, got) {
@@ -174,4 +167,23 @@ func (test *scenario) run(all *scenarios, sights map[string]sight) (wrong []erro
 		}
 	}
 	return wrong
+}
+
+// As what a rule fires now.
+func fires(rule *rules.AlertingRule) (all []string) {
+	for _, alert := range rule.ActiveAlerts() {
+		if alert.State == rules.StateFiring {
+			all = append(all, alert.Labels.String()+" "+alert.Annotations.String())
+		}
+	}
+	return all
+}
+
+// As what it should fire. The name is a label that Prometheus adds.
+func (look *look) fires() (all []string) {
+	for _, alert := range look.Fires {
+		named := labels.NewBuilder(labels.FromMap(alert.Labels)).Set(labels.AlertName, look.Alert).Labels()
+		all = append(all, named.String()+" "+labels.FromMap(alert.Annotations).String())
+	}
+	return all
 }
