@@ -60,6 +60,14 @@ const ENTRIES = [
   ["capped", "over the cap of their request or member"],
 ] as const;
 
+/** What an entry's number is made of, where the books say. */
+const parts = (books: Books, name: string): string => {
+  const [expired, plays, spilled] = ["expired", "expired_plays", "spilled"].map((of) => number(books, of)) as [number, number, number];
+  if (name === "expired" && expired) return `${grouped(expired - plays)} impressions, ${grouped(plays)} plays`;
+  if (name === "waiting" && spilled) return `${grouped(spilled)} requests on disk`;
+  const by = { filtered: books.filtered_by_rule, dead: books.dead_by_reason, late: books.late_by_age }[name] ?? {};
+  return Object.entries(by).filter(([, of]) => of > 0).map(([of, count]) => `${grouped(count)} ${of}`).join(", ");
+};
 const number = (books: Books, name: string): number => {
   const entry = books[name];
   return typeof entry === "number" ? entry : 0;
@@ -124,9 +132,7 @@ const ledger = (books: Books): void => {
     const n = number(books, name);
     make("td", grouped(n), line).className = "number";
     make("td", books.read ? `${((100 * n) / books.read).toFixed(n && n < books.read / 1000 ? 3 : 1)} %` : "", line).className = "number";
-    const by = { filtered: books.filtered_by_rule, dead: books.dead_by_reason, late: books.late_by_age }[name as string] ?? {};
-    const parts = Object.entries(by).filter(([, of]) => of > 0).map(([of, count]) => `${grouped(count)} ${of}`);
-    make("td", parts.length ? parts.join(", ") : words, line);
+    make("td", [words, parts(books, name)].filter(Boolean).join(": "), line);
     return line;
   }));
   const sum = ENTRIES.reduce((all, [name]) => all + number(books, name), 0);

@@ -21,8 +21,10 @@ pub struct Account {
     pub waiting: u64,
     /// Events whose request never brought its other half in time.
     pub expired: u64,
-    /// Of the expired: plays without an impression under `join.kind = "left"`.
-    pub organic: u64,
+    /// Of the expired: plays, which no impression came for. Under `join.kind = "left"` they are the
+    /// organic plays, and all that expires. Saved under the name it had when it was counted for these alone.
+    #[serde(rename = "organic")]
+    pub expired_plays: u64,
     /// Dropped by each filter, in the order of the configuration.
     pub filtered: Vec<u64>,
     /// Dead letters by reason, in the order of [`Reason::ALL`].
@@ -130,7 +132,7 @@ impl Account {
         self.counted += other.counted;
         self.waiting = self.waiting.wrapping_add(other.waiting);
         self.expired += other.expired;
-        self.organic += other.organic;
+        self.expired_plays += other.expired_plays;
         if self.filtered.len() < other.filtered.len() {
             self.filtered.resize(other.filtered.len(), 0);
         }

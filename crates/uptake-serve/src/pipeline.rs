@@ -146,6 +146,13 @@ impl Collector for Seen {
                 ConstGauge::new(value * scale).encode(metric)?;
             }
         }
+        let plays = encoder.encode_descriptor(
+            "pipeline_expired_plays",
+            "Plays that no impression came for, as of the newest checkpoint; a part of those that expired",
+            None,
+            MetricType::Counter,
+        )?;
+        ConstCounter::new(number("expired_plays").unwrap_or(0.0)).encode(plays)?;
         let mut write = |name: &str, help: &str, is_counter: bool, values: Labelled<'_>| {
             if values.is_empty() {
                 return Ok(());
@@ -218,13 +225,15 @@ mod tests {
         };
         assert!(text().contains("uptake_pipeline_readable 0\n"), "{}", text());
         seen.set(Some(json!({ "newest_checkpoint": null, "partitions": [], "row_age_ms": {} })));
-        for zero in ["records_total{fate=\"late\"}", "dead_letters_total{reason=\"not-json\"}"] {
+        for zero in
+            ["records_total{fate=\"late\"}", "dead_letters_total{reason=\"not-json\"}", "expired_plays_total"]
+        {
             assert!(text().contains(&format!("uptake_pipeline_{zero} 0.0\n")), "{}", text());
         }
         assert!(!text().contains("checkpoint_seconds"), "{}", text());
         seen.set(Some(json!({
             "newest_checkpoint": {
-                "counted": 7, "late": 2, "waiting": 4, "dead_by_reason": { "not-json": 3 }, "watermark_ms": 1_500, "created_ms": 2_000,
+                "counted": 7, "expired": 3, "expired_plays": 1, "late": 2, "waiting": 4, "dead_by_reason": { "not-json": 3 }, "watermark_ms": 1_500, "created_ms": 2_000,
                 "spilled": 6, "state_bytes": 99,
             },
             "partitions": [{ "topic": "plays", "partition": 1, "lag": 5 }], "row_age_ms": { "p50": 250, "p95": 300, "p99": 400 },
@@ -234,6 +243,7 @@ mod tests {
             "uptake_pipeline_readable 1",
             "uptake_pipeline_records_total{fate=\"counted\"} 7.0",
             "uptake_pipeline_records_total{fate=\"late\"} 2.0",
+            "uptake_pipeline_expired_plays_total 1.0",
             "uptake_pipeline_dead_letters_total{reason=\"not-json\"} 3.0",
             "uptake_pipeline_dead_letters_total{reason=\"no-video-id\"} 0.0",
             "uptake_pipeline_lag_records{topic=\"plays\",partition=\"1\"} 5.0",

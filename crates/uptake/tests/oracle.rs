@@ -24,7 +24,6 @@ use uptake_connectors::log::Stored;
 use uptake_connectors::table::{MemoryTable, Table};
 use uptake_flow::Halt;
 use uptake_model::contract::{counting, tallies};
-use uptake_model::join::JoinKind;
 use uptake_model::ledger::{Account, Ledger};
 use uptake_model::tally::RequestSet;
 use uptake_model::{Event, EventTime, Kind, RequestId, TallyRow, VideoHash};
@@ -423,11 +422,11 @@ fn check(case: &Case, method: &str) {
     }
 
     let counts = counting(&events, &rules);
-    let (mut expected, mut seen, mut counted, mut organic) = (Sets::new(), BTreeSet::new(), 0, 0);
+    let (mut expected, mut seen, mut counted, mut expired_plays) = (Sets::new(), BTreeSet::new(), 0, 0);
     for ((event, (video, country)), counts) in events.iter().zip(&about).zip(counts) {
         let first = seen.insert(identity(event));
         counted += u64::from(first && counts);
-        organic += u64::from(first && !counts && event.kind == Kind::Play && rules.kind == JoinKind::Left);
+        expired_plays += u64::from(first && !counts && event.kind == Kind::Play);
         if !counts {
             continue;
         }
@@ -459,9 +458,9 @@ fn check(case: &Case, method: &str) {
         .collect();
     assert_eq!(of_everyone, everyone);
 
-    let ours = (account.counted, account.duplicate, account.expired, account.organic, account.capped);
+    let ours = (account.counted, account.duplicate, account.expired, account.expired_plays, account.capped);
     let repeated = (events.len() - seen.len()) as u64;
-    assert_eq!(ours, (counted, repeated, seen.len() as u64 - counted, organic, 0), "{account:?}");
+    assert_eq!(ours, (counted, repeated, seen.len() as u64 - counted, expired_plays, 0), "{account:?}");
 }
 
 thread_local! {

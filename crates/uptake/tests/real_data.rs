@@ -36,6 +36,7 @@ fn a_search_log_of_67_days() {
     assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
     let place = Place::new();
     let file = place.write("in/events.jsonl", made.stdout);
+    let mut plays_expired = BTreeMap::new();
     for (horizon, minutes, kind, method, workers) in [
         ("90min", 90, "inner", "state", "2"),
         ("90min", 90, "left", "window", "1"),
@@ -62,6 +63,16 @@ fn a_search_log_of_67_days() {
             (_, "left") => assert!(books.n("organic") >= 590, "{books:?}"),
             _ => {}
         }
+        match kind {
+            // Every impression counts.
+            "left" => assert_eq!(books.n("expired"), books.n("organic"), "{books:?}"),
+            _ => assert_eq!(books.n("organic"), 0, "{books:?}"),
+        }
+        // Plays count alike under both.
+        plays_expired.entry(horizon).or_insert_with(Vec::new).push(books.n("expired_plays"));
+    }
+    for (horizon, plays) in plays_expired {
+        assert!(plays.len() == 2 && plays[0] == plays[1] && plays[0] >= 590, "{horizon}: {plays:?}");
     }
 }
 

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use clap::Args;
 use uptake_model::Reason;
+use uptake_model::join::JoinKind;
 use uptake_model::ledger::{Account, LATE_AGE_HOURS, Ledger};
 
 use super::replay::LAST_REPLAY;
@@ -136,7 +137,7 @@ pub(super) fn text_with(total: &Account, config: &Config, dead: &str) -> String 
         ("read".into(), total.read, "records".into()),
         ("  counted".into(), total.counted, "joined, and in the tallies".into()),
         ("  waiting".into(), total.waiting, "for the other half of their request".into()),
-        ("  expired".into(), total.expired, expired_note(total)),
+        ("  expired".into(), total.expired, expired_note(total, config)),
         ("  filtered".into(), total.filtered_sum(), String::new()),
     ];
     for (rule, &n) in total.filtered.iter().enumerate().filter(|(_, n)| **n > 0) {
@@ -170,11 +171,14 @@ pub(super) fn text_with(total: &Account, config: &Config, dead: &str) -> String 
     text
 }
 
-fn expired_note(total: &Account) -> String {
-    match total.organic {
-        0 => "their request never brought its other half".to_owned(),
-        n => format!("their request never brought its other half; {} organic plays", grouped(n)),
-    }
+fn expired_note(total: &Account, config: &Config) -> String {
+    let plays = grouped(total.expired_plays);
+    let plays = match (total.expired_plays, config.join.kind) {
+        (0, _) => String::new(),
+        (_, JoinKind::Left) => format!("; {plays} organic plays"),
+        (_, JoinKind::Inner) => format!("; {plays} of them plays"),
+    };
+    format!("their request never brought its other half{plays}")
 }
 
 /// The ledger for scripts.
@@ -193,7 +197,8 @@ pub(super) fn json(total: &Account, config: &Config) -> serde_json::Value {
         "counted": total.counted,
         "waiting": total.waiting,
         "expired": total.expired,
-        "organic": total.organic,
+        "expired_plays": total.expired_plays,
+        "organic": if config.join.kind == JoinKind::Left { total.expired_plays } else { 0 },
         "filtered": total.filtered_sum(),
         "filtered_by_rule": filtered,
         "dead": total.dead_sum(),

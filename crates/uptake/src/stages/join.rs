@@ -9,8 +9,8 @@ use uptake_flow::{
     Context, Emit, EventTime, Flow, KeyedState, KeyedStream, Process, SHARDS, StateSpec, Stream, shard,
 };
 use uptake_model::join::{
-    Arrival, BatchToWindow, HoldingJoin, JoinDictionary, JoinKind, JoinNames, JoinRules, JoinSaver,
-    RequestState, WindowJoin,
+    Arrival, BatchToWindow, HoldingJoin, JoinDictionary, JoinNames, JoinRules, JoinSaver, RequestState,
+    WindowJoin,
 };
 use uptake_model::ledger::Account;
 use uptake_model::{Event, Kind, RequestId};
@@ -59,10 +59,10 @@ fn settle(account: &mut Account, arrival: Arrival) {
     account.end_waiting();
 }
 
-fn expire(account: &mut Account, rules: &JoinRules, event: &Event) {
+fn expire(account: &mut Account, event: &Event) {
     account.end_waiting();
     account.expired += 1;
-    account.organic += u64::from(rules.kind == JoinKind::Left && event.kind == Kind::Play);
+    account.expired_plays += u64::from(event.kind == Kind::Play);
 }
 
 /// Whether an event was cut by the cap and somebody wants to know.
@@ -131,7 +131,7 @@ fn request_states(
     .on_timeout(move |&request, state, _| {
         let mut books = books_then.borrow_mut();
         state.expire(request, &mut dictionary_then.borrow_mut(), &mut |event| {
-            expire(books.ledger.account(event.partition), &rules, &event);
+            expire(books.ledger.account(event.partition), &event);
         });
     })
     .on_end_batch(move || books_shown.borrow().publish())
@@ -344,7 +344,7 @@ impl<J: HoldingJoin + 'static> Process<RequestId, Event> for Holding<J> {
     }
 
     fn end_batch(&mut self, context: Context, out: &mut Emit<'_, Joined>) {
-        let (ledger, rules) = (RefCell::new(&mut self.books.ledger), &self.config.join);
+        let ledger = RefCell::new(&mut self.books.ledger);
         let mut cut = Vec::new();
         self.join.end_batch(
             context.watermark,
@@ -358,7 +358,7 @@ impl<J: HoldingJoin + 'static> Process<RequestId, Event> for Holding<J> {
                     cut.push(Joined::Cut(event));
                 }
             },
-            &mut |event| expire(ledger.borrow_mut().account(event.partition), rules, &event),
+            &mut |event| expire(ledger.borrow_mut().account(event.partition), &event),
         );
         cut.into_iter().for_each(|cut| out.emit(cut));
         self.books.publish();
