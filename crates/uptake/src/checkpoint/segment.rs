@@ -121,14 +121,11 @@ impl Sections {
         index.extend_from_slice(
             &(self.0.values().filter(|bytes| is_used(bytes)).count() as u32).to_le_bytes(),
         );
+        let mut compressor = Compressor::default();
         for ((kind, shard), bytes) in self.0.into_iter().filter(|(_, bytes)| is_used(bytes)) {
-            // Compressing in memory cannot fail; if it ever does, plain bytes are as good.
-            let compressed = (bytes.len() >= COMPRESS_FROM)
-                .then(|| zstd::bulk::compress(&bytes, ZSTD_LEVEL).ok())
-                .flatten()
-                .filter(|compressed| compressed.len() < bytes.len());
+            let compressed = (bytes.len() >= COMPRESS_FROM).then(|| compressor.compress(&bytes)).flatten();
             let form = if compressed.is_some() { ZSTD } else { PLAIN };
-            let stored = compressed.as_deref().unwrap_or(&bytes);
+            let stored = compressed.unwrap_or(&bytes);
             index.extend_from_slice(&[kind as u8, form]);
             index.extend_from_slice(&shard.to_le_bytes());
             index.extend_from_slice(&(out.len() as u64).to_le_bytes());
@@ -145,6 +142,28 @@ impl Sections {
         out.extend_from_slice(&crc.to_le_bytes());
         out.extend_from_slice(&MAGIC);
         out
+    }
+}
+
+/// Compresses one section after another with the same tables and into the same bytes: there are hundreds of
+/// them, and beginning anew costs as much as compressing one.
+#[derive(Default)]
+struct Compressor {
+    zstd: Option<zstd::bulk::Compressor<'static>>,
+    out: Vec<u8>,
+}
+
+impl Compressor {
+    /// `None` where it would not be smaller.
+    fn compress(&mut self, bytes: &[u8]) -> Option<&[u8]> {
+        // Compressing in memory cannot fail; if it ever does, plain bytes are as good.
+        if self.zstd.is_none() {
+            self.zstd = zstd::bulk::Compressor::new(ZSTD_LEVEL).ok();
+        }
+        self.out.clear();
+        self.out.reserve(zstd::zstd_safe::compress_bound(bytes.len()));
+        let length = self.zstd.as_mut()?.compress_to_buffer(bytes, &mut self.out).ok()?;
+        (length < bytes.len()).then_some(&self.out)
     }
 }
 
