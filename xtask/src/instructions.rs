@@ -16,7 +16,7 @@ const KNOWN: [(&str, f64); 6] = [
     ("join-window", 1_609.0),
     ("join-batch-to-window", 1_841.0),
     ("tallies", 355.0),
-    ("checkpoint", 194.0),
+    ("checkpoint", 146.0),
 ];
 /// How much more there may be: processors differ in which instructions they offer for a search.
 const MARGIN: f64 = 0.05;

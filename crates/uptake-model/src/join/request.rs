@@ -91,13 +91,16 @@ struct Header {
     /// Events taken.
     taken: u8,
     /// A bit for each kind taken: without the other kind there is no partner to look for. And
-    /// [`WENT_BACK`].
+    /// [`WENT_BACK`] and [`MIXED`].
     kinds: u8,
 }
 
 /// Of a header's kinds: an event came whose time lies before that of the one before it. As long as none did,
 /// an event later than the last one is later than all, and no duplicate.
 const WENT_BACK: u8 = 4;
+/// Of a header's kinds: an event counts alone, or has another context than the first. As long as none does, and
+/// none is a play, the entries need say no more than videos and times.
+const MIXED: u8 = 8;
 
 impl Header {
     const BYTES: usize = 16;
@@ -351,16 +354,17 @@ impl RequestState {
     #[inline]
     fn append(
         log: &mut Vec<u8>,
-        header: Header,
+        mut header: Header,
         event: &Event,
         video: u32,
         counts: bool,
         dictionary: &mut JoinDictionary,
     ) {
-        header.write(log);
         dictionary.videos.acquire(video);
         let context = Context::of(event);
         let own_context = dictionary.contexts.get(header.context) != context;
+        header.kinds |= if counts | own_context { MIXED } else { 0 };
+        header.write(log);
         let bits = u64::from(event.kind as u8) | u64::from(counts) << 1 | u64::from(own_context) << 2;
         let mut bytes = [0; ENTRY_BYTES_MAX];
         let mut end = write_varint(&mut bytes, 0, u64::from(video) << 3 | bits);

@@ -10,7 +10,8 @@ use crate::join::request::JoinDictionary;
 /// Gives the videos and contexts of the request states that are saved together their numbers, in
 /// order of first use, so that what is used most has the shortest.
 ///
-/// It keeps its memory when cleared: 4 bytes per number of the dictionary.
+/// All of them have one dictionary, which stays as it is until the saver is cleared. It keeps its memory
+/// then: 4 bytes per number of the dictionary.
 #[derive(Debug, Default)]
 pub struct JoinSaver {
     videos: Numbers<VideoHash>,
@@ -31,18 +32,18 @@ impl JoinSaver {
 
     /// Forgets all numbers, to begin another table.
     pub fn clear(&mut self) {
-        self.videos.values.clear();
-        self.contexts.values.clear();
+        self.videos.clear();
+        self.contexts.clear();
     }
 
     #[inline]
     pub(super) fn video(&mut self, n: u32, dictionary: &JoinDictionary) -> u64 {
-        self.videos.of(n, dictionary.videos.get(n))
+        self.videos.of(n, || dictionary.videos.get(n))
     }
 
     #[inline]
     pub(super) fn context(&mut self, n: u32, dictionary: &JoinDictionary) -> u64 {
-        self.contexts.of(n, dictionary.contexts.get(n))
+        self.contexts.of(n, || dictionary.contexts.get(n))
     }
 }
 
@@ -50,34 +51,49 @@ impl JoinSaver {
 struct Numbers<T> {
     /// The values in the order of their numbers.
     values: Vec<T>,
-    /// By the dictionary's number, the number given here. It holds only where `values` agrees,
-    /// so it need not be cleared, and the dictionary may have changed in between.
+    /// By the dictionary's number, the number given here and `first`. What is less than `first` was given for
+    /// an earlier table and is nothing, so it need not be cleared.
     given: Vec<u32>,
+    /// At least 1.
+    first: u32,
 }
 
 impl<T> Default for Numbers<T> {
     fn default() -> Self {
-        Self { values: Vec::new(), given: Vec::new() }
+        Self { values: Vec::new(), given: Vec::new(), first: 1 }
     }
 }
 
-impl<T: Copy + Eq> Numbers<T> {
+impl<T> Numbers<T> {
+    fn clear(&mut self) {
+        // Half of all numbers are kept for the table that begins.
+        let used = self.first.saturating_add(u32::try_from(self.values.len()).unwrap_or(u32::MAX));
+        if used > u32::MAX / 2 {
+            self.given.fill(0);
+            self.first = 1;
+        } else {
+            self.first = used;
+        }
+        self.values.clear();
+    }
+
     #[inline]
-    fn of(&mut self, n: u32, value: T) -> u64 {
+    fn of(&mut self, n: u32, value: impl FnOnce() -> T) -> u64 {
         match self.given.get(n as usize) {
-            Some(&given) if self.values.get(given as usize) == Some(&value) => u64::from(given),
-            _ => self.give(n, value),
+            Some(&given) if given >= self.first => u64::from(given - self.first),
+            _ => self.give(n, value()),
         }
     }
 
+    #[cold]
     fn give(&mut self, n: u32, value: T) -> u64 {
-        let given = self.values.len();
+        let given = self.values.len() as u32;
         self.values.push(value);
         if self.given.len() <= n as usize {
             self.given.resize(n as usize + 1, 0);
         }
-        self.given[n as usize] = given as u32;
-        given as u64
+        self.given[n as usize] = self.first + given;
+        u64::from(given)
     }
 }
 
@@ -114,5 +130,26 @@ impl JoinNames {
     pub(super) fn context(&self, n: u64) -> Result<Context, DamagedState> {
         let context = usize::try_from(n).ok().and_then(|n| self.contexts.get(n));
         context.copied().ok_or(DamagedState("a context has no name"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_of_an_earlier_table_are_none() {
+        for first in [1, 7, u32::MAX / 2 - 1, u32::MAX / 2] {
+            let mut numbers = Numbers { first, ..Numbers::default() };
+            for table in 0..5u64 {
+                // What was given number 0 is given 2, and the other way round.
+                let order = if table % 2 == 0 { [3, 900, 5] } else { [5, 900, 3] };
+                for (given, n) in (0..).zip(order) {
+                    assert_eq!(numbers.of(n, || n), given, "first {first}, table {table}");
+                }
+                assert_eq!((numbers.of(order[1], || 0), &numbers.values[..]), (1, &order[..]));
+                numbers.clear();
+            }
+        }
     }
 }

@@ -8,7 +8,8 @@
 
 use super::names::{JoinNames, JoinSaver};
 use super::{
-    CONTEXT_BIT, COUNTED_BIT, Entries, Form, Header, JoinDictionary, KIND_BIT, RequestState, SMALL_EVENTS_MAX,
+    CONTEXT_BIT, COUNTED_BIT, Entries, Form, Header, JoinDictionary, KIND_BIT, MIXED, RequestState,
+    SMALL_EVENTS_MAX,
 };
 use crate::DamagedState;
 use crate::bytes::{VARINT_BYTES_MAX, put_varint, take_varint, unzigzag, write_varint, zigzag};
@@ -22,6 +23,8 @@ use crate::time::EventTime;
 const EMPTY: u64 = 0;
 const LARGE: u64 = 1;
 const PLAIN_BIT: u64 = 2;
+/// At least the bytes of the longest entry, three varints.
+const ENTRY_BYTES: usize = (3 * VARINT_BYTES_MAX).next_multiple_of(16);
 
 impl RequestState {
     /// Appends the state to `out`. The bytes say where they end; what their numbers stand for is
@@ -54,8 +57,8 @@ impl RequestState {
                 return saved_events::put(&mut side::events(sides).collect::<Vec<_>>(), out);
             }
         };
-        let Header { context, taken, .. } = Header::read(log);
-        let plain = Entries::new(log).all(|e| e.kind == Kind::Impression && !e.counted && !e.own_context);
+        let Header { context, taken, kinds, .. } = Header::read(log);
+        let plain = kinds & (1 << Kind::Play as u8 | MIXED) == 0;
         put_varint(out, u64::from(taken) << 2 | if plain { PLAIN_BIT } else { 0 });
         put_varint(out, saver.context(context, dictionary));
         let mut time = 0;
@@ -69,14 +72,18 @@ impl RequestState {
                     | u64::from(entry.counted) << 1
                     | entry.kind as u64;
             }
-            let mut bytes = [0; 3 * VARINT_BYTES_MAX];
+            let delta = zigzag(entry.time.0.wrapping_sub(time));
+            time = entry.time.0;
+            let mut bytes = [0; ENTRY_BYTES];
             let mut end = write_varint(&mut bytes, 0, head);
             if own_context {
                 end = write_varint(&mut bytes, end, saver.context(entry.context, dictionary));
             }
-            end = write_varint(&mut bytes, end, zigzag(entry.time.0.wrapping_sub(time)));
-            out.extend_from_slice(&bytes[..end]);
-            time = entry.time.0;
+            end = write_varint(&mut bytes, end, delta);
+            // As many bytes each time, and those too many taken back: no length to look at for a copy.
+            let start = out.len();
+            out.extend_from_slice(&bytes);
+            out.truncate(start + end);
         }
     }
 

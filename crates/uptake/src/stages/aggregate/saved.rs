@@ -27,7 +27,11 @@ impl Counted {
         bytes[9..17].copy_from_slice(&self.request.0.to_le_bytes());
         bytes[17..25].copy_from_slice(&self.epoch.0.to_le_bytes());
         bytes[25..].copy_from_slice(&self.dims.0.to_le_bytes());
-        out.extend_from_slice(if has_dims { &bytes } else { &bytes[..25] });
+        // As many bytes each time, and those too many taken back: no length to look at for a copy.
+        out.extend_from_slice(&bytes);
+        if !has_dims {
+            out.truncate(out.len() - 8);
+        }
     }
 
     pub(in crate::stages) fn load(fields: &mut Fields<'_>) -> Result<Self, CheckpointError> {
