@@ -35,6 +35,9 @@ const ZSTD: u8 = 1;
 const ZSTD_LEVEL: i32 = 1;
 /// Below this size compressing gains less than it costs.
 const COMPRESS_FROM: usize = 512;
+/// A section of which more than so many hundredths are left is a sign that the others of its kind are not worth it:
+/// request ids and varints become a sixth smaller, and that takes as long as counting a third of the events.
+const WORTH_PERCENT: usize = 75;
 /// The largest section that is believed, so that damaged numbers ask for no endless memory.
 const SECTION_BYTES_MAX: usize = 1 << 32;
 const TRAILER_BYTES: usize = 8 + 8 + 4 + 8;
@@ -123,7 +126,7 @@ impl Sections {
         );
         let mut compressor = Compressor::default();
         for ((kind, shard), bytes) in self.0.into_iter().filter(|(_, bytes)| is_used(bytes)) {
-            let compressed = (bytes.len() >= COMPRESS_FROM).then(|| compressor.compress(&bytes)).flatten();
+            let compressed = compressor.compress(kind, &bytes);
             let form = if compressed.is_some() { ZSTD } else { PLAIN };
             let stored = compressed.unwrap_or(&bytes);
             index.extend_from_slice(&[kind as u8, form]);
@@ -151,11 +154,16 @@ impl Sections {
 struct Compressor {
     zstd: Option<zstd::bulk::Compressor<'static>>,
     out: Vec<u8>,
+    /// The kind whose sections are not worth it. They come kind by kind.
+    not_worth: Option<SectionKind>,
 }
 
 impl Compressor {
-    /// `None` where it would not be smaller.
-    fn compress(&mut self, bytes: &[u8]) -> Option<&[u8]> {
+    /// `None` where plain bytes are better.
+    fn compress(&mut self, kind: SectionKind, bytes: &[u8]) -> Option<&[u8]> {
+        if bytes.len() < COMPRESS_FROM || self.not_worth == Some(kind) {
+            return None;
+        }
         // Compressing in memory cannot fail; if it ever does, plain bytes are as good.
         if self.zstd.is_none() {
             self.zstd = zstd::bulk::Compressor::new(ZSTD_LEVEL).ok();
@@ -163,6 +171,9 @@ impl Compressor {
         self.out.clear();
         self.out.reserve(zstd::zstd_safe::compress_bound(bytes.len()));
         let length = self.zstd.as_mut()?.compress_to_buffer(bytes, &mut self.out).ok()?;
+        if length > bytes.len() / 100 * WORTH_PERCENT {
+            self.not_worth = Some(kind);
+        }
         (length < bytes.len()).then_some(&self.out)
     }
 }
@@ -376,5 +387,24 @@ mod tests {
             let is_noticed = !(12..16).contains(&at) && !is_other_version;
             prop_assert_eq!(Segment::decode("s", changed).is_err(), is_noticed);
         }
+    }
+
+    #[test]
+    fn kinds_that_hardly_become_smaller_stay_plain() {
+        // Six random bits of eight, beside what becomes a fraction.
+        let mut state = 1u64;
+        let mut six_bits = || {
+            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+            (state >> 58) as u8
+        };
+        let mut all = Vec::new();
+        for shard in 0..3 {
+            all.push((1, shard, (0..4_000).map(|_| six_bits()).collect()));
+            all.push((3, shard, b"the same name ".repeat(100)));
+        }
+        let segment = Segment::decode("s", sections(&all).encode()).unwrap();
+        let form = |kind, shard| segment.index[&(kind, shard)].form;
+        assert_eq!([0, 1, 2].map(|shard| form(SectionKind::Requests, shard)), [ZSTD, PLAIN, PLAIN]);
+        assert_eq!([0, 1, 2].map(|shard| form(SectionKind::Names, shard)), [ZSTD; 3]);
     }
 }
