@@ -36,7 +36,7 @@ const ZSTD_LEVEL: i32 = 1;
 /// Below this size compressing gains less than it costs.
 const COMPRESS_FROM: usize = 512;
 /// A section of which more than so many hundredths are left is a sign that the others of its kind are not worth it:
-/// request ids and varints become a sixth smaller, and that takes as long as counting a third of the events.
+/// request ids and varints become a sixth smaller, and that takes a twentieth of all that a replay takes.
 const WORTH_PERCENT: usize = 75;
 /// The largest section that is believed, so that damaged numbers ask for no endless memory.
 const SECTION_BYTES_MAX: usize = 1 << 32;
