@@ -72,6 +72,35 @@ fn of_a_list_only_what_could_not_be_used_is_kept_and_comes_back_after_a_fix() {
     assert_eq!(place.told(), "Title  00:00 0/1 | v1 00:00 2/3 | v2 00:00 2/2 | v3 00:00 0/1");
 }
 
+/// Google Analytics writes "(not set)" where a site tells nothing: no title is called so, and no country.
+#[test]
+fn a_text_that_stands_for_nothing_is_no_value() {
+    let place = Place::new();
+    let event = |name: &str, items: Value, country: &str| {
+        json!({"event_name": name, "event_timestamp": "1705320000000000", "user_pseudo_id": "u", "items": items,
+            "geo": {"country": country}, "event_params": [{"key": "request_id", "value": {"string_value": "r1"}}]})
+        .to_string()
+    };
+    let item = |id: &str| json!({"item_id": id, "item_name": "Title", "item_list_id": "(not set)"});
+    let lines = [
+        event("view_item_list", json!([item("v1"), item("(not set)")]), "(not set)"),
+        event("select_item", json!([item("v1")]), "Brazil"),
+    ];
+    place.write("in/events.jsonl", lines.join("\n"));
+    let set = ["--set", "events.preset=ga4", "--set", r#"segments=[[],["country"]]"#];
+    let books = place.books(&set);
+    assert_eq!((place.told().as_str(), books.dead("no-video-id")), ("v1 12:00 1/1", 1), "{}", books.0);
+    let data = place.data();
+    let args = ["tallies", "--format", "csv", "--data", data.to_str().unwrap(), "--segment"];
+    assert_eq!(uptake([&args[..], &["country=(not set)"]].concat()).ok().lines().count(), 1, "no row");
+    assert_eq!(uptake([&args[..], &["country=Brazil"]].concat()).ok().lines().count(), 2);
+    // Whoever wants such titles counted says so.
+    let place = Place::new();
+    place.write("in/events.jsonl", lines.join("\n"));
+    place.books(&[&set[..], &["--set", "events.missing=[]"]].concat());
+    assert_eq!(place.told(), "(not set) 12:00 0/1 | v1 12:00 1/1");
+}
+
 #[test]
 fn what_is_wrong_with_a_mapping_is_told_by_its_key() {
     let wrong = [

@@ -29,14 +29,15 @@ const ITEM: &str = "item";
 /// * `x + y`: both values as one text with `/` between them; nothing if one of them is missing.
 /// * `x | y`: `x`, or `y` where there is no `x`.
 ///
-/// A value is missing if it is not there, `null` or the empty text.
+/// A value is missing if it is not there, `null`, the empty text, or one of the texts that stand for a missing value.
 ///
 /// ```
 /// use uptake_model::decode::Route;
 ///
 /// let record = serde_json::json!({"params": [{"key": "page", "value": 7}], "user": "u1"});
 /// let route = Route::parse("page_id | user + params[key=page].value")?;
-/// assert_eq!(route.find(&record, None).unwrap(), "u1/7");
+/// assert_eq!(route.find(&record, None, &[]).unwrap(), "u1/7");
+/// assert_eq!(route.find(&record, None, &["u1".to_owned()]), None);
 /// assert!(Route::parse("params[page").is_err());
 /// # Ok::<(), String>(())
 /// ```
@@ -69,12 +70,16 @@ impl Route {
         path.contains(['[', '|', '+'])
     }
 
-    /// The value in a record, or in the item of it that is looked at.
-    pub fn find(&self, record: &Value, item: Option<&Value>) -> Option<Value> {
+    /// The value in a record, or in the item of it that is looked at. A text of `missing` stands for no value.
+    pub fn find(&self, record: &Value, item: Option<&Value>, missing: &[String]) -> Option<Value> {
+        let at = |steps: &[Step]| {
+            let told = |value: &&Value| value.as_str().is_none_or(|text| missing.iter().all(|of| of != text));
+            at(record, item, steps).filter(told)
+        };
         self.alternatives.iter().find_map(|parts| match parts.as_slice() {
-            [steps] => at(record, item, steps).cloned(),
+            [steps] => at(steps).cloned(),
             parts => {
-                let texts = parts.iter().map(|steps| at(record, item, steps).and_then(text_of));
+                let texts = parts.iter().map(|steps| at(steps).and_then(text_of));
                 texts.collect::<Option<Vec<_>>>().map(|texts| Value::String(texts.join("/")))
             }
         })
@@ -181,6 +186,8 @@ pub struct Foreign {
     pub position: Route,
     /// Where the dimensions are that are neither at the top level nor in `dimensions`.
     pub dimensions: BTreeMap<String, Route>,
+    /// Texts that stand for a value that is missing.
+    pub missing: Vec<String>,
     /// What an impression and a play are called.
     pub kinds: KindRule,
     /// The unit of the time.
@@ -189,7 +196,7 @@ pub struct Foreign {
 
 impl Foreign {
     /// The form of which `fields` and `items` say where everything is, each as a [`Route`] is written; `items` may be
-    /// empty.
+    /// empty. No text stands for a missing value.
     ///
     /// ```
     /// use uptake_model::decode::{Fields, Foreign, KindRule, TimestampUnit};
@@ -228,6 +235,7 @@ impl Foreign {
             row,
             position,
             dimensions,
+            missing: Vec::new(),
             kinds,
             timestamp_unit,
         };
@@ -321,7 +329,8 @@ impl Translator {
             }
         };
         let as_text = |value: Value| text_of(&value).map_or(value, Value::String);
-        let kind = form.kind.find(record, item).map(|kind| self.kind(kind));
+        let find = |route: &Route| route.find(record, item, &form.missing);
+        let kind = find(&form.kind).map(|kind| self.kind(kind));
         put(
             fields.kind,
             match &form.kinds {
@@ -329,18 +338,16 @@ impl Translator {
                 KindRule::ByField { .. } => kind,
             },
         );
-        put(fields.request_id, form.request_id.find(record, item).map(as_text));
-        put(fields.video_id, form.video_id.find(record, item).map(as_text));
-        put(fields.timestamp, form.timestamp.find(record, item).map(|time| self.time(time)));
-        put(fields.member_id, form.member_id.find(record, item));
-        put(fields.row, form.row.find(record, item));
-        put(fields.position, form.position.find(record, item));
+        put(fields.request_id, find(&form.request_id).map(as_text));
+        put(fields.video_id, find(&form.video_id).map(as_text));
+        put(fields.timestamp, find(&form.timestamp).map(|time| self.time(time)));
+        put(fields.member_id, find(&form.member_id));
+        put(fields.row, find(&form.row));
+        put(fields.position, find(&form.position));
         let mut dimensions = Map::new();
         for name in &self.names {
             match form.dimensions.get(name) {
-                Some(route) => {
-                    drop(route.find(record, item).map(|value| dimensions.insert(name.clone(), value)))
-                }
+                Some(route) => drop(find(route).map(|value| dimensions.insert(name.clone(), value))),
                 None => {
                     put(name.clone(), record.get(name).cloned());
                     let below = record.get("dimensions").and_then(|all| all.get(name));

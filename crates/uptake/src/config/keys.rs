@@ -27,6 +27,7 @@ pub const KEYS: &[Key] = &[
         r#""""#,
         "A list in a record of which each element is an event of its own, as \"items\" or\n\"properties.products\"; what begins with item. below is in the element.",
     ),
+    key("events.missing", "[]", "Texts that stand for a missing value, as \"(not set)\"."),
     key(
         "events.timestamp_unit",
         r#""ms""#,

@@ -247,8 +247,8 @@ pub(super) fn config(mut values: Values, mistakes: &mut Vec<String>) -> Config {
         future_max_ms: r.duration("events.future_max", 0, Some(UNBOUNDED)),
         ..DecodeConfig::default()
     };
-    let (fields, items) = (fields(&mut r), r.text("events.items"));
-    let decode = match is_foreign(&fields, &items) {
+    let (fields, items, missing) = (fields(&mut r), r.text("events.items"), r.texts("events.missing"));
+    let decode = match !missing.is_empty() || is_foreign(&fields, &items) {
         true => {
             let form = Foreign::parse(&fields, &items, kinds, timestamp_unit);
             let wrong = form.as_ref().err().into_iter().flatten();
@@ -256,7 +256,7 @@ pub(super) fn config(mut values: Values, mistakes: &mut Vec<String>) -> Config {
                 let section = if *name == "items" { "events" } else { "events.fields" };
                 r.mistake(&format!("{section}.{name}"), what);
             }
-            DecodeConfig { foreign: form.ok(), ..plain }
+            DecodeConfig { foreign: form.ok().map(|form| Foreign { missing, ..form }), ..plain }
         }
         false => DecodeConfig { fields, kind: kinds, timestamp_unit, ..plain },
     };
