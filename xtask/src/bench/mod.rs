@@ -7,6 +7,7 @@
 
 mod edges;
 mod measure;
+mod processes;
 mod recovery;
 mod reference;
 mod report;
@@ -68,6 +69,8 @@ enum What {
     Recovery,
     /// State four times as large as memory may be, which takes 16 GB on disk
     Spill,
+    /// Two processes on the loopback against two threads
+    Processes,
     /// The reference workload from a real Kafka into a real Cassandra and S3 server, which it starts
     Edges,
     /// The collector, rows and subscribers over HTTP, and clients that misbehave
@@ -86,6 +89,7 @@ impl What {
             Self::State => "state",
             Self::Recovery => "recovery",
             Self::Spill => "spill",
+            Self::Processes => "processes",
             Self::Edges => "edges",
             Self::Serve => "serve",
         }
@@ -101,6 +105,7 @@ impl What {
             | Self::State
             | Self::Recovery
             | Self::Spill
+            | Self::Processes
             | Self::Edges
             | Self::Serve => &[],
         }
@@ -124,6 +129,7 @@ impl Bench {
             state: Vec::new(),
             recovery: None,
             spill: None,
+            processes: None,
             edges: None,
             serve: None,
         };
@@ -133,7 +139,8 @@ impl Bench {
             report.parts = parts(&workspace, "parts", &[], &[], self.runs)?;
             report.parts.extend(parts(&workspace, "edges", &["table", "archive"], &[], self.runs)?);
         }
-        if !inputs.is_empty() || self.wants(What::Edges) || self.wants(What::Serve) {
+        let of_the_log = [What::Processes, What::Edges, What::Serve];
+        if !inputs.is_empty() || of_the_log.iter().any(|what| self.wants(*what)) {
             let reference = Reference::build(&workspace, &self.shared(&workspace))?;
             let folders = inputs
                 .iter()
@@ -142,6 +149,10 @@ impl Bench {
             report.load_before = load();
             for (what, folder) in inputs.iter().zip(folders) {
                 report.inputs.push(self.compare(&workspace, &reference, *what, &folder)?);
+            }
+            if self.wants(What::Processes) {
+                let input = reference.input(What::Plain.name(), &[], self.events, SEED)?;
+                report.processes = Some(processes::measure(&workspace, &input, self.events, self.runs)?);
             }
             if self.wants(What::Edges) {
                 let input = reference.input(What::Plain.name(), &[], self.events, SEED)?;

@@ -123,6 +123,7 @@ pub(super) struct Report {
     pub(super) state: Vec<StateReport>,
     pub(super) recovery: Option<RecoveryReport>,
     pub(super) spill: Option<SpillReport>,
+    pub(super) processes: Option<ProcessesReport>,
     pub(super) edges: Option<EdgesReport>,
     pub(super) serve: Option<ServeReport>,
 }
@@ -242,8 +243,34 @@ impl fmt::Display for SpillReport {
         let (seconds, peak) = (self.spilled_s.with(1), mb(self.spilled_peak_bytes));
         writeln!(
             f,
-            "  with {} MB {seconds} s, peak {peak} MB, {} × the CPU",
-            mb(self.budget_bytes),
+            "  {:<23}{seconds} s, peak {peak} MB, {} × the CPU",
+            format!("with {} MB", mb(self.budget_bytes)),
+            self.cpu_ratio.with(2)
+        )
+    }
+}
+
+/// Two processes with a worker each beside one with two, from the same log.
+#[derive(Debug, Serialize)]
+pub(super) struct ProcessesReport {
+    pub(super) events: u64,
+    pub(super) threads_s: Spread,
+    pub(super) processes_s: Spread,
+    /// How fast two processes are, over two threads.
+    pub(super) speed_ratio: Spread,
+    /// CPU time of two processes over that of two threads.
+    pub(super) cpu_ratio: Spread,
+}
+
+impl fmt::Display for ProcessesReport {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(f, "\n{} events from the log, two workers", self.events)?;
+        writeln!(f, "  in one process         {} s", self.threads_s.with(2))?;
+        writeln!(
+            f,
+            "  in a process each      {} s, {} × as fast (goal: 0.8), {} × the CPU",
+            self.processes_s.with(2),
+            self.speed_ratio.with(2),
             self.cpu_ratio.with(2)
         )
     }
@@ -285,6 +312,9 @@ impl fmt::Display for Report {
         }
         if let Some(spill) = &self.spill {
             spill.fmt(f)?;
+        }
+        if let Some(processes) = &self.processes {
+            processes.fmt(f)?;
         }
         if let Some(edges) = &self.edges {
             edges.fmt(f)?;
@@ -410,6 +440,7 @@ mod tests {
             state: Vec::new(),
             recovery: None,
             spill: None,
+            processes: None,
             edges: None,
             serve: None,
         };
