@@ -148,8 +148,12 @@ fn a_stopped_replay_goes_on() {
     let books: serde_json::Value = serde_json::from_str(&last.ok()).unwrap();
     assert_eq!((&books["read"], &books["balances"]), (&48_000.into(), &true.into()), "{books}");
     let plain = Place::new();
-    let fresh = common::books(&[&input], &plain.data(), &[]);
+    let often = ["--workers", "1", "--set", "checkpoint.events_max=1000", "--set", "batch.events_max=500"];
+    let fresh = common::books(&[&input], &plain.data(), &often);
     assert_eq!((&books["counted"], &books["expired"]), (&fresh.0["counted"], &fresh.0["expired"]));
+    let took = &fresh.0["checkpoints"];
+    assert!(took["taken"].as_u64() > Some(1) && took["bytes"].as_u64() > Some(1), "{took}");
+    assert!(took["longest_stall_ms"].as_f64() > Some(0.0), "{took}");
     assert_eq!(place.csv(), plain.csv());
     let objects = objects::open(&Backend::File(data.clone()), &Options::default()).unwrap();
     let left: Vec<String> = objects.list("").unwrap().into_iter().map(|object| object.name).collect();

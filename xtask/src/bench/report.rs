@@ -227,9 +227,12 @@ pub(super) struct SpillReport {
     pub(super) impressions: u64,
     pub(super) in_memory_s: Spread,
     pub(super) in_memory_peak_bytes: Spread,
+    /// The longest that a checkpoint held the worker up.
+    pub(super) in_memory_stall_ms: Spread,
     pub(super) budget_bytes: Spread,
     pub(super) spilled_s: Spread,
     pub(super) spilled_peak_bytes: Spread,
+    pub(super) spilled_stall_ms: Spread,
     /// CPU time with the budget over that without.
     pub(super) cpu_ratio: Spread,
 }
@@ -239,13 +242,18 @@ impl fmt::Display for SpillReport {
         let mb = |spread: Spread| spread.over(1e6).with(0);
         writeln!(f, "\n{} requests of {} impressions, larger than memory", self.requests, self.impressions)?;
         let (seconds, peak) = (self.in_memory_s.with(1), mb(self.in_memory_peak_bytes));
-        writeln!(f, "  in memory              {seconds} s, peak {peak} MB")?;
+        let stall = self.in_memory_stall_ms.with(0);
+        writeln!(
+            f,
+            "  in memory              {seconds} s, peak {peak} MB; a checkpoint holds the worker up for {stall} ms"
+        )?;
         let (seconds, peak) = (self.spilled_s.with(1), mb(self.spilled_peak_bytes));
         writeln!(
             f,
-            "  {:<23}{seconds} s, peak {peak} MB, {} × the CPU",
+            "  {:<23}{seconds} s, peak {peak} MB, {} × the CPU; for {} ms",
             format!("with {} MB", mb(self.budget_bytes)),
-            self.cpu_ratio.with(2)
+            self.cpu_ratio.with(2),
+            self.spilled_stall_ms.with(0)
         )
     }
 }

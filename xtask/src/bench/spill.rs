@@ -18,6 +18,9 @@ const TIMES: u64 = 4;
 /// Runs take minutes, and are long enough for few of them to agree.
 const RUNS_MAX: u32 = 3;
 
+/// In memory, with a budget, and the budget in bytes: what each took, and its longest stall in milliseconds.
+type Pair = ((Run, f64), (Run, f64), f64);
+
 /// Measures with one worker, on files in `target/bench/spill`, which take 16 GB there.
 ///
 /// # Errors
@@ -30,22 +33,28 @@ pub(super) fn measure(workspace: &Workspace, runs: u32) -> Result<SpillReport> {
     eprintln!("spill: {REQUESTS} requests");
     let requests = Requests { in_all: REQUESTS, played: Some(PLAYED) };
     requests.write(&input, 0..REQUESTS).map_err(Error::io("write", &input))?;
-    let measured = |name: &str, budget: &str| -> Result<Run> {
+    // What it took, and the longest that a checkpoint held a worker up, in milliseconds.
+    let measured = |name: &str, budget: &str| -> Result<(Run, f64)> {
         let data = Fresh::new(folder.join("data"))?;
         let mut command = replay(workspace, &input, &data.0, 1);
-        command.args(["--set", &format!("memory.bytes_max={budget}")]);
-        let run = run(&mut command, &folder.join("ledger.txt"))?;
+        command.args(["--json", "--set", &format!("memory.bytes_max={budget}")]);
+        let printed = folder.join("printed.json");
+        let run = run(&mut command, &printed)?;
         tallies(workspace, &data.0, &folder.join(name))?;
-        Ok(run)
+        let printed = fs::read(&printed).map_err(Error::io("read", &printed))?;
+        let printed: serde_json::Value = serde_json::from_slice(&printed)
+            .map_err(|error| Error::Other(format!("the replay printed no JSON: {error}")))?;
+        let stall = printed["checkpoints"]["longest_stall_ms"].as_f64();
+        Ok((run, stall.ok_or_else(|| Error::Other(format!("nothing about checkpoints in {printed}")))?))
     };
     let (mut pairs, runs) = (Vec::new(), runs.min(RUNS_MAX));
     for n in 1..=runs {
         eprintln!("spill: run {n} of {runs}");
         let whole = measured("in-memory.csv", "off")?;
-        let budget = (whole.peak_bytes / TIMES) >> 20;
+        let budget = (whole.0.peak_bytes / TIMES) >> 20;
         let part = measured("spilled.csv", &format!("{budget}MiB"))?;
-        if !part.stderr.contains("memory is short") {
-            return Err(Error::Other(format!("nothing was spilled with {budget} MiB: {}", part.stderr)));
+        if !part.0.stderr.contains("memory is short") {
+            return Err(Error::Other(format!("nothing was spilled with {budget} MiB: {}", part.0.stderr)));
         }
         let [whole_table, part_table] = ["in-memory.csv", "spilled.csv"].map(|name| {
             let path = folder.join(name);
@@ -56,15 +65,17 @@ pub(super) fn measure(workspace: &Workspace, runs: u32) -> Result<SpillReport> {
         }
         pairs.push((whole, part, (budget << 20) as f64));
     }
-    let spread = |value: fn(&(Run, Run, f64)) -> f64| Spread::of(pairs.iter().map(value));
+    let spread = |value: fn(&Pair) -> f64| Spread::of(pairs.iter().map(value));
     Ok(SpillReport {
         requests: REQUESTS,
         impressions: IMPRESSIONS,
-        in_memory_s: spread(|(whole, ..)| whole.wall_s),
-        in_memory_peak_bytes: spread(|(whole, ..)| whole.peak_bytes as f64),
+        in_memory_s: spread(|((whole, _), ..)| whole.wall_s),
+        in_memory_peak_bytes: spread(|((whole, _), ..)| whole.peak_bytes as f64),
+        in_memory_stall_ms: spread(|((_, stall), ..)| *stall),
         budget_bytes: spread(|(.., budget)| *budget),
-        spilled_s: spread(|(_, part, _)| part.wall_s),
-        spilled_peak_bytes: spread(|(_, part, _)| part.peak_bytes as f64),
-        cpu_ratio: spread(|(whole, part, _)| part.cpu_s() / whole.cpu_s()),
+        spilled_s: spread(|(_, (part, _), _)| part.wall_s),
+        spilled_peak_bytes: spread(|(_, (part, _), _)| part.peak_bytes as f64),
+        spilled_stall_ms: spread(|(_, (_, stall), _)| *stall),
+        cpu_ratio: spread(|((whole, _), (part, _), _)| part.cpu_s() / whole.cpu_s()),
     })
 }

@@ -11,7 +11,7 @@ use uptake_model::ledger::{Account, LATE_AGE_HOURS, Ledger};
 use super::replay::LAST_REPLAY;
 use super::text::grouped;
 use super::{CommandError, Configured, balanced, existing_checkpoints};
-use crate::checkpoint::{InputPosition, Manifest, Number};
+use crate::checkpoint::{InputPosition, Manifest, Number, Stats};
 use crate::config::Config;
 
 /// Print what became of every record that was read, as of the last checkpoint
@@ -210,6 +210,16 @@ pub(super) fn json(total: &Account, config: &Config) -> serde_json::Value {
         "gap": total.gap,
         "blank": total.blank,
         "balances": total.balances(),
+    })
+}
+
+/// What the checkpoints of a run took, for scripts.
+pub(super) fn checkpoints_json(taken: Stats) -> serde_json::Value {
+    serde_json::json!({
+        "taken": taken.taken,
+        "bytes": taken.bytes,
+        "longest_ms": taken.longest.as_millis() as u64,
+        "longest_stall_ms": taken.longest_stall.as_secs_f64() * 1e3,
     })
 }
 

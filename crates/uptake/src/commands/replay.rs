@@ -13,7 +13,7 @@ use uptake_flow::Halt;
 use uptake_model::EventTime;
 use uptake_model::ledger::Ledger;
 
-use super::ledger::{json, text};
+use super::ledger::{checkpoints_json, json, text};
 use super::text::grouped;
 use super::{CommandError, Configured, balanced, event_files};
 use crate::checkpoint::{InputPosition, Manifest, Number, Restored, Store};
@@ -166,6 +166,7 @@ impl Replay {
         if self.json {
             let mut printed = json(&replayed.ledger.total(), &config);
             printed["balances"] = replayed.ledger.balances().into();
+            printed["checkpoints"] = checkpoints_json(replayed.checkpoints);
             printed["rows_written"] = replayed.rows.into();
             printed["files"] = count.into();
             printed["seconds"] = seconds.into();

@@ -145,12 +145,7 @@ impl Run {
         let (total, taken) = (finished.ledger.total(), finished.checkpoints);
         if self.json {
             let mut printed = super::ledger::json(&total, &printed_by);
-            printed["checkpoints"] = serde_json::json!({
-                "taken": taken.taken,
-                "bytes": taken.bytes,
-                "longest_ms": taken.longest.as_millis() as u64,
-                "longest_stall_ms": taken.longest_stall.as_secs_f64() * 1e3,
-            });
+            printed["checkpoints"] = super::ledger::checkpoints_json(taken);
             writeln!(std::io::stdout().lock(), "{printed}")?;
         }
         notice(&format!(
