@@ -7,7 +7,8 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use super::measure::{Run, run};
-use super::report::{EdgesReport, Figures, Spread};
+use super::recovery;
+use super::report::{EdgesReport, Figures, RecoveryReport, Spread};
 use crate::error::{Error, Result};
 use crate::process;
 use crate::services;
@@ -57,6 +58,16 @@ pub(super) fn measure(workspace: &Workspace, input: &Path, lines: u64, runs: u32
     })
 }
 
+/// What [`recovery::measure`] measures, from a real Kafka and with checkpoints on a real S3 server.
+///
+/// # Errors
+/// A server or a program fails, or the device is full.
+pub(super) fn recovery(workspace: &Workspace, runs: u32) -> Result<RecoveryReport> {
+    let servers = services::Running::up(workspace, workspace.target.join("services/bench"))?;
+    let bench = Bench { workspace, variables: &servers.variables, folder: PathBuf::new() };
+    recovery::measure(workspace, runs, &[bench.kafka()?, bench.archive(0)?].concat())
+}
+
 struct Bench<'a> {
     workspace: &'a Workspace,
     variables: &'a [(String, String)],
@@ -75,21 +86,32 @@ impl Bench<'_> {
         Ok(vec![url, format!("kafka.topic_prefix={PREFIX}"), format!("kafka.group={PREFIX}group")])
     }
 
+    /// A setting of what a variable says.
+    fn of(&self, key: &str, name: &str) -> Result<String> {
+        Ok(format!("{key}={}", self.variable(name)?))
+    }
+
     /// A table and an archive of their own for each run.
     fn stores(&self, n: u32) -> Result<Vec<String>> {
-        let of = |key: &str, name: &str| Ok(format!("{key}={}", self.variable(name)?));
-        Ok(vec![
+        let table = vec![
             format!("table.url=cassandra://{}/bench{n}", self.variable("UPTAKE_TEST_CASSANDRA")?),
-            of("cassandra.user", "UPTAKE_TEST_CASSANDRA_USER")?,
-            of("cassandra.password", "UPTAKE_TEST_CASSANDRA_PASSWORD")?,
+            self.of("cassandra.user", "UPTAKE_TEST_CASSANDRA_USER")?,
+            self.of("cassandra.password", "UPTAKE_TEST_CASSANDRA_PASSWORD")?,
             "cassandra.replication=1".to_owned(),
             "cassandra.consistency=ONE".to_owned(),
+        ];
+        Ok([table, self.archive(n)?].concat())
+    }
+
+    /// An archive, which the checkpoints stand beside.
+    fn archive(&self, n: u32) -> Result<Vec<String>> {
+        Ok(vec![
             format!("archive.url=s3://{}/bench{n}", self.variable("UPTAKE_TEST_S3_BUCKET")?),
-            of("s3.endpoint", "UPTAKE_TEST_S3")?,
+            self.of("s3.endpoint", "UPTAKE_TEST_S3")?,
             "s3.allow_http=true".to_owned(),
             "s3.region=us-east-1".to_owned(),
-            of("s3.access_key_id", "UPTAKE_TEST_S3_KEY")?,
-            of("s3.secret_access_key", "UPTAKE_TEST_S3_SECRET")?,
+            self.of("s3.access_key_id", "UPTAKE_TEST_S3_KEY")?,
+            self.of("s3.secret_access_key", "UPTAKE_TEST_S3_SECRET")?,
         ])
     }
 

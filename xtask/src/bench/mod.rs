@@ -67,6 +67,8 @@ enum What {
     State,
     /// A million waiting requests: from `kill -9` to caught up, and what a checkpoint holds up
     Recovery,
+    /// The same from a real Kafka, with checkpoints on a real S3 server, which it starts
+    RecoveryEdges,
     /// State four times as large as memory may be, which takes 16 GB on disk
     Spill,
     /// Two processes on the loopback against two threads
@@ -88,6 +90,7 @@ impl What {
             Self::Parts => "parts",
             Self::State => "state",
             Self::Recovery => "recovery",
+            Self::RecoveryEdges => "recovery-edges",
             Self::Spill => "spill",
             Self::Processes => "processes",
             Self::Edges => "edges",
@@ -104,6 +107,7 @@ impl What {
             | Self::Parts
             | Self::State
             | Self::Recovery
+            | Self::RecoveryEdges
             | Self::Spill
             | Self::Processes
             | Self::Edges
@@ -128,6 +132,7 @@ impl Bench {
             parts: Vec::new(),
             state: Vec::new(),
             recovery: None,
+            recovery_edges: None,
             spill: None,
             processes: None,
             edges: None,
@@ -171,7 +176,10 @@ impl Bench {
             }
         }
         if self.wants(What::Recovery) {
-            report.recovery = Some(recovery::measure(&workspace, self.runs)?);
+            report.recovery = Some(recovery::measure(&workspace, self.runs, &[])?);
+        }
+        if self.wants(What::RecoveryEdges) {
+            report.recovery_edges = Some(edges::recovery(&workspace, self.runs)?);
         }
         if self.wants(What::Spill) {
             report.spill = Some(spill::measure(&workspace, self.runs)?);

@@ -32,18 +32,25 @@ const LIVE_EVERY: Duration = Duration::from_millis(300);
 /// that is fit for benchmarks.
 const SETTLE: Duration = Duration::from_secs(6);
 
-/// Measures with one worker, on parts in `target/bench/recovery`, which takes 5 GB there.
+/// Measures with one worker and these settings, on parts in `target/bench/recovery`, which takes 5 GB there.
 ///
 /// # Errors
 /// A program fails, or the device is full.
-pub(super) fn measure(workspace: &Workspace, runs: u32) -> Result<RecoveryReport> {
+pub(super) fn measure(workspace: &Workspace, runs: u32, settings: &[String]) -> Result<RecoveryReport> {
     let folder = workspace.target.join("bench/recovery");
     if folder.exists() {
         fs::remove_dir_all(&folder).map_err(Error::io("remove", &folder))?;
     }
     fs::create_dir_all(&folder).map_err(Error::io("make the folder", &folder))?;
-    let bench =
-        Recovery { program: workspace.target.join("release/uptake"), data: folder.join("data"), folder };
+    let bench = Recovery {
+        program: workspace.target.join("release/uptake"),
+        data: folder.join("data"),
+        settings: settings.to_vec(),
+        folder,
+    };
+    if !settings.is_empty() {
+        run(&mut bench.command(&["migrate"]), &bench.folder.join("migrate.txt"))?;
+    }
     let mut next = 0;
     eprintln!("recovery: {REQUESTS} requests");
     while next < REQUESTS {
@@ -82,12 +89,14 @@ struct Recovery {
     folder: PathBuf,
     program: PathBuf,
     data: PathBuf,
+    settings: Vec<String>,
 }
 
 impl Recovery {
     fn command(&self, arguments: &[&str]) -> Command {
         let mut command = process::command(&self.program);
         command.arg(arguments[0]).arg("--data").arg(&self.data).args(&arguments[1..]);
+        command.args(self.settings.iter().flat_map(|setting| ["--set", setting]));
         command
     }
 

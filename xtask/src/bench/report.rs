@@ -122,6 +122,8 @@ pub(super) struct Report {
     pub(super) parts: Vec<PartReport>,
     pub(super) state: Vec<StateReport>,
     pub(super) recovery: Option<RecoveryReport>,
+    /// The same from a real Kafka, with checkpoints on a real S3 server.
+    pub(super) recovery_edges: Option<RecoveryReport>,
     pub(super) spill: Option<SpillReport>,
     pub(super) processes: Option<ProcessesReport>,
     pub(super) edges: Option<EdgesReport>,
@@ -318,6 +320,9 @@ impl fmt::Display for Report {
         if let Some(recovery) = &self.recovery {
             recovery.fmt(f)?;
         }
+        if let Some(recovery) = &self.recovery_edges {
+            write!(f, "\nfrom Kafka, checkpoints on S3:{recovery}")?;
+        }
         if let Some(spill) = &self.spill {
             spill.fmt(f)?;
         }
@@ -447,6 +452,7 @@ mod tests {
             }],
             state: Vec::new(),
             recovery: None,
+            recovery_edges: None,
             spill: None,
             processes: None,
             edges: None,
