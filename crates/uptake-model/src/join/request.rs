@@ -104,6 +104,8 @@ const MIXED: u8 = 8;
 
 impl Header {
     const BYTES: usize = 16;
+    /// Where the kinds stand.
+    const KINDS: usize = 15;
 
     /// Whether a time can be the base: ± 4,400 years around 1970.
     fn fits(time: EventTime) -> bool {
@@ -360,15 +362,16 @@ impl RequestState {
         counts: bool,
         dictionary: &mut JoinDictionary,
     ) {
+        header.kinds |= if counts { MIXED } else { 0 };
+        header.write(log);
         dictionary.videos.acquire(video);
         let context = Context::of(event);
         let own_context = dictionary.contexts.get(header.context) != context;
-        header.kinds |= if counts | own_context { MIXED } else { 0 };
-        header.write(log);
         let bits = u64::from(event.kind as u8) | u64::from(counts) << 1 | u64::from(own_context) << 2;
         let mut bytes = [0; ENTRY_BYTES_MAX];
         let mut end = write_varint(&mut bytes, 0, u64::from(video) << 3 | bits);
         if own_context {
+            log[Header::KINDS] |= MIXED;
             let context = dictionary.contexts.intern(context);
             dictionary.contexts.acquire(context);
             end = write_varint(&mut bytes, end, u64::from(context));
