@@ -6,7 +6,7 @@
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use super::measure::{Run, run};
+use super::measure::{Run, run, run_for_json, say_run};
 use super::recovery;
 use super::report::{EdgesReport, Figures, RecoveryReport, Spread};
 use crate::error::{Error, Result};
@@ -32,7 +32,7 @@ pub(super) fn measure(workspace: &Workspace, input: &Path, lines: u64, runs: u32
     let appended = bench.run(append)?;
     let (mut embedded, mut remote) = (Vec::new(), Vec::new());
     for n in 0..=runs {
-        eprintln!("edges: {}", if n == 0 { "warm-up".to_owned() } else { format!("run {n} of {runs}") });
+        say_run("edges", n, runs);
         let of_embedded = bench.count(&format!("embedded{n}"), &bench.kafka()?, lines)?;
         let settings = [bench.kafka()?, bench.stores(n)?].concat();
         bench.run(bench.command("migrate", &format!("remote{n}"), &settings))?;
@@ -137,11 +137,7 @@ impl Bench<'_> {
             "--set",
             "join.request_events_max=off",
         ]);
-        let took = self.run(command)?;
-        let path = self.folder.join("said.txt");
-        let said = std::fs::read(&path).map_err(Error::io("read", &path))?;
-        let books: serde_json::Value = serde_json::from_slice(&said)
-            .map_err(|e| Error::Other(format!("the run printed no JSON: {e}")))?;
+        let (took, books) = run_for_json(&mut command, &self.folder.join("said.txt"))?;
         match books["read"].as_u64() == Some(lines) {
             true => Ok(took),
             false => Err(Error::Other(format!("{lines} events are in the log, and the run says {books}"))),

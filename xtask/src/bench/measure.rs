@@ -54,6 +54,32 @@ pub(super) fn run(command: &mut Command, stdout: &Path) -> Result<Run> {
     Ok(Run { cpu: usage.utime + usage.stime, wall_s, peak_bytes: usage.maxrss, stderr })
 }
 
+/// Runs a program that prints JSON, which stays in the file `stdout`.
+///
+/// # Errors
+/// As [`run`], or it prints something else.
+pub(super) fn run_for_json(command: &mut Command, stdout: &Path) -> Result<(Run, serde_json::Value)> {
+    let took = run(command, stdout)?;
+    let printed = fs::read(stdout).map_err(Error::io("read", stdout))?;
+    Ok((took, json(&printed)?))
+}
+
+/// What a program printed, as JSON.
+///
+/// # Errors
+/// It is none.
+pub(super) fn json(printed: &[u8]) -> Result<serde_json::Value> {
+    serde_json::from_slice(printed).map_err(|e| Error::Other(format!("the run printed no JSON: {e}")))
+}
+
+/// Says which run begins; number 0 warms up.
+pub(super) fn say_run(of: &str, n: u32, runs: u32) {
+    match n {
+        0 => eprintln!("{of}: warm-up"),
+        n => eprintln!("{of}: run {n} of {runs}"),
+    }
+}
+
 #[cfg(test)]
 pub(super) fn made_up(cpu_s: f64, wall_s: f64, peak_bytes: u64) -> Run {
     Run { cpu: Duration::from_secs_f64(cpu_s), wall_s, peak_bytes, stderr: String::new() }

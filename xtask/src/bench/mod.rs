@@ -24,7 +24,7 @@ use clap::{Args, ValueEnum};
 use crate::error::{Error, Result};
 use crate::process;
 use crate::workspace::Workspace;
-use measure::{Run, run};
+use measure::{Run, run, say_run};
 use reference::Reference;
 use report::{InputReport, PartReport, Report, Spread, StateReport};
 
@@ -234,11 +234,7 @@ impl Bench {
         let mut lines = 0;
         for round in 0..=self.runs {
             let warm_up = round == 0;
-            eprintln!(
-                "{}: {}",
-                what.name(),
-                if warm_up { "warm-up".to_owned() } else { format!("run {round} of {}", self.runs) }
-            );
+            say_run(what.name(), round, self.runs);
             let answer = reference.folder.join("answer-floor.csv");
             let of_floor = run(process::command(&reference.floor).arg(input), &answer)?;
             lines = lines_read(&of_floor)?;
@@ -312,6 +308,15 @@ fn lines_read(floor: &Run) -> Result<u64> {
 fn tallies(workspace: &Workspace, data: &Path, to: &Path) -> Result<()> {
     let mut command = process::command(workspace.target.join("release/uptake"));
     run(command.args(["tallies", "--format", "csv", "--data"]).arg(data), to).map(drop)
+}
+
+/// Whether two files of tables in a folder are the same.
+fn same_tables(folder: &Path, names: [&str; 2]) -> Result<bool> {
+    let [one, other] = names.map(|name| {
+        let path = folder.join(name);
+        fs::read(&path).map_err(Error::io("read", &path))
+    });
+    Ok(one? == other?)
 }
 
 /// Both have the same rows, or the comparison means nothing.

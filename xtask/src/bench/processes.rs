@@ -2,16 +2,16 @@
 //! put events into bytes and on the wire, and to find one another.
 
 use std::fs;
-use std::net::TcpListener;
 use std::path::Path;
 use std::process::Command;
 use std::time::Instant;
 
-use super::measure::{Run, run};
+use super::measure::{Run, run, say_run};
 use super::report::{ProcessesReport, Spread};
-use super::{Fresh, tallies};
+use super::{Fresh, same_tables, tallies};
 use crate::error::{Error, Result};
 use crate::process;
+use crate::services::free_ports;
 use crate::workspace::Workspace;
 
 /// One round: the wall and CPU seconds of one process, and of two.
@@ -38,7 +38,7 @@ pub(super) fn measure(
     run(append.arg("append").arg(input).arg("--data").arg(&log), &folder.join("append.txt"))?;
     let mut rounds = Vec::new();
     for n in 0..=runs {
-        eprintln!("processes: {}", if n == 0 { "warm-up".to_owned() } else { format!("run {n} of {runs}") });
+        say_run("processes", n, runs);
         let data = Fresh::new(folder.join("threads"))?;
         copy(&log, &data.0)?;
         let of_one = run(command(workspace, &data.0).args(["--workers", "2"]), &folder.join("threads.txt"))?;
@@ -48,11 +48,7 @@ pub(super) fn measure(
         copy(&log, &data.0)?;
         let processes = cluster(workspace, folder, &data.0)?;
         tallies(workspace, &data.0, &folder.join("processes.csv"))?;
-        let [threads, others] = ["threads.csv", "processes.csv"].map(|name| {
-            let path = folder.join(name);
-            fs::read(&path).map_err(Error::io("read", &path))
-        });
-        if threads? != others? {
+        if !same_tables(folder, ["threads.csv", "processes.csv"])? {
             return Err(Error::Other("two processes come to another table than one".to_owned()));
         }
         if n > 0 {
@@ -78,13 +74,8 @@ fn command(workspace: &Workspace, data: &Path) -> Command {
 /// Two processes, from the start of the first to the end of the last: wall and CPU seconds.
 fn cluster(workspace: &Workspace, folder: &Path, data: &Path) -> Result<(f64, f64)> {
     let hosts = folder.join("hosts");
-    let free =
-        || TcpListener::bind("127.0.0.1:0").and_then(|listener| Ok((listener.local_addr()?, listener)));
-    let ((first, one), (second, other)) = free()
-        .and_then(|one| Ok((one, free()?)))
-        .map_err(|error| Error::Other(format!("no free ports: {error}")))?;
-    drop((one, other));
-    fs::write(&hosts, format!("{first}\n{second}\n")).map_err(Error::io("write", &hosts))?;
+    let lines = free_ports(2)?.iter().map(|port| format!("127.0.0.1:{port}\n")).collect::<String>();
+    fs::write(&hosts, lines).map_err(Error::io("write", &hosts))?;
     let started = Instant::now();
     let runs: Vec<Result<Run>> = std::thread::scope(|scope| {
         let start = |number: usize| {

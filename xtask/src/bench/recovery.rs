@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
-use super::measure::run;
+use super::measure::{json, run};
 use super::report::{RecoveryReport, Spread};
 use crate::error::{Error, Result};
 use crate::process;
@@ -132,8 +132,7 @@ impl Recovery {
         let pid = live.id().to_string();
         process::run(process::command("kill").arg(&pid), "")?;
         let output = live.wait_with_output().map_err(|e| Error::Other(format!("the live run: {e}")))?;
-        let printed: serde_json::Value = serde_json::from_slice(&output.stdout)
-            .map_err(|e| Error::Other(format!("the live run printed no JSON: {e}")))?;
+        let printed = json(&output.stdout)?;
         let number = |key: &str| printed["checkpoints"][key].as_f64().unwrap_or(f64::NAN);
         Ok((number("longest_stall_ms"), number("bytes") / number("taken")))
     }

@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 use serde_json::Value;
 use wait4::Wait4;
 
+use super::measure::say_run;
 use super::report::{ServeReport, Spread};
 use crate::error::{Error, Result};
 use crate::process;
@@ -36,7 +37,7 @@ pub(super) fn measure(workspace: &Workspace, input: &Path, runs: u32) -> Result<
     let (mut per_s, mut batch_ms, mut collector_ratio, mut server_cpu) = (vec![], vec![], vec![], vec![]);
     let (mut row_p50, mut row_p99, mut rows_ratio) = (vec![], vec![], vec![]);
     for n in 0..=runs {
-        eprintln!("serve: {}", if n == 0 { "warm-up".to_owned() } else { format!("run {n} of {runs}") });
+        say_run("serve", n, runs);
         let batches = BATCHES.to_string();
         let collector = ["collector", "--batches", &batches];
         let rows = ["rows", "--seconds", ROWS_SECONDS];

@@ -18,6 +18,7 @@ use clap::{Args, Subcommand, ValueEnum};
 use crate::error::{Error, Result};
 use crate::workspace::Workspace;
 use server::Server;
+pub(crate) use server::free_ports;
 
 /// Start, stop and show the servers that tests run against
 #[derive(Args, Debug)]

@@ -253,7 +253,7 @@ fn fill(line: &str, folder: &str, ports: &[u16]) -> String {
 
 /// Ports of this machine that nobody listens on, below those that the system gives to clients: a
 /// server that is away for a moment shall find its port free when it comes back.
-pub(super) fn free_ports(count: usize) -> Result<Vec<u16>> {
+pub(crate) fn free_ports(count: usize) -> Result<Vec<u16>> {
     let spread = std::process::id() as u16 % 900;
     let candidates = (0..12_000_u16).map(|n| 15_000 + (spread * 13 + n) % 12_000);
     // Held until all are found, so that none is found twice.

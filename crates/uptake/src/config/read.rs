@@ -248,7 +248,7 @@ pub(super) fn config(mut values: Values, mistakes: &mut Vec<String>) -> Config {
         ..DecodeConfig::default()
     };
     let (fields, items, missing) = (fields(&mut r), r.text("events.items"), r.texts("events.missing"));
-    let decode = match !missing.is_empty() || is_foreign(&fields, &items) {
+    let decode = match is_foreign(&fields, &items, &missing) {
         true => {
             let form = Foreign::parse(&fields, &items, kinds, timestamp_unit);
             let wrong = form.as_ref().err().into_iter().flatten();
@@ -404,13 +404,13 @@ fn fields(r: &mut Reader<'_>) -> Fields {
 }
 
 /// Whether records are of a form that only the general way can read.
-fn is_foreign(fields: &Fields, items: &str) -> bool {
+fn is_foreign(fields: &Fields, items: &str, missing: &[String]) -> bool {
     let mut paths = fields
         .paths()
         .into_iter()
         .map(|(_, path)| path)
         .chain(fields.dimensions.values().map(String::as_str));
-    !items.is_empty() || paths.any(Route::is_needed_for)
+    !items.is_empty() || !missing.is_empty() || paths.any(Route::is_needed_for)
 }
 
 fn segments(r: &mut Reader<'_>) -> Segments {
