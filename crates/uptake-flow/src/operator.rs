@@ -29,7 +29,13 @@ pub(crate) trait Logic: 'static {
 
     /// Called once, when the whole dataflow has been built.
     fn start(&mut self) {}
-    fn record(&mut self, record: Record<Self::In>, watermark: EventTime, main: &mut Vec<Record<Self::Main>>);
+    /// Takes all of some records of one batch, in order.
+    fn records(
+        &mut self,
+        records: &mut Vec<Record<Self::In>>,
+        watermark: EventTime,
+        main: &mut Vec<Record<Self::Main>>,
+    );
     fn side(&mut self, record: Record<Self::Side>);
     fn end_batch(
         &mut self,
@@ -125,9 +131,7 @@ pub(crate) fn build<'s, L: Logic>(
                 Some(&batch) if batch == current => {
                     // What came before the batch had begun comes first: records keep their order.
                     catch_up(&mut logic, early.remove(&batch), watermark, &mut out.main);
-                    for record in data.drain(..) {
-                        logic.record(record, watermark, &mut out.main);
-                    }
+                    logic.records(data, watermark, &mut out.main);
                     if !out.main.is_empty() {
                         main.session(&cap).give_container(&mut out.main);
                         out.main.clear();
@@ -185,7 +189,7 @@ fn catch_up<L: Logic>(
 ) {
     let Some(early) = early else { return };
     early.side.into_iter().flatten().for_each(|record| logic.side(record));
-    for record in early.records.into_iter().flatten() {
-        logic.record(record, watermark, main);
+    for mut records in early.records {
+        logic.records(&mut records, watermark, main);
     }
 }

@@ -53,10 +53,15 @@ impl<K: Key, V: Data, P: Process<K, V>> Logic for ProcessLogic<K, V, P> {
     type Change = ();
     type Snapshot = ();
 
-    #[inline]
-    fn record(&mut self, record: Record<(K, V)>, watermark: EventTime, main: &mut Vec<Record<P::Out>>) {
-        let Record { time, value: (key, value) } = record;
-        self.process.record(&key, value, Context { time, watermark }, &mut Emit { time, out: main });
+    fn records(
+        &mut self,
+        records: &mut Vec<Record<(K, V)>>,
+        watermark: EventTime,
+        main: &mut Vec<Record<P::Out>>,
+    ) {
+        for Record { time, value: (key, value) } in records.drain(..) {
+            self.process.record(&key, value, Context { time, watermark }, &mut Emit { time, out: main });
+        }
     }
 
     fn side(&mut self, record: Record<P::Side>) {

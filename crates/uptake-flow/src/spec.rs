@@ -5,6 +5,7 @@
 
 use std::cell::RefCell;
 use std::rc::Rc;
+use std::vec::Drain;
 
 use uptake_model::EventTime;
 
@@ -69,7 +70,45 @@ impl<'a, S> State<'a, S> {
     }
 }
 
-type Step<K, V, S, M> = Box<dyn FnMut(&K, V, &mut State<'_, S>, &mut Emit<'_, M>)>;
+/// Records of one key that follow one another in a batch: events of a key often do.
+///
+/// As an iterator it takes them one by one, each with its event time.
+pub struct Run<'a, 'b, K, V> {
+    first: Option<(EventTime, V)>,
+    others: &'a mut Drain<'b, Record<(K, V)>>,
+    /// How many of the others are of this key.
+    left: usize,
+}
+
+impl<K, V> Run<'_, '_, K, V> {
+    /// The records after the first one that have not been taken yet.
+    pub fn others(&self) -> &[Record<(K, V)>] {
+        self.others.as_slice().get(..self.left).unwrap_or_default()
+    }
+
+    /// Takes the next `n` of [`Run::others`], which have been seen to there.
+    pub fn skip_others(&mut self, n: usize) {
+        let n = n.min(self.left);
+        self.left -= n;
+        self.others.by_ref().take(n).for_each(drop);
+    }
+}
+
+impl<K, V> Iterator for Run<'_, '_, K, V> {
+    type Item = (EventTime, V);
+
+    #[inline]
+    fn next(&mut self) -> Option<(EventTime, V)> {
+        if let Some(first) = self.first.take() {
+            return Some(first);
+        }
+        self.left = self.left.checked_sub(1)?;
+        let Record { time, value: (_, value) } = self.others.next()?;
+        Some((time, value))
+    }
+}
+
+type Step<K, V, S, M> = Box<dyn FnMut(&K, &mut Run<'_, '_, K, V>, &mut State<'_, S>, &mut Emit<'_, M>)>;
 type Timeout<K, S, M> = Box<dyn FnMut(&K, S, &mut Emit<'_, M>)>;
 type Checkpoint<K, S> = Box<dyn FnMut(u64, &mut KeyedState<K, S>)>;
 type Excess = Box<dyn FnMut(usize) -> usize>;
@@ -82,7 +121,7 @@ pub struct StateSpec<K, V, S, M> {
     timeout_ms: Option<i64>,
     on_timeout: Option<Timeout<K, S, M>>,
     initial: Vec<(K, EventTime, S)>,
-    on_end_batch: Option<Box<dyn FnMut()>>,
+    on_end_batch: Option<Box<dyn FnMut(EventTime)>>,
     on_checkpoint: Option<Checkpoint<K, S>>,
     excess: Option<Excess>,
     restored: KeyedState<K, S>,
@@ -109,7 +148,35 @@ impl<K: Key, V: Data, S: 'static, M: 'static> StateSpec<K, V, S, M> {
     }
 
     /// As [`StateSpec::new`], for a step that may let out any number of values.
-    pub fn emitting(step: impl FnMut(&K, V, &mut State<'_, S>, &mut Emit<'_, M>) + 'static) -> Self {
+    pub fn emitting(mut step: impl FnMut(&K, V, &mut State<'_, S>, &mut Emit<'_, M>) + 'static) -> Self {
+        // The step stands in the loop itself: a call through a pointer for each record would cost as much as
+        // a part of it.
+        Self::by_runs(move |key, run, state, emit| {
+            for (time, value) in run {
+                (state.time, emit.time) = (time, time);
+                step(key, value, state, emit);
+            }
+        })
+    }
+
+    /// As [`StateSpec::emitting`], for a step that takes records of a key together where they follow one another.
+    /// It must take all of them; what it makes of them must not depend on how they are cut into runs. The times
+    /// of the state and of what goes out are those of the first, unless it says another.
+    ///
+    /// ```
+    /// use uptake_flow::StateSpec;
+    /// // The first value of each run, and the sum of all.
+    /// let _spec = StateSpec::by_runs(|_key: &String, run, sum, emit| {
+    ///     let ahead: i64 = run.others().iter().map(|record| record.value.1).sum();
+    ///     run.skip_others(usize::MAX);
+    ///     let first: i64 = run.map(|(_, value)| value).sum();
+    ///     *sum.get_or_default() += first + ahead;
+    ///     emit.emit(first);
+    /// });
+    /// ```
+    pub fn by_runs(
+        step: impl FnMut(&K, &mut Run<'_, '_, K, V>, &mut State<'_, S>, &mut Emit<'_, M>) + 'static,
+    ) -> Self {
         Self {
             step: Box::new(step),
             timeout_ms: None,
@@ -143,8 +210,8 @@ impl<K: Key, V: Data, S: 'static, M: 'static> StateSpec<K, V, S, M> {
         self
     }
 
-    /// Calls `then` at the end of each batch, when its records and timeouts have been taken.
-    pub fn on_end_batch(mut self, then: impl FnMut() + 'static) -> Self {
+    /// Calls `then` with the watermark at the end of each batch, when its records and timeouts have been taken.
+    pub fn on_end_batch(mut self, then: impl FnMut(EventTime) + 'static) -> Self {
         self.on_end_batch = Some(Box::new(then));
         self
     }
@@ -221,7 +288,7 @@ pub(crate) struct MapWithState<K, V, S, M> {
     step: Step<K, V, S, M>,
     timeout_ms: Option<i64>,
     on_timeout: Option<Timeout<K, S, M>>,
-    on_end_batch: Option<Box<dyn FnMut()>>,
+    on_end_batch: Option<Box<dyn FnMut(EventTime)>>,
     on_checkpoint: Option<Checkpoint<K, S>>,
     excess: Option<Excess>,
     states: KeyedState<K, S>,
@@ -242,13 +309,26 @@ impl<K: Key, V: Data, S: 'static, M: 'static> Logic for MapWithState<K, V, S, M>
         }
     }
 
-    #[inline]
-    fn record(&mut self, record: Record<(K, V)>, watermark: EventTime, main: &mut Vec<Record<M>>) {
-        let Record { time, value: (key, value) } = record;
-        let state = self.states.entry(&key, self.timeout_ms.map(|ms| time.plus(ms)));
-        let mut emit = Emit { time, out: main };
-        (self.step)(&key, value, &mut State { state, time, watermark }, &mut emit);
-        self.states.settle(&key);
+    fn records(
+        &mut self,
+        records: &mut Vec<Record<(K, V)>>,
+        watermark: EventTime,
+        main: &mut Vec<Record<M>>,
+    ) {
+        let mut records = records.drain(..);
+        while let Some(Record { time, value: (key, value) }) = records.next() {
+            // The state is looked up once for all of a run.
+            let (mut left, mut last) = (0, time);
+            for record in records.as_slice().iter().take_while(|record| record.value.0 == key) {
+                (left, last) = (left + 1, last.max(record.time));
+            }
+            let state = self.states.entry(&key, self.timeout_ms.map(|ms| last.plus(ms)));
+            let mut run = Run { first: Some((time, value)), others: &mut records, left };
+            let (mut state, mut emit) = (State { state, time, watermark }, Emit { time, out: main });
+            (self.step)(&key, &mut run, &mut state, &mut emit);
+            debug_assert!(run.next().is_none(), "a step takes all of its run");
+            self.states.settle(&key);
+        }
     }
 
     fn side(&mut self, _record: Record<()>) {}
@@ -276,7 +356,7 @@ impl<K: Key, V: Data, S: 'static, M: 'static> Logic for MapWithState<K, V, S, M>
             self.states.each(&mut |key, state| out.snapshots.push(Record { time, value: clone(key, state) }));
         }
         if let Some(then) = &mut self.on_end_batch {
-            then();
+            then(watermark);
         }
         if let Some(excess) = &mut self.excess {
             self.states.spill(excess(self.states.held()));

@@ -5,7 +5,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::event::Reason;
+use crate::event::{Kind, Reason};
 
 /// Upper ends of the age classes of late events, in hours behind the watermark; the last class is open.
 pub const LATE_AGE_HOURS: [u32; 5] = [1, 3, 6, 12, 24];
@@ -99,10 +99,10 @@ impl Account {
         self.gap += n;
     }
 
-    /// One event waits.
+    /// So many events wait.
     #[inline]
-    pub fn begin_waiting(&mut self) {
-        self.waiting = self.waiting.wrapping_add(1);
+    pub fn begin_waiting(&mut self, events: u64) {
+        self.waiting = self.waiting.wrapping_add(events);
     }
 
     /// One event waits no longer.
@@ -112,6 +112,14 @@ impl Account {
     #[inline]
     pub fn end_waiting(&mut self) {
         self.waiting = self.waiting.wrapping_sub(1);
+    }
+
+    /// So many events of a kind wait no longer, because their request never brought its other half.
+    #[inline]
+    pub fn expire(&mut self, kind: Kind, events: u64) {
+        self.waiting = self.waiting.wrapping_sub(events);
+        self.expired += events;
+        self.expired_plays += if kind == Kind::Play { events } else { 0 };
     }
 
     /// Counts one dead letter.

@@ -150,8 +150,8 @@ fn join_state(events: &[Event]) -> u64 {
         state.step(event, &rules, &mut dictionary, &mut |counted| sum = sum.wrapping_add(counted.video.0));
     }
     let mut waiting = 0;
-    states.expire(EventTime::MAX, &mut |&request, state| {
-        state.expire(request, &mut dictionary, &mut |_| waiting += 1);
+    states.expire(EventTime::MAX, &mut |_, state| {
+        state.expire_counted(&mut dictionary, &mut |_, _, events| waiting += events);
     });
     sum ^ waiting
 }

@@ -1,139 +1,65 @@
-//! Small numbers for values that recur: a table that counts its references and gives numbers out
-//! again, so it is as large as what is in use, not as what was ever seen.
+//! Numbers that are used as long as something refers to them.
 
-use std::hash::{BuildHasher, Hash};
+use std::hash::Hash;
 
-use foldhash::fast::FixedState;
-use hashbrown::HashTable;
+use crate::join::numbered::Numbered;
 
-/// Values of type `T` by a number each.
+/// Values of type `T` by a small number each. It counts the references to a number and gives it out
+/// again, so it is as large as what is in use, not as what was ever seen.
 #[derive(Debug)]
-pub struct Interner<T> {
-    /// The values stand in the table beside their numbers: a look-up touches one line of memory.
-    table: HashTable<(T, u32)>,
-    values: Vec<T>,
-    references: Vec<u32>,
-    free: Vec<u32>,
-    /// Of each of a thousand parts of all values the one asked for last, with its number. A few
-    /// values are asked for most, and this stays in the fastest cache where the table does not.
-    recent: Vec<(T, u32)>,
+pub(super) struct Interner<T> {
+    /// The marks are how many references there are.
+    numbered: Numbered<T>,
 }
-
-const RECENT: usize = 1 << 10;
-
-/// The number of no value.
-const NONE: u32 = u32::MAX;
 
 impl<T> Default for Interner<T> {
     fn default() -> Self {
-        Self {
-            table: HashTable::new(),
-            values: Vec::new(),
-            references: Vec::new(),
-            free: Vec::new(),
-            recent: Vec::new(),
-        }
+        Self { numbered: Numbered::default() }
     }
-}
-
-fn hash(value: &impl Hash) -> u64 {
-    FixedState::with_seed(2).hash_one(value)
 }
 
 impl<T: Copy + Eq + Hash> Interner<T> {
-    /// The number of `value`. Without [`Interner::acquire`] it must be given back by
-    /// [`Interner::forget_unused`].
+    /// The number of `value`, to be [acquired](Interner::acquire).
     #[inline]
-    pub fn intern(&mut self, value: T) -> u32 {
-        let h = hash(&value);
-        let place = h as usize % RECENT;
-        if let Some(&(v, n)) = self.recent.get(place)
-            && v == value
-            && n != NONE
-        {
-            return n;
-        }
-        let n = match self.table.find(h, |(v, _)| *v == value) {
-            Some(&(_, n)) => n,
-            None => self.insert(h, value),
-        };
-        if self.recent.is_empty() {
-            self.recent = vec![(value, NONE); RECENT];
-        }
-        self.recent[place] = (value, n);
-        n
-    }
-
-    #[cold]
-    fn insert(&mut self, h: u64, value: T) -> u32 {
-        let n = match self.free.pop() {
-            Some(n) => {
-                self.values[n as usize] = value;
-                n
-            }
-            None => {
-                self.values.push(value);
-                self.references.push(0);
-                self.values.len() as u32 - 1
-            }
-        };
-        self.table.insert_unique(h, (value, n), |(v, _)| hash(v));
-        n
+    pub(super) fn intern(&mut self, value: T) -> u32 {
+        self.numbered.intern(value)
     }
 
     /// The value of a number in use.
     #[inline]
-    pub fn get(&self, n: u32) -> T {
-        self.values[n as usize]
+    pub(super) fn get(&self, n: u32) -> T {
+        self.numbered.get(n)
     }
 
     /// Counts one more reference to a number that [`Interner::intern`] gave.
     #[inline]
-    pub fn acquire(&mut self, n: u32) {
-        self.references[n as usize] += 1;
+    pub(super) fn acquire(&mut self, n: u32) {
+        self.numbered.marks[n as usize] += 1;
     }
 
     /// Gives back one reference; the last one frees the number.
     #[inline]
-    pub fn release(&mut self, n: u32) {
-        self.references[n as usize] -= 1;
+    pub(super) fn release(&mut self, n: u32) {
+        self.numbered.marks[n as usize] -= 1;
         self.forget_unused(n);
     }
 
     /// Frees a number that nothing refers to.
     #[inline]
-    pub fn forget_unused(&mut self, n: u32) {
-        if self.references[n as usize] > 0 {
-            return;
-        }
-        let h = hash(&self.values[n as usize]);
-        if let Ok(found) = self.table.find_entry(h, |&(_, m)| m == n) {
-            found.remove();
-            if let Some(recent) = self.recent.get_mut(h as usize % RECENT)
-                && recent.1 == n
-            {
-                recent.1 = NONE;
-            }
-            self.free.push(n);
+    fn forget_unused(&mut self, n: u32) {
+        if self.numbered.marks[n as usize] == 0 {
+            self.numbered.forget(n);
         }
     }
 
     /// How many values are in use.
-    pub fn len(&self) -> usize {
-        self.table.len()
-    }
-
-    /// Whether no value is in use.
-    pub fn is_empty(&self) -> bool {
-        self.table.is_empty()
+    pub(super) fn len(&self) -> usize {
+        self.numbered.len()
     }
 
     /// Bytes held on the heap.
-    pub fn heap_bytes(&self) -> usize {
-        self.table.allocation_size()
-            + self.values.capacity() * size_of::<T>()
-            + self.recent.capacity() * size_of::<(T, u32)>()
-            + (self.references.capacity() + self.free.capacity()) * size_of::<u32>()
+    pub(super) fn heap_bytes(&self) -> usize {
+        self.numbered.heap_bytes()
     }
 }
 

@@ -7,7 +7,9 @@
 
 mod batch_to_window;
 mod context;
+mod dated;
 mod interner;
+mod numbered;
 mod request;
 mod saved_events;
 mod side;
@@ -16,7 +18,6 @@ mod window;
 use serde::{Deserialize, Serialize};
 
 pub use batch_to_window::BatchToWindow;
-pub use interner::Interner;
 pub use request::{JoinDictionary, JoinNames, JoinSaver, RequestState};
 pub use window::WindowJoin;
 
@@ -78,7 +79,13 @@ impl JoinRules {
     /// lateness, so what it would have joined may be gone.
     #[inline]
     pub fn is_late(&self, time: EventTime, watermark: EventTime) -> bool {
-        watermark > time.plus(self.horizon_ms).plus(self.lateness_ms)
+        time < self.late_before(watermark)
+    }
+
+    /// The earliest time that is not too late.
+    #[inline]
+    pub fn late_before(&self, watermark: EventTime) -> EventTime {
+        watermark.minus(self.horizon_ms).minus(self.lateness_ms)
     }
 
     /// How long after an event its state is kept, judged by the watermark.

@@ -15,6 +15,7 @@ use crate::bytes::{VARINT_BYTES_MAX, unzigzag, write_varint, zigzag};
 use crate::event::{Event, Kind};
 use crate::ids::{RequestId, VideoHash};
 use crate::join::context::Context;
+use crate::join::dated::Dated;
 use crate::join::interner::Interner;
 use crate::join::side::{self, Side};
 use crate::join::{Arrival, JoinRules};
@@ -25,13 +26,40 @@ use crate::time::EventTime;
 const SMALL_EVENTS_MAX: usize = 96;
 
 /// The numbers that stand for videos and contexts in the request states of one worker.
+///
+/// A context is let go of by the last request that refers to it. A video is kept for as long as any request
+/// that refers to it can wait, and an hour more: to give each of them back when its request ends would be to
+/// walk through all events of all requests, of which most end as they are.
 #[derive(Debug, Default)]
 pub struct JoinDictionary {
-    videos: Interner<VideoHash>,
+    videos: Dated<VideoHash>,
     contexts: Interner<Context>,
 }
 
 impl JoinDictionary {
+    /// Forgets, now and then, the videos that no request refers to any more: those of which every event lies
+    /// before `watermark` by more than the rules' retention have ended. At [`EventTime::MAX`] all have.
+    ///
+    /// ```
+    /// use uptake_model::join::{JoinDictionary, JoinRules, RequestState};
+    /// use uptake_model::{Event, EventTime};
+    /// let (rules, mut dictionary) = (JoinRules::default(), JoinDictionary::default());
+    /// let mut state = RequestState::default();
+    /// state.step(&Event::default(), &rules, &mut dictionary, &mut |_| {});
+    /// state.expire(Event::default().request, &mut dictionary, &mut |_| {});
+    /// dictionary.forget_before(EventTime::MAX);
+    /// assert!(dictionary.is_empty());
+    /// ```
+    pub fn forget_before(&mut self, watermark: EventTime) {
+        self.videos.forget_before(watermark);
+    }
+
+    /// Keeps all videos that are known at least until the watermark has passed `time`: for requests that were
+    /// loaded and that wait for longer than the rules of today would let them.
+    pub fn keep_until(&mut self, time: EventTime) {
+        self.videos.keep_all(time);
+    }
+
     /// Bytes held on the heap.
     pub fn heap_bytes(&self) -> usize {
         self.videos.heap_bytes() + self.contexts.heap_bytes()
@@ -101,6 +129,12 @@ const WENT_BACK: u8 = 4;
 /// Of a header's kinds: an event counts alone, or has another context than the first. As long as none does, and
 /// none is a play, the entries need say no more than videos and times.
 const MIXED: u8 = 8;
+/// Of a header's kinds: an event came more than [`SPAN_MS`] after the first one.
+const LONG: u8 = 16;
+
+/// Videos of a request are kept as if its last event came so much after its first one. One that goes on for
+/// longer keeps all its videos anew with each further event.
+const SPAN_MS: i64 = 3_600_000;
 
 impl Header {
     const BYTES: usize = 16;
@@ -147,9 +181,9 @@ impl Header {
         1 << (((mixed >> 58) as u32 ^ event.kind as u32) & 31)
     }
 
-    /// How the time of an event lies to that of the last one of a log that has one.
+    /// The time of the last event of a log that has one.
     #[inline]
-    fn compare(&self, log: &[u8], event: &Event) -> Ordering {
+    fn last(&self, log: &[u8]) -> i64 {
         // The log ends with that time's varint: all bytes of it but the last say that more follow, and the byte
         // before it, which ends another varint, does not.
         let mut at = log.len() - 1;
@@ -158,7 +192,13 @@ impl Header {
             at -= 1;
             delta = delta << 7 | u64::from(log[at] & 0x7f);
         }
-        event.time.0.cmp(&self.base.wrapping_add(unzigzag(delta)))
+        self.base.wrapping_add(unzigzag(delta))
+    }
+
+    /// How the time of an event lies to that of the last one of a log that has one.
+    #[inline]
+    fn compare(&self, log: &[u8], event: &Event) -> Ordering {
+        event.time.0.cmp(&self.last(log))
     }
 
     /// The header once an event of this mark and kind is taken, too, which lies so to the last one.
@@ -260,6 +300,9 @@ impl Iterator for Entries<'_> {
     }
 }
 
+/// Bytes of entries that are gathered before they are written; a page of 18 impressions has about 80.
+const RUN_BYTES: usize = 256;
+
 /// Bytes of the longest entry: varints of 35, 32 and 64 bits.
 const ENTRY_BYTES_MAX: usize = 5 + 5 + VARINT_BYTES_MAX;
 
@@ -299,7 +342,6 @@ impl RequestState {
             }
         }
         if usize::from(header.taken) >= rules.request_events_max {
-            dictionary.videos.forget_unused(video);
             return Arrival::Capped;
         }
         if wakes {
@@ -310,11 +352,73 @@ impl RequestState {
             counted(*event);
         }
         let header = header.with(mark, event.kind, to_last);
-        Self::append(log, header, event, video, counts, dictionary);
+        Self::append(log, header, (event, video, counts), rules, dictionary);
         if usize::from(header.taken) >= SMALL_EVENTS_MAX {
             self.enlarge(event.request, rules, dictionary);
         }
         if counts { Arrival::Counted } else { Arrival::Waiting }
+    }
+
+    /// Takes events off the front of `events` for as long as all they do is wait, with no duplicate or partner to
+    /// look for: impressions, each later than all before, of a request without a play. Returns how many; what
+    /// [`RequestState::step`] would make of each is the same, at several times the cost.
+    ///
+    /// `from` is the earliest time that is not too late.
+    ///
+    /// ```
+    /// use uptake_model::join::{Arrival, JoinDictionary, JoinRules, RequestState};
+    /// use uptake_model::{Event, EventTime, Kind};
+    /// let (rules, mut dictionary) = (JoinRules::default(), JoinDictionary::default());
+    /// let mut state = RequestState::default();
+    /// let events = [0, 1, 2, 2].map(|time| Event { time: EventTime(time), ..Event::default() });
+    /// state.step(&events[0], &rules, &mut dictionary, &mut |_| {});
+    /// let waiting = state.wait(events[1..].iter(), EventTime(0), &rules, &mut dictionary);
+    /// assert_eq!(waiting, 2); // The last one is a duplicate.
+    /// ```
+    pub fn wait<'a>(
+        &mut self,
+        events: impl IntoIterator<Item = &'a Event>,
+        from: EventTime,
+        rules: &JoinRules,
+        dictionary: &mut JoinDictionary,
+    ) -> usize {
+        let log = match &mut self.0 {
+            Form::Small(log) if !log.is_empty() => log,
+            _ => return 0,
+        };
+        let mut header = Header::read(log);
+        let others = 1 << Kind::Play as u8 | WENT_BACK | LONG;
+        if header.kinds & others != 0 || rules.counts_alone(Kind::Impression) {
+            return 0;
+        }
+        let room = rules.request_events_max.min(SMALL_EVENTS_MAX - 1).saturating_sub(header.taken.into());
+        let context = dictionary.contexts.get(header.context);
+        // Each is to be later than this one and so, in the end, than all.
+        let mut before = header.last(log).max(from.0.saturating_sub(1));
+        let until = header.base.saturating_add(SPAN_MS);
+        // One copy, and room for all of them at once, when the last one is known.
+        let mut bytes = [0; RUN_BYTES + ENTRY_BYTES_MAX];
+        let (mut end, mut taken) = (0, 0);
+        for event in events.into_iter().take(room) {
+            let time = event.time.0;
+            let waits = event.kind == Kind::Impression && before < time && time <= until;
+            if !waits || end > RUN_BYTES || Context::of(event) != context {
+                break;
+            }
+            before = time;
+            let video = dictionary.videos.intern(event.video);
+            dictionary.videos.keep(video, Self::kept_until(time, rules));
+            header.marks |= Header::mark(event);
+            end = write_varint(&mut bytes, end, u64::from(video) << 3);
+            end = write_varint(&mut bytes, end, zigzag(time.wrapping_sub(header.base)));
+            taken += 1;
+        }
+        if taken > 0 {
+            header.taken += taken;
+            header.write(log);
+            Self::put(log, &bytes[..end]);
+        }
+        taken.into()
     }
 
     /// Takes the first event.
@@ -336,12 +440,18 @@ impl RequestState {
         if counts {
             counted(*event);
         }
-        Self::begin(log, event, counts, dictionary);
+        Self::begin(log, event, counts, rules, dictionary);
         if counts { Arrival::Counted } else { Arrival::Waiting }
     }
 
     /// Writes the first event, whose time fits, into an empty log.
-    fn begin(log: &mut Vec<u8>, event: &Event, counts: bool, dictionary: &mut JoinDictionary) {
+    fn begin(
+        log: &mut Vec<u8>,
+        event: &Event,
+        counts: bool,
+        rules: &JoinRules,
+        dictionary: &mut JoinDictionary,
+    ) {
         let video = dictionary.videos.intern(event.video);
         let context = dictionary.contexts.intern(Context::of(event));
         dictionary.contexts.acquire(context);
@@ -349,22 +459,29 @@ impl RequestState {
         let header = Header { marks, base: event.time.0, context, taken: 1, kinds };
         log.reserve_exact(2 * Header::BYTES);
         log.resize(Header::BYTES, 0);
-        Self::append(log, header, event, video, counts, dictionary);
+        Self::append(log, header, (event, video, counts), rules, dictionary);
     }
 
-    /// Writes an event behind the others, and the header that includes it.
+    /// Writes an event with its video's number and whether it counts behind the others, and the header that
+    /// includes it.
     #[inline]
     fn append(
         log: &mut Vec<u8>,
         mut header: Header,
-        event: &Event,
-        video: u32,
-        counts: bool,
+        (event, video, counts): (&Event, u32, bool),
+        rules: &JoinRules,
         dictionary: &mut JoinDictionary,
     ) {
         header.kinds |= if counts { MIXED } else { 0 };
+        // Whatever the order, the state ends no later than its retention after a time within the span, or the
+        // span is exceeded.
+        let mut last = event.time.0.max(header.base);
+        if last.saturating_sub(header.base) > SPAN_MS || header.kinds & LONG != 0 {
+            header.kinds |= LONG;
+            last = Self::keep_anew(log, last, rules, dictionary);
+        }
+        dictionary.videos.keep(video, Self::kept_until(last, rules));
         header.write(log);
-        dictionary.videos.acquire(video);
         let context = Context::of(event);
         let own_context = dictionary.contexts.get(header.context) != context;
         let bits = u64::from(event.kind as u8) | u64::from(counts) << 1 | u64::from(own_context) << 2;
@@ -378,11 +495,33 @@ impl RequestState {
         }
         let delta = event.time.0.wrapping_sub(header.base);
         end = write_varint(&mut bytes, end, zigzag(delta));
+        Self::put(log, &bytes[..end]);
+    }
+
+    /// Writes bytes behind the others.
+    #[inline]
+    fn put(log: &mut Vec<u8>, bytes: &[u8]) {
         // Room in steps of 16 bytes: doubling would waste a third of a state that waits.
-        if log.capacity() - log.len() < end {
-            log.reserve_exact((log.len() + end).next_multiple_of(16) - log.len());
+        if log.capacity() - log.len() < bytes.len() {
+            log.reserve_exact((log.len() + bytes.len()).next_multiple_of(16) - log.len());
         }
-        log.extend_from_slice(&bytes[..end]);
+        log.extend_from_slice(bytes);
+    }
+
+    /// Until when a video is kept that a request refers to whose last event came at `last`, or will within the span.
+    #[inline]
+    fn kept_until(last: i64, rules: &JoinRules) -> EventTime {
+        EventTime(last).plus(rules.retention_ms()).plus(SPAN_MS)
+    }
+
+    /// Keeps all videos of a log for as long as its last event and one at `last` ask for; returns the later time.
+    #[cold]
+    fn keep_anew(log: &[u8], last: i64, rules: &JoinRules, dictionary: &mut JoinDictionary) -> i64 {
+        let last = Entries::new(log).map(|entry| entry.time.0).fold(last, i64::max);
+        for entry in Entries::new(log) {
+            dictionary.videos.keep(entry.video, Self::kept_until(last, rules));
+        }
+        last
     }
 
     /// Lets the waiting events count that have `event` as a partner.
@@ -434,6 +573,28 @@ impl RequestState {
         }
     }
 
+    /// Ends the request as [`RequestState::expire`] does, without putting its events together: `expired` is told
+    /// how many events of which partition and kind never counted, perhaps in several parts.
+    #[inline]
+    pub fn expire_counted(
+        self,
+        dictionary: &mut JoinDictionary,
+        expired: &mut (impl FnMut(u32, Kind, u64) + ?Sized),
+    ) {
+        if let Form::Small(log) = &self.0
+            && !log.is_empty()
+        {
+            // Most requests end as a page that nobody played from: all its events have one answer.
+            let Header { context, taken, kinds, .. } = Header::read(log);
+            if kinds & (1 << Kind::Play as u8 | MIXED) == 0 {
+                expired(dictionary.contexts.get(context).partition, Kind::Impression, u64::from(taken));
+                return dictionary.contexts.release(context);
+            }
+        }
+        let no_id = RequestId::default();
+        self.expire(no_id, dictionary, &mut |event| expired(event.partition, event.kind, 1));
+    }
+
     /// Hands over every event of a log with whether it counts, and gives back what it refers to.
     fn end(
         log: &[u8],
@@ -445,7 +606,6 @@ impl RequestState {
         let base_context = entries.context;
         for entry in entries {
             each(dictionary.event(request, entry), entry.counted);
-            dictionary.videos.release(entry.video);
             if entry.own_context {
                 dictionary.contexts.release(entry.context);
             }
@@ -516,6 +676,7 @@ mod tests {
             }
             let mut expired = Vec::new();
             state.expire(RequestId(0), &mut dictionary, &mut |e| expired.push(e.time.0));
+            dictionary.forget_before(EventTime::MAX);
             expired.sort_unstable();
             let mut all = times.to_vec();
             all.sort_unstable();
@@ -564,7 +725,7 @@ mod tests {
         // 10,000 videos in use, so that a number takes two bytes or three.
         for v in 0..10_000 {
             let video = dictionary.videos.intern(VideoHash(v));
-            dictionary.videos.acquire(video);
+            dictionary.videos.keep(video, EventTime::MAX);
         }
         let mut state = RequestState::default();
         for i in 0..18u64 {

@@ -1,6 +1,6 @@
 //! The three methods against the contract, and against the slides they come from.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use proptest::prelude::*;
 
@@ -14,12 +14,15 @@ type Requests = HashMap<RequestId, (RequestState, EventTime)>;
 /// A join as the pipeline runs it: events in batches, a watermark after each.
 enum Method {
     State(Box<(Requests, JoinDictionary)>),
+    /// The same, with events of a request taken together where they follow one another.
+    Runs(Box<(Requests, JoinDictionary)>),
     Holding(Box<dyn HoldingJoin>),
 }
 
-fn methods(rules: JoinRules) -> [(&'static str, Method); 3] {
+fn methods(rules: JoinRules) -> [(&'static str, Method); 4] {
     [
         ("state", Method::State(Box::default())),
+        ("state, by runs", Method::Runs(Box::default())),
         ("window", Method::Holding(Box::new(WindowJoin::new(rules)))),
         ("batch-to-window", Method::Holding(Box::new(BatchToWindow::new(rules)))),
     ]
@@ -42,14 +45,23 @@ impl Method {
             Arrival::Capped => *capped += 1,
             Arrival::Counted | Arrival::Waiting => {}
         };
+        let by_runs = matches!(self, Self::Runs(_));
         match self {
-            Self::State(state) => {
+            Self::State(state) | Self::Runs(state) => {
                 let (requests, dictionary) = &mut **state;
-                for event in events {
+                let mut rest = events;
+                while let Some((event, others)) = rest.split_first() {
                     let (request, last) =
                         requests.entry(event.request).or_insert((RequestState::default(), event.time));
                     *last = event.time.max(*last);
                     refuse(request.step(event, rules, dictionary, &mut |e| counted.push(e)));
+                    rest = others;
+                    if by_runs {
+                        let run = others.iter().take_while(|other| other.request == event.request);
+                        let waiting = request.wait(run, EventTime::MIN, rules, dictionary);
+                        rest = &others[waiting..];
+                        others[..waiting].iter().for_each(|event| *last = event.time.max(*last));
+                    }
                 }
                 let over: Vec<_> = requests
                     .iter()
@@ -60,7 +72,8 @@ impl Method {
                     let (request, _) = requests.remove(&r).unwrap();
                     request.expire(r, dictionary, &mut |e| expired.push(e));
                 }
-                if requests.is_empty() {
+                dictionary.forget_before(watermark);
+                if requests.is_empty() && watermark == EventTime::MAX {
                     assert_eq!(dictionary.len(), 0, "every reference was given back");
                 }
             }
@@ -268,6 +281,110 @@ proptest! {
                 let got: Vec<_> = out.counted.iter().map(key).collect();
                 prop_assert_eq!(got, expected.iter().map(key).collect::<Vec<_>>(), "{}", name);
             }
+        }
+    }
+
+    /// Videos that come once each, over days: their numbers stand for others again and again, and never while a
+    /// request waits that refers to them, however long it goes on.
+    #[test]
+    fn an_event_keeps_its_video_however_long_its_request_goes_on(
+        steps in prop::collection::vec((0u64..8, 0i64..60, 0i64..300, 0u8..5), 1..300),
+        horizon in 0i64..100,
+        lateness in 0i64..300,
+        batch in 1usize..5,
+    ) {
+        let rules =
+            JoinRules { horizon_ms: horizon * 60_000, lateness_ms: lateness * 60_000, ..JoinRules::default() };
+        let mut clock = 1_768_435_200_000;
+        let input: Vec<Event> = (0..).zip(steps).map(|(n, (request, forward, back, play))| {
+            clock += forward * 60_000;
+            Event {
+                kind: if play == 0 { Kind::Play } else { Kind::Impression },
+                request: RequestId(request), video: VideoHash(n), time: EventTime(clock - back.min(lateness) * 60_000),
+                ..Event::default()
+            }
+        }).collect();
+        let counting: Vec<_> =
+            input.iter().zip(contract::counting(&input, &rules)).filter_map(|(e, c)| c.then_some(e.video)).collect();
+        for (name, method) in methods(rules).into_iter().take(2) {
+            let out = run(method, &input, batch, &rules);
+            let mut got: Vec<Event> = out.counted.iter().chain(&out.expired).copied().collect();
+            got.sort_by_key(|e| e.video);
+            prop_assert_eq!((got, out.late), (input.clone(), 0), "{}", name);
+            let mut counted: Vec<_> = out.counted.iter().map(|e| e.video).collect();
+            counted.sort_unstable();
+            prop_assert_eq!(counted, counting.clone(), "{}", name);
+        }
+    }
+
+    /// Taken together or one by one, events leave the same state behind, to the byte.
+    #[test]
+    fn a_run_is_its_events_one_by_one(
+        steps in prop::collection::vec((0i64..200_000, any::<bool>(), 0u8..40, 0u32..20), 0..150),
+        cuts in prop::collection::vec(0usize..30, 150),
+        cap in prop_oneof![Just(1_000), 1usize..100],
+        from in 0i64..20_000_000, left in any::<bool>(),
+    ) {
+        let kind = if left { JoinKind::Left } else { JoinKind::Inner };
+        let rules = JoinRules { kind, request_events_max: cap, ..JoinRules::default() };
+        let mut clock = 0;
+        let input: Vec<Event> = (0..).zip(steps).map(|(n, (forward, in_order, play, partition))| {
+            clock += forward;
+            Event {
+                kind: if play == 0 { Kind::Play } else { Kind::Impression },
+                video: VideoHash(n % 30), partition: partition.saturating_sub(18),
+                time: EventTime(if in_order { clock } else { forward }), ..Event::default()
+            }
+        }).collect();
+        let [mut one, mut other] = [(); 2].map(|()| (RequestState::default(), JoinDictionary::default(), 0, Vec::new()));
+        let step = |(state, dictionary, waiting, counted): &mut (RequestState, JoinDictionary, usize, Vec<Event>), event| {
+            let arrival = state.step(event, &rules, dictionary, &mut |e| counted.push(e));
+            *waiting += usize::from(arrival == Arrival::Waiting);
+        };
+        input.iter().for_each(|event| step(&mut one, event));
+        let (mut rest, mut cuts) = (input.as_slice(), cuts.into_iter());
+        while let Some((event, others)) = rest.split_first() {
+            step(&mut other, event);
+            let run = others.iter().take(cuts.next().unwrap_or(0));
+            let taken = other.0.wait(run, EventTime(from), &rules, &mut other.1);
+            prop_assert!(others[..taken].iter().all(|event| event.time.0 >= from), "none is too late");
+            other.2 += taken;
+            rest = &others[taken..];
+        }
+        let saved = |(state, dictionary, waiting, counted): (RequestState, JoinDictionary, usize, Vec<Event>)| {
+            let (mut saver, mut bytes) = (JoinSaver::default(), Vec::new());
+            state.save(&dictionary, &mut saver, &mut bytes);
+            (bytes, saver.names(), waiting, counted, state.pack().ok())
+        };
+        prop_assert_eq!(saved(one), saved(other));
+    }
+
+    /// Counted without being put together, what never counted is as many of each partition and kind.
+    #[test]
+    fn what_expires_is_counted_as_it_is(
+        input in prop::collection::vec(event(), 0..120), horizon in 0i64..40, left in any::<bool>(),
+    ) {
+        let kind = if left { JoinKind::Left } else { JoinKind::Inner };
+        let rules = JoinRules { kind, horizon_ms: horizon * 60_000, ..JoinRules::default() };
+        // Of one kind alone, of one partition alone, or mixed.
+        for keep in [|e: &Event| e.kind == Kind::Impression, |e: &Event| e.partition == 0, |_: &Event| true] {
+            let [mut one, mut other] = [(); 2].map(|()| (RequestState::default(), JoinDictionary::default()));
+            for (state, dictionary) in [&mut one, &mut other] {
+                for event in input.iter().filter(|e| keep(e)) {
+                    state.step(event, &rules, dictionary, &mut |_| {});
+                }
+            }
+            let (mut events, mut counts) = (BTreeMap::new(), BTreeMap::new());
+            let ((state, mut dictionary), (again, mut others)) = (one, other);
+            state.expire(RequestId(0), &mut dictionary, &mut |e| {
+                *events.entry((e.partition, e.kind as u8)).or_insert(0) += 1;
+            });
+            again.expire_counted(&mut others, &mut |partition, kind, n| {
+                *counts.entry((partition, kind as u8)).or_insert(0) += n;
+            });
+            prop_assert_eq!(events, counts);
+            others.forget_before(EventTime::MAX);
+            prop_assert!(others.is_empty(), "nothing is referred to any more");
         }
     }
 

@@ -13,7 +13,7 @@ use uptake_model::join::{
     WindowJoin,
 };
 use uptake_model::ledger::Account;
-use uptake_model::{Event, Kind, RequestId};
+use uptake_model::{Event, RequestId};
 
 use crate::checkpoint::{
     CheckpointError, Fields, Fragment, Restored, SectionKind, Sections, Segment, Stage, each_due,
@@ -59,31 +59,24 @@ fn settle(account: &mut Account, arrival: Arrival) {
     account.end_waiting();
 }
 
-fn expire(account: &mut Account, event: &Event) {
-    account.end_waiting();
-    account.expired += 1;
-    account.expired_plays += u64::from(event.kind == Kind::Play);
-}
-
 /// Whether an event was cut by the cap and somebody wants to know.
 fn is_cut(event: &Event, arrival: Arrival, config: &Config) -> bool {
     arrival == Arrival::Capped && config.tells_cut(event.kind)
 }
 
-/// A late event is written down and sent on, to be kept in the late log; says whether it was.
+/// An event before `from` is late: it is written down and sent on, to be kept in the late log; says whether it was.
 #[inline(always)]
 fn is_late(
     event: &Event,
-    rules: &JoinRules,
-    watermark: EventTime,
+    (from, watermark): (EventTime, EventTime),
     books: &mut Books,
     emit: &mut Emit<'_, Joined>,
 ) -> bool {
-    if !rules.is_late(event.time, watermark) {
+    if event.time >= from {
         return false;
     }
     books.ledger.account(event.partition).add_late(watermark.0.saturating_sub(event.time.0));
-    emit.emit(Joined::Late(*event));
+    emit.emit_at(event.time, Joined::Late(*event));
     true
 }
 
@@ -109,32 +102,46 @@ fn request_states(
     let dictionary = Rc::new(RefCell::new(dictionary));
     let (books_then, dictionary_then) = (Rc::clone(&books), Rc::clone(&dictionary));
     let (books_saved, dictionary_saved) = (Rc::clone(&books), Rc::clone(&dictionary));
-    let books_shown = Rc::clone(&books);
-    let spec = StateSpec::emitting(move |_: &RequestId, event: Event, state, emit: &mut Emit<'_, Joined>| {
-        let mut books = books.borrow_mut();
-        if is_late(&event, &rules, state.watermark(), &mut books, emit) {
-            return;
-        }
-        let ledger = &mut books.ledger;
-        ledger.account(event.partition).begin_waiting();
-        let request: &mut RequestState = state.get_or_default();
-        let arrival = request.step(&event, &rules, &mut dictionary.borrow_mut(), &mut |counted| {
-            ledger.account(counted.partition).end_waiting();
-            emit.emit_at(counted.time, Joined::Counted(counted));
-        });
-        settle(ledger.account(event.partition), arrival);
-        if is_cut(&event, arrival, &config) {
-            emit.emit(Joined::Cut(event));
+    let (books_shown, dictionary_ended) = (Rc::clone(&books), Rc::clone(&dictionary));
+    let spec = StateSpec::by_runs(move |_: &RequestId, run, state, emit: &mut Emit<'_, Joined>| {
+        let (books, dictionary) = (&mut *books.borrow_mut(), &mut *dictionary.borrow_mut());
+        let watermark = state.watermark();
+        let from = rules.late_before(watermark);
+        while let Some((_, event)) = run.next() {
+            if is_late(&event, (from, watermark), books, emit) {
+                continue;
+            }
+            let ledger = &mut books.ledger;
+            ledger.account(event.partition).begin_waiting(1);
+            let request: &mut RequestState = state.get_or_default();
+            let arrival = request.step(&event, &rules, dictionary, &mut |counted| {
+                ledger.account(counted.partition).end_waiting();
+                emit.emit_at(counted.time, Joined::Counted(counted));
+            });
+            settle(ledger.account(event.partition), arrival);
+            if is_cut(&event, arrival, &config) {
+                emit.emit_at(event.time, Joined::Cut(event));
+            }
+            // Most that follow only wait, too, and are of the same partition or not taken here.
+            let others = run.others().iter().map(|record| &record.value.1);
+            let waiting = request.wait(others, from, &rules, dictionary);
+            if waiting > 0 {
+                ledger.account(run.others()[0].value.1.partition).begin_waiting(waiting as u64);
+                run.skip_others(waiting);
+            }
         }
     })
     .timeout(rules.retention_ms())
-    .on_timeout(move |&request, state, _| {
-        let mut books = books_then.borrow_mut();
-        state.expire(request, &mut dictionary_then.borrow_mut(), &mut |event| {
-            expire(books.ledger.account(event.partition), &event);
+    .on_timeout(move |_, state, _| {
+        let ledger = &mut books_then.borrow_mut().ledger;
+        state.expire_counted(&mut dictionary_then.borrow_mut(), &mut |partition, kind, events| {
+            ledger.account(partition).expire(kind, events);
         });
     })
-    .on_end_batch(move || books_shown.borrow().publish())
+    .on_end_batch(move |watermark| {
+        dictionary_ended.borrow_mut().forget_before(watermark);
+        books_shown.borrow().publish();
+    })
     .spilling(excess)
     .restored(requests);
     if outlets.checkpoints.is_none() {
@@ -255,6 +262,7 @@ fn restore_requests(
         .map(|s| Ok((s.name(), names(s)?)))
         .collect::<Result<_, CheckpointError>>()?;
     let mut seen = HashSet::new();
+    let mut last = EventTime::MIN;
     for_own_shards(flow, |shard| {
         seen.clear();
         for section in restored.sections(SectionKind::Requests, shard) {
@@ -269,12 +277,16 @@ fn restore_requests(
                         RequestState::load(request, &mut state, &names[segment.name()], rules, dictionary)
                             .map_err(|error| segment.damaged(error.to_string()))?;
                     states.restore(&request, Some(deadline), state);
+                    last = deadline.max(last);
                 }
             }
         }
         states.spill(excess(states.held()));
         Ok(())
-    })
+    })?;
+    // The retention may have been another one when these deadlines were set.
+    dictionary.keep_until(last);
+    Ok(())
 }
 
 /// A join that holds its requests itself.
@@ -328,11 +340,12 @@ impl<J: HoldingJoin + 'static> Process<RequestId, Event> for Holding<J> {
     type Out = Joined;
 
     fn record(&mut self, _: &RequestId, event: Event, context: Context, out: &mut Emit<'_, Joined>) {
-        if is_late(&event, &self.config.join, context.watermark, &mut self.books, out) {
+        let from = self.config.join.late_before(context.watermark);
+        if is_late(&event, (from, context.watermark), &mut self.books, out) {
             return;
         }
         let ledger = &mut self.books.ledger;
-        ledger.account(event.partition).begin_waiting();
+        ledger.account(event.partition).begin_waiting(1);
         let arrival = self.join.accept(&event, &mut |counted| {
             ledger.account(counted.partition).end_waiting();
             out.emit_at(counted.time, Joined::Counted(counted));
@@ -358,7 +371,7 @@ impl<J: HoldingJoin + 'static> Process<RequestId, Event> for Holding<J> {
                     cut.push(Joined::Cut(event));
                 }
             },
-            &mut |event| expire(ledger.borrow_mut().account(event.partition), &event),
+            &mut |event| ledger.borrow_mut().account(event.partition).expire(event.kind, 1),
         );
         cut.into_iter().for_each(|cut| out.emit(cut));
         self.books.publish();

@@ -92,7 +92,8 @@ impl RequestState {
     ///
     /// # Errors
     ///
-    /// If the bytes are damaged or do not belong to `names`. The dictionary is then as before.
+    /// If the bytes are damaged or do not belong to `names`. The dictionary may then know videos that no state
+    /// refers to, which it forgets with the others.
     pub fn load(
         request: RequestId,
         bytes: &mut &[u8],
@@ -113,7 +114,7 @@ impl RequestState {
             _ => {}
         }
         let mut log = Vec::new();
-        match load_small(&mut log, head, bytes, names, dictionary) {
+        match load_small(&mut log, head, bytes, names, rules, dictionary) {
             Ok(()) => Ok(Self(Form::Small(log))),
             Err(damaged) => {
                 Self::end(&log, request, dictionary, &mut |_, _| {});
@@ -129,6 +130,7 @@ fn load_small(
     head: u64,
     bytes: &mut &[u8],
     names: &JoinNames,
+    rules: &JoinRules,
     dictionary: &mut JoinDictionary,
 ) -> Result<(), DamagedState> {
     let (taken, plain) = (head >> 2, head & PLAIN_BIT != 0);
@@ -153,9 +155,9 @@ fn load_small(
             let header = Header::read(log);
             let header = header.with(Header::mark(&event), kind, header.compare(log, &event));
             let video = dictionary.videos.intern(video);
-            RequestState::append(log, header, &event, video, counts, dictionary);
+            RequestState::append(log, header, (&event, video, counts), rules, dictionary);
         } else if Header::fits(time) {
-            RequestState::begin(log, &event, counts, dictionary);
+            RequestState::begin(log, &event, counts, rules, dictionary);
         } else {
             return Err(DamagedState("a small request cannot begin at such a time"));
         }

@@ -1,0 +1,116 @@
+//! Small numbers for values that recur, with a mark beside each: what a number is kept for is for
+//! [`Interner`](super::Interner) and [`Dated`](super::dated::Dated) to say.
+
+use std::hash::{BuildHasher, Hash};
+
+use foldhash::fast::FixedState;
+use hashbrown::HashTable;
+
+/// Values of type `T` by a number each.
+#[derive(Debug)]
+pub(super) struct Numbered<T> {
+    /// The values stand in the table beside their numbers: a look-up touches one line of memory.
+    table: HashTable<(T, u32)>,
+    values: Vec<T>,
+    /// By number: 0 for a new one.
+    pub(super) marks: Vec<u32>,
+    free: Vec<u32>,
+    /// Of each of a thousand parts of all values the one asked for last, with its number. A few
+    /// values are asked for most, and this stays in the fastest cache where the table does not.
+    recent: Vec<(T, u32)>,
+}
+
+const RECENT: usize = 1 << 10;
+
+/// The number of no value.
+const NONE: u32 = u32::MAX;
+
+impl<T> Default for Numbered<T> {
+    fn default() -> Self {
+        Self {
+            table: HashTable::new(),
+            values: Vec::new(),
+            marks: Vec::new(),
+            free: Vec::new(),
+            recent: Vec::new(),
+        }
+    }
+}
+
+fn hash(value: &impl Hash) -> u64 {
+    FixedState::with_seed(2).hash_one(value)
+}
+
+impl<T: Copy + Eq + Hash> Numbered<T> {
+    /// The number of `value`.
+    #[inline]
+    pub(super) fn intern(&mut self, value: T) -> u32 {
+        let h = hash(&value);
+        let place = h as usize % RECENT;
+        if let Some(&(v, n)) = self.recent.get(place)
+            && v == value
+            && n != NONE
+        {
+            return n;
+        }
+        let n = match self.table.find(h, |(v, _)| *v == value) {
+            Some(&(_, n)) => n,
+            None => self.insert(h, value),
+        };
+        if self.recent.is_empty() {
+            self.recent = vec![(value, NONE); RECENT];
+        }
+        self.recent[place] = (value, n);
+        n
+    }
+
+    #[cold]
+    fn insert(&mut self, h: u64, value: T) -> u32 {
+        let n = match self.free.pop() {
+            Some(n) => {
+                (self.values[n as usize], self.marks[n as usize]) = (value, 0);
+                n
+            }
+            None => {
+                self.values.push(value);
+                self.marks.push(0);
+                self.values.len() as u32 - 1
+            }
+        };
+        self.table.insert_unique(h, (value, n), |(v, _)| hash(v));
+        n
+    }
+
+    /// The value of a number in use.
+    #[inline]
+    pub(super) fn get(&self, n: u32) -> T {
+        self.values[n as usize]
+    }
+
+    /// Takes a number out of use, unless it is already; it will stand for another value.
+    pub(super) fn forget(&mut self, n: u32) {
+        let h = hash(&self.values[n as usize]);
+        if let Ok(found) = self.table.find_entry(h, |&(_, m)| m == n) {
+            found.remove();
+            if let Some(recent) = self.recent.get_mut(h as usize % RECENT)
+                && recent.1 == n
+            {
+                recent.1 = NONE;
+            }
+            self.free.push(n);
+        }
+    }
+
+    /// How many values are in use.
+    pub(super) fn len(&self) -> usize {
+        self.table.len()
+    }
+
+    /// Bytes held on the heap.
+    pub(super) fn heap_bytes(&self) -> usize {
+        self.table.allocation_size()
+            + self.values.capacity() * size_of::<T>()
+            + self.recent.capacity() * size_of::<(T, u32)>()
+            + (self.marks.capacity() + self.free.capacity()) * size_of::<u32>()
+    }
+}
