@@ -27,6 +27,8 @@ pub(crate) struct End {
     pub(crate) checkpoint: Option<u64>,
     /// The run is being stopped: no worker shall begin another batch.
     pub(crate) halt: bool,
+    /// Nothing follows this batch.
+    pub(crate) last: bool,
 }
 
 /// What a worker has heard of the ends of batches, for its sources.
@@ -95,7 +97,7 @@ pub(crate) fn build<'s>(
                         watermark = tracker.advance();
                     }
                     let checkpoint = if halt { None } else { due(watermark, false) };
-                    output.session(&*held).give(End { watermark, checkpoint, halt });
+                    output.session(&*held).give(End { watermark, checkpoint, halt, last: false });
                     held.downgrade(&(batch + 1));
                 }
                 if reached.is_none() {
@@ -105,7 +107,7 @@ pub(crate) fn build<'s>(
                         let goes_on = halt || !seals_at_end;
                         let watermark = if goes_on { watermark } else { EventTime::MAX };
                         let checkpoint = due(watermark, true);
-                        output.session(&*held).give(End { watermark, checkpoint, halt });
+                        output.session(&*held).give(End { watermark, checkpoint, halt, last: true });
                     }
                     cap = None;
                 }

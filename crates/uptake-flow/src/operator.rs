@@ -40,6 +40,7 @@ pub(crate) trait Logic: 'static {
     fn end_batch(
         &mut self,
         watermark: EventTime,
+        is_last: bool,
         out: &mut Outputs<Self::Main, Self::Change, Self::Snapshot>,
     );
     fn checkpoint(&mut self, number: u64);
@@ -150,7 +151,7 @@ pub(crate) fn build<'s, L: Logic>(
                 let (after, caps) = end.remove();
                 catch_up(&mut logic, early.remove(&batch), watermark, &mut out.main);
                 watermark = after.watermark;
-                logic.end_batch(watermark, &mut out);
+                logic.end_batch(watermark, after.last, &mut out);
                 if stop.is_failing() {
                     return;
                 }

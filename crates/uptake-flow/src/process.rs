@@ -16,6 +16,8 @@ pub struct Context {
     /// The watermark: before the batch while records come, after it at its end.
     /// [`EventTime::MAX`] at the end of all input.
     pub watermark: EventTime,
+    /// At the end of a batch: nothing follows it, because the input ended or the run is stopped.
+    pub is_last: bool,
 }
 
 /// A logic that sees all records of its worker's keys, and the end of each batch.
@@ -60,7 +62,12 @@ impl<K: Key, V: Data, P: Process<K, V>> Logic for ProcessLogic<K, V, P> {
         main: &mut Vec<Record<P::Out>>,
     ) {
         for Record { time, value: (key, value) } in records.drain(..) {
-            self.process.record(&key, value, Context { time, watermark }, &mut Emit { time, out: main });
+            self.process.record(
+                &key,
+                value,
+                Context { time, watermark, is_last: false },
+                &mut Emit { time, out: main },
+            );
         }
     }
 
@@ -68,8 +75,8 @@ impl<K: Key, V: Data, P: Process<K, V>> Logic for ProcessLogic<K, V, P> {
         self.process.side(record.value);
     }
 
-    fn end_batch(&mut self, watermark: EventTime, out: &mut Outputs<P::Out, (), ()>) {
-        let context = Context { time: watermark, watermark };
+    fn end_batch(&mut self, watermark: EventTime, is_last: bool, out: &mut Outputs<P::Out, (), ()>) {
+        let context = Context { time: watermark, watermark, is_last };
         self.process.end_batch(context, &mut Emit { time: watermark, out: &mut out.main });
     }
 

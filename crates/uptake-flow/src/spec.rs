@@ -166,7 +166,7 @@ impl<K: Key, V: Data, S: 'static, M: 'static> StateSpec<K, V, S, M> {
     /// ```
     /// use uptake_flow::StateSpec;
     /// // The first value of each run, and the sum of all.
-    /// let _spec = StateSpec::by_runs(|_key: &String, run, sum, emit| {
+    /// let _spec: StateSpec<String, i64, i64, i64> = StateSpec::by_runs(|_key, run, sum, emit| {
     ///     let ahead: i64 = run.others().iter().map(|record| record.value.1).sum();
     ///     run.skip_others(usize::MAX);
     ///     let first: i64 = run.map(|(_, value)| value).sum();
@@ -333,7 +333,7 @@ impl<K: Key, V: Data, S: 'static, M: 'static> Logic for MapWithState<K, V, S, M>
 
     fn side(&mut self, _record: Record<()>) {}
 
-    fn end_batch(&mut self, watermark: EventTime, out: &mut Outputs<M, (K, S), (K, S)>) {
+    fn end_batch(&mut self, watermark: EventTime, _: bool, out: &mut Outputs<M, (K, S), (K, S)>) {
         let wishes = self.wishes.borrow();
         let time = watermark;
         if let (true, Some(clone)) = (wishes.changes, wishes.clone) {

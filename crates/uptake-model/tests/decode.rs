@@ -431,6 +431,8 @@ fn configs() -> Vec<(DecodeConfig, &'static [&'static str], &'static str)> {
     let wide = Fields { video_id: "kind".to_owned(), ..Fields::default() };
     vec![
         (DecodeConfig::default(), &["device = \"test\"", "position > 5 and row = \"top10\""], CANONICAL),
+        (DecodeConfig::default(), &["video_id = \"v127\""], CANONICAL),
+        (DecodeConfig::default(), &["timestamp > 1768435200125 and row = \"trending\""], CANONICAL),
         (DecodeConfig { bytes_max: 150, ..DecodeConfig::default() }, &["title missing"], LINE),
         (mapped(), &["ctx exists and ctx.item.id = \"x1\""], MAPPED),
         (by_topic(), &["member_id in [\"m1\", 2]"], BY_TOPIC),

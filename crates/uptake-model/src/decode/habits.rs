@@ -14,6 +14,7 @@ use std::ops::Range;
 use super::layout::{Constant, Layout, Step};
 use super::leaf::Leaf;
 use super::scan::{REACH, Window};
+use crate::event::Event;
 
 /// Of so many records of a layout in a row, the first [`STUDIED`] are compared with each other.
 const PERIOD: u32 = 1 << 13;
@@ -33,6 +34,11 @@ pub(super) struct Habits {
     studied: Vec<u8>,
     spans: Vec<Range<usize>>,
     same: Vec<u32>,
+    /// The leaves of video and timestamp, if all else of an event lies in runs that stay the same.
+    changing: Option<[u16; 2]>,
+    is_steady: bool,
+    /// The event of the last record, if that was one; `None` once a run was another.
+    last: Option<Event>,
 }
 
 /// Constant bytes and values that stay between two values that change.
@@ -86,16 +92,29 @@ impl Run {
 
 impl Habits {
     /// Of a layout of whose records nothing is known yet.
-    pub(super) fn new(layout: &Layout) -> Self {
-        let mut habits = Self { same: vec![0; layout.steps().len()], ..Self::default() };
+    pub(super) fn new(layout: &Layout, changing: Option<[u16; 2]>) -> Self {
+        let mut habits = Self { same: vec![0; layout.steps().len()], changing, ..Self::default() };
         habits.plan(layout);
         habits
     }
 
-    /// The runs, one more than there are values that change.
+    /// The runs, one more than there are values that change, and the event of the last record, to be forgotten
+    /// when a run is another.
     #[inline(always)]
-    pub(super) fn runs(&mut self) -> &mut [Run] {
-        &mut self.runs
+    pub(super) fn runs(&mut self) -> (&mut [Run], &mut Option<Event>) {
+        (&mut self.runs, &mut self.last)
+    }
+
+    /// The event of a record before, of which the one just read differs in video and time alone.
+    #[inline(always)]
+    pub(super) fn last(&self) -> Option<&Event> {
+        self.last.as_ref()
+    }
+
+    /// What the record just read was.
+    #[inline(always)]
+    pub(super) fn remember(&mut self, event: Option<Event>) {
+        self.last = event.filter(|_| self.is_steady);
     }
 
     /// Takes note of a record that was read.
@@ -125,11 +144,14 @@ impl Habits {
 
     fn plan(&mut self, layout: &Layout) {
         self.runs.clear();
+        (self.last, self.is_steady) = (None, self.changing.is_some());
         let mut first = 0;
         let changing = self.same.iter().enumerate().filter(|(_, same)| **same < STAYS).map(|(n, _)| n);
         for value in changing.chain([self.same.len()]) {
             let constant = layout.constants().get(first).copied().unwrap_or_default();
             let then = layout.steps().get(value).copied();
+            let changing = self.changing.unwrap_or_default();
+            self.is_steady &= then.is_none_or(|step| step.is_of_nobody() || changing.contains(&step.leaf()));
             self.runs.push(Run { values: first..value, constant, then, ..Run::default() });
             first = value + 1;
         }

@@ -78,6 +78,16 @@ impl Word {
 }
 
 impl Step {
+    /// Whether nobody wants the value.
+    pub(super) fn is_of_nobody(&self) -> bool {
+        self.leaf == NOBODY
+    }
+
+    /// Where the value goes.
+    pub(super) fn leaf(&self) -> u16 {
+        self.leaf
+    }
+
     /// The value at `start`; one that nobody wants may have escapes.
     #[inline(always)]
     fn value(&self, window: &Window, start: usize) -> Option<Leaf> {
@@ -153,13 +163,17 @@ impl Layout {
             *written_by = number;
         }
         let mut at = 0;
-        for run in habits.runs() {
+        let (runs, last) = habits.runs();
+        for run in runs {
             at = if run.values.is_empty() {
                 self.pass(&run.constant, window, at)?
             } else {
                 match run.recall(window, at, leaves) {
                     Some(after) => after,
-                    None => self.read_run(run, window, at, leaves)?,
+                    None => {
+                        *last = None;
+                        self.read_run(run, window, at, leaves)?
+                    }
                 }
             };
             if let Some(step) = &run.then {
@@ -238,7 +252,7 @@ pub(super) fn learn(record: &[u8], plan: &Plan, config: &DecodeConfig) -> Option
     learner.constant(record.len())?;
     let layout = learner.layout;
     let mut leaves = vec![Leaf::default(); plan.count];
-    let (mut tail, mut habits) = (scan::Tail::default(), Habits::new(&layout));
+    let (mut tail, mut habits) = (scan::Tail::default(), Habits::new(&layout, None));
     let end = layout.read(&mut habits, tail.window(record)?, &mut leaves, &mut 0, 1);
     let fits = end == Some(record.len());
     // It may not fit its own record: an escape in a wanted value is for the general parser.

@@ -199,6 +199,9 @@ pub(crate) struct Plan {
     pub(crate) dimensions: Vec<Lookup>,
     /// The subjects of all conditions of all filters, in order.
     pub(crate) subjects: Vec<Found>,
+    /// The leaves of video and timestamp, if they say nothing else: in a record whose other leaves are those of one
+    /// before, all else is as it was.
+    pub(crate) changing: Option<[u16; 2]>,
 }
 
 impl Plan {
@@ -239,13 +242,20 @@ impl Plan {
                 Subject::Path(path) => Found::At(paths.one(path)),
             })
             .collect();
-        let uses = |lookup: &Lookup| kind == Some(lookup.first) || kind == Some(lookup.second);
-        let places = subjects.iter().filter_map(|found| match found {
-            Found::At(place) => Some(place),
-            Found::Kind => None,
-        });
-        let kind_alone = ![request, video, timestamp, member].iter().any(|&leaf| Some(leaf) == kind)
-            && !dimensions.iter().chain(places).any(uses);
+        let looked_up = |leaf: LeafIndex| {
+            let places = subjects.iter().filter_map(|found| match found {
+                Found::At(place) => Some(place),
+                Found::Kind => None,
+            });
+            dimensions.iter().chain(places).any(|lookup| leaf == lookup.first || leaf == lookup.second)
+        };
+        let kind_alone =
+            kind.is_none_or(|kind| ![request, video, timestamp, member].contains(&kind) && !looked_up(kind));
+        let is_changing = |leaf, other| {
+            ![Some(request), Some(member), Some(other), kind].contains(&Some(leaf)) && !looked_up(leaf)
+        };
+        let changing = is_changing(video, timestamp) && is_changing(timestamp, video);
+        let changing = changing.then_some([video.0, timestamp.0]);
         let Paths { root, count } = paths;
         Self {
             root,
@@ -259,6 +269,7 @@ impl Plan {
             members,
             dimensions,
             subjects,
+            changing,
         }
     }
 }

@@ -302,13 +302,13 @@ impl Layouts {
         self.learning && self.credit >= Self::PRICE
     }
 
-    fn add(&mut self, layout: Option<Layout>) {
+    fn add(&mut self, layout: Option<Layout>, plan: &Plan) {
         self.credit = self.credit.saturating_sub(Self::PRICE);
         let known = |layout: &Layout| self.list.iter().any(|known| known.layout == *layout);
         let Some(layout) = layout.filter(|layout| !known(layout)) else { return };
         self.learned += 1;
         self.list.truncate(Self::COUNT_MAX - 1);
-        let (habits, number) = (Habits::new(&layout), self.learned);
+        let (habits, number) = (Habits::new(&layout, plan.changing), self.learned);
         self.list.insert(0, Known { layout, habits, number });
     }
 }
@@ -372,7 +372,7 @@ impl Decoder {
         let (mut rest, mut line) = (bytes, 0);
         while !rest.is_empty() {
             if let Some((record, kind, after)) = self.read_by_layout(rest) {
-                self.judge(record, kind, line, block, out);
+                self.judge_known(record, kind, line, block, out);
                 rest = after;
             } else {
                 let end = memchr(b'\n', rest).unwrap_or(rest.len());
@@ -521,7 +521,7 @@ impl Decoder {
         let record = text.as_bytes();
         let is_usable = self.judge_unusual(record, None, line, block, out);
         if self.layouts.may_learn() && is_usable {
-            self.layouts.add(layout::learn(record, &self.plan, &self.config));
+            self.layouts.add(layout::learn(record, &self.plan, &self.config), &self.plan);
         }
     }
 
@@ -536,6 +536,33 @@ impl Decoder {
         out: &mut impl Sink,
     ) -> bool {
         self.judge(record, kind, line, block, out)
+    }
+
+    /// Tells `out` what became of a record that the first layout read.
+    #[inline(always)]
+    fn judge_known(
+        &mut self,
+        record: &[u8],
+        kind: Option<Kind>,
+        line: usize,
+        block: Block,
+        out: &mut impl Sink,
+    ) {
+        let last = self.layouts.list.first().and_then(|known| known.habits.last().copied());
+        // Most records are of the page of the one before: all that was found out about that one holds.
+        let judged = match last {
+            Some(last) => self.try_judge_again(last, record, block, out).map(Some),
+            None => self.try_judge(record, kind, block, out),
+        };
+        match judged {
+            Ok(event) if last.is_none() => {
+                if let Some(known) = self.layouts.list.first_mut() {
+                    known.habits.remember(event);
+                }
+            }
+            Ok(_) => {}
+            Err(reason) => out.dead(line, reason, record),
+        }
     }
 
     /// Tells `out` what became of a record; says whether it is no dead letter.
@@ -555,7 +582,8 @@ impl Decoder {
         dead.is_none()
     }
 
-    /// The checks, in the order of [`Reason::ALL`] from the kind on, and the filters.
+    /// The checks, in the order of [`Reason::ALL`] from the kind on, and the filters; the event, unless it is
+    /// filtered.
     #[inline(always)]
     fn try_judge(
         &mut self,
@@ -563,7 +591,7 @@ impl Decoder {
         kind: Option<Kind>,
         block: Block,
         out: &mut impl Sink,
-    ) -> Result<(), Reason> {
+    ) -> Result<Option<Event>, Reason> {
         let leaves = Leaves { record, scratch: &self.scratch, leaves: &self.leaves };
         let plan = &self.plan;
         let kind = match (kind, plan.kind) {
@@ -577,29 +605,16 @@ impl Decoder {
             (Ok(kind), _) => kind,
             (Err(_), Some(rule)) => {
                 out.filtered(rule);
-                return Ok(());
+                return Ok(None);
             }
             (Err(reason), None) => return Err(reason),
         };
-        let id = |leaf, reason| leaves.string(leaf).filter(|id| !id.is_empty()).ok_or(reason);
-        let request = id(plan.request, Reason::NoRequestId)?;
-        let video = id(plan.video, Reason::NoVideoId)?;
-        if request.len() > ID_BYTES_MAX || video.len() > ID_BYTES_MAX {
-            return Err(Reason::IdTooLong);
-        }
-        let time = timestamp::time_of(self.config.timestamp_unit, leaves.get(plan.timestamp), leaves)?;
-        if time > block.latest {
-            return Err(Reason::TimestampInFuture);
-        }
+        let request = leaves.string(plan.request).filter(|id| !id.is_empty()).ok_or(Reason::NoRequestId)?;
+        let (video, time) = self.video_and_time(leaves, request, block)?;
         if let Some(rule) = self.filters.first_match(&plan.subjects, leaves, kind) {
             out.filtered(rule);
-            return Ok(());
+            return Ok(None);
         }
-        if time < self.current.0 || time > self.current.1 {
-            let epoch = self.epochs.epoch(time);
-            self.current = (self.epochs.start(epoch), self.epochs.end(epoch).minus(1), epoch);
-        }
-        let epoch = self.current.2;
         let request = match <[u8; 16]>::try_from(request) {
             Ok(text) if text == self.request.0 => self.request.1,
             Ok(text) => {
@@ -618,22 +633,59 @@ impl Decoder {
             }
             _ => MemberHash::NONE,
         };
-        let event = Event {
-            request,
-            video: VideoHash::from_text(video),
-            time,
-            member,
-            dims,
-            partition: block.partition,
-            kind,
-        };
+        let video = VideoHash::from_text(video);
+        let event = Event { request, video, time, member, dims, partition: block.partition, kind };
+        self.tell(event, record, out);
+        Ok(Some(event))
+    }
+
+    /// The same for a record that differs from the one of `last` in video and time alone, and was read by the same
+    /// layout.
+    #[inline(always)]
+    fn try_judge_again(
+        &mut self,
+        last: Event,
+        record: &[u8],
+        block: Block,
+        out: &mut impl Sink,
+    ) -> Result<Event, Reason> {
+        let leaves = Leaves { record, scratch: &self.scratch, leaves: &self.leaves };
+        let (video, time) = self.video_and_time(leaves, b"", block)?;
+        let event = Event { video: VideoHash::from_text(video), time, partition: block.partition, ..last };
+        self.tell(event, record, out);
+        Ok(event)
+    }
+
+    /// What a record says of these two, beside its request id.
+    #[inline(always)]
+    fn video_and_time<'a>(
+        &self,
+        leaves: Leaves<'a>,
+        request: &[u8],
+        block: Block,
+    ) -> Result<(&'a [u8], EventTime), Reason> {
+        let video = leaves.string(self.plan.video).filter(|id| !id.is_empty()).ok_or(Reason::NoVideoId)?;
+        if request.len() > ID_BYTES_MAX || video.len() > ID_BYTES_MAX {
+            return Err(Reason::IdTooLong);
+        }
+        let time = timestamp::time_of(self.config.timestamp_unit, leaves.get(self.plan.timestamp), leaves)?;
+        if time > block.latest { Err(Reason::TimestampInFuture) } else { Ok((video, time)) }
+    }
+
+    /// Hands an event over, and before it the names that are to be told.
+    #[inline(always)]
+    fn tell(&mut self, event: Event, record: &[u8], out: &mut impl Sink) {
+        if event.time < self.current.0 || event.time > self.current.1 {
+            let epoch = self.epochs.epoch(event.time);
+            self.current = (self.epochs.start(epoch), self.epochs.end(epoch).minus(1), epoch);
+        }
+        let epoch = self.current.2;
         let new_video = self.videos.is_new(event.video.0, epoch);
-        let new_dims = !plan.dimensions.is_empty() && self.dims.is_new(event.dims.0, epoch);
+        let new_dims = !self.plan.dimensions.is_empty() && self.dims.is_new(event.dims.0, epoch);
         if new_video || new_dims {
             self.announce(event, epoch, new_video, new_dims, record, out);
         }
         out.event(event);
-        Ok(())
     }
 
     #[cold]

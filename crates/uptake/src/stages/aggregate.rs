@@ -437,13 +437,15 @@ impl Process<VideoHash, Joined> for Tallies {
         self.write_late(context.watermark);
         self.write_changed();
         self.seal(context.watermark, out);
+        if context.is_last {
+            self.write_all_changed();
+        }
         self.forget_names(context.watermark);
         self.books.publish();
     }
 
     fn checkpoint(&mut self, number: u64) {
-        // The checkpoint counts when the table has these.
-        self.write_all_changed();
+        // The table need not have the open tallies as they are now: whoever goes on from here writes them again.
         let (sections, ledger) = (self.save(number), self.books.ledger.clone());
         self.outlets.submit(number, self.worker, Stage::Aggregate, sections, ledger, Fragment::Nothing);
     }
