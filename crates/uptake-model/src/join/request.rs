@@ -372,12 +372,12 @@ impl RequestState {
     /// let mut state = RequestState::default();
     /// let events = [0, 1, 2, 2].map(|time| Event { time: EventTime(time), ..Event::default() });
     /// state.step(&events[0], &rules, &mut dictionary, &mut |_| {});
-    /// let waiting = state.wait(events[1..].iter(), EventTime(0), &rules, &mut dictionary);
+    /// let waiting = state.wait(events[1..].iter().copied(), EventTime(0), &rules, &mut dictionary);
     /// assert_eq!(waiting, 2); // The last one is a duplicate.
     /// ```
-    pub fn wait<'a>(
+    pub fn wait(
         &mut self,
-        events: impl IntoIterator<Item = &'a Event>,
+        events: impl IntoIterator<Item = Event>,
         from: EventTime,
         rules: &JoinRules,
         dictionary: &mut JoinDictionary,
@@ -402,13 +402,13 @@ impl RequestState {
         for event in events.into_iter().take(room) {
             let time = event.time.0;
             let waits = event.kind == Kind::Impression && before < time && time <= until;
-            if !waits || end > RUN_BYTES || Context::of(event) != context {
+            if !waits || end > RUN_BYTES || Context::of(&event) != context {
                 break;
             }
             before = time;
             let video = dictionary.videos.intern(event.video);
             dictionary.videos.keep(video, Self::kept_until(time, rules));
-            header.marks |= Header::mark(event);
+            header.marks |= Header::mark(&event);
             end = write_varint(&mut bytes, end, u64::from(video) << 3);
             end = write_varint(&mut bytes, end, zigzag(time.wrapping_sub(header.base)));
             taken += 1;

@@ -57,7 +57,7 @@ impl Method {
                     refuse(request.step(event, rules, dictionary, &mut |e| counted.push(e)));
                     rest = others;
                     if by_runs {
-                        let run = others.iter().take_while(|other| other.request == event.request);
+                        let run = others.iter().take_while(|other| other.request == event.request).copied();
                         let waiting = request.wait(run, EventTime::MIN, rules, dictionary);
                         rest = &others[waiting..];
                         others[..waiting].iter().for_each(|event| *last = event.time.max(*last));
@@ -345,7 +345,7 @@ proptest! {
         let (mut rest, mut cuts) = (input.as_slice(), cuts.into_iter());
         while let Some((event, others)) = rest.split_first() {
             step(&mut other, event);
-            let run = others.iter().take(cuts.next().unwrap_or(0));
+            let run = others.iter().take(cuts.next().unwrap_or(0)).copied();
             let taken = other.0.wait(run, EventTime(from), &rules, &mut other.1);
             prop_assert!(others[..taken].iter().all(|event| event.time.0 >= from), "none is too late");
             other.2 += taken;

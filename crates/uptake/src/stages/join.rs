@@ -22,14 +22,14 @@ use crate::checkpoint::{
 use crate::config::{Config, JoinMethod};
 use crate::memory::Room;
 use crate::outputs::notice;
-use crate::stages::Joined;
 use crate::stages::outlets::{Books, Outlets};
 use crate::stages::spill::{Spill, Spilled};
+use crate::stages::{Arrived, Joined};
 
 /// What counts, and what came too late, of the events by request.
 pub fn by_request<'s>(
     flow: &Flow<'s>,
-    events: KeyedStream<'s, RequestId, Event>,
+    events: KeyedStream<'s, RequestId, Arrived>,
     config: &Arc<Config>,
     outlets: &Outlets,
     restored: Option<&Restored>,
@@ -86,7 +86,7 @@ fn request_states(
     config: &Arc<Config>,
     outlets: &Outlets,
     restored: Option<&Restored>,
-) -> StateSpec<RequestId, Event, RequestState, Joined> {
+) -> StateSpec<RequestId, Arrived, RequestState, Joined> {
     let (rules, config) = (config.join, Arc::clone(config));
     let mut dictionary = JoinDictionary::default();
     let (mut requests, spilled) = spilling(flow, &rules, outlets);
@@ -103,18 +103,19 @@ fn request_states(
     let (books_then, dictionary_then) = (Rc::clone(&books), Rc::clone(&dictionary));
     let (books_saved, dictionary_saved) = (Rc::clone(&books), Rc::clone(&dictionary));
     let (books_shown, dictionary_ended) = (Rc::clone(&books), Rc::clone(&dictionary));
-    let spec = StateSpec::by_runs(move |_: &RequestId, run, state, emit: &mut Emit<'_, Joined>| {
+    let spec = StateSpec::<_, Arrived, RequestState, Joined>::by_runs(move |&request, run, state, emit| {
         let (books, dictionary) = (&mut *books.borrow_mut(), &mut *dictionary.borrow_mut());
         let watermark = state.watermark();
         let from = rules.late_before(watermark);
-        while let Some((_, event)) = run.next() {
+        while let Some((time, arrived)) = run.next() {
+            let event = arrived.event(request, time);
             if is_late(&event, (from, watermark), books, emit) {
                 continue;
             }
             let ledger = &mut books.ledger;
             ledger.account(event.partition).begin_waiting(1);
-            let request: &mut RequestState = state.get_or_default();
-            let arrival = request.step(&event, &rules, dictionary, &mut |counted| {
+            let waiting: &mut RequestState = state.get_or_default();
+            let arrival = waiting.step(&event, &rules, dictionary, &mut |counted| {
                 ledger.account(counted.partition).end_waiting();
                 emit.emit_at(counted.time, Joined::Counted(counted));
             });
@@ -123,11 +124,11 @@ fn request_states(
                 emit.emit_at(event.time, Joined::Cut(event));
             }
             // Most that follow only wait, too, and are of the same partition or not taken here.
-            let others = run.others().iter().map(|record| &record.value.1);
-            let waiting = request.wait(others, from, &rules, dictionary);
-            if waiting > 0 {
-                ledger.account(run.others()[0].value.1.partition).begin_waiting(waiting as u64);
-                run.skip_others(waiting);
+            let others = run.others().iter().map(|record| record.value.1.event(request, record.time));
+            let taken = waiting.wait(others, from, &rules, dictionary);
+            if let Some(record) = run.others().first().filter(|_| taken > 0) {
+                ledger.account(record.value.1.partition).begin_waiting(taken as u64);
+                run.skip_others(taken);
             }
         }
     })
@@ -335,11 +336,18 @@ impl<J: HoldingJoin> Holding<J> {
     }
 }
 
-impl<J: HoldingJoin + 'static> Process<RequestId, Event> for Holding<J> {
+impl<J: HoldingJoin + 'static> Process<RequestId, Arrived> for Holding<J> {
     type Side = ();
     type Out = Joined;
 
-    fn record(&mut self, _: &RequestId, event: Event, context: Context, out: &mut Emit<'_, Joined>) {
+    fn record(
+        &mut self,
+        &request: &RequestId,
+        arrived: Arrived,
+        context: Context,
+        out: &mut Emit<'_, Joined>,
+    ) {
+        let event = arrived.event(request, context.time);
         let from = self.config.join.late_before(context.watermark);
         if is_late(&event, (from, context.watermark), &mut self.books, out) {
             return;

@@ -8,10 +8,11 @@ use uptake_connectors::InputError;
 use uptake_connectors::input::{Block, EventFiles};
 use uptake_flow::{Batch, Poll, Source};
 use uptake_model::ledger::Ledger;
-use uptake_model::{Event, Reason, RequestId};
+use uptake_model::{Reason, RequestId};
 
 use super::{FILES_PARTITION, Place, Reader};
 use crate::checkpoint::Fragment;
+use crate::stages::Arrived;
 
 /// The files, or other lines, that the workers of a run read together.
 pub struct SharedFiles(Mutex<Shared>);
@@ -120,7 +121,7 @@ impl FileSource {
     }
 }
 
-impl Source<(RequestId, Event)> for FileSource {
+impl Source<(RequestId, Arrived)> for FileSource {
     /// How many blocks were read, and the books.
     type Position = (usize, Ledger);
 
@@ -136,7 +137,7 @@ impl Source<(RequestId, Event)> for FileSource {
 
     fn poll(
         &mut self,
-        batch: &mut Batch<'_, (RequestId, Event)>,
+        batch: &mut Batch<'_, (RequestId, Arrived)>,
     ) -> Result<Poll, Box<dyn Error + Send + Sync>> {
         if self.reader.has_ended() {
             return Ok(Poll::End);

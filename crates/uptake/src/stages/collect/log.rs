@@ -10,13 +10,14 @@ use uptake_connectors::input::Buffer;
 use uptake_connectors::log::{Log, StoredRef};
 use uptake_flow::{Batch, Poll, Source};
 use uptake_model::ledger::Ledger;
-use uptake_model::{Event, EventTime, RequestId};
+use uptake_model::{EventTime, RequestId};
 
 use super::{Place, Reader};
 use crate::checkpoint::{Fragment, PartitionPosition};
 use crate::clock::Moment;
 use crate::config::OnGap;
 use crate::outputs::notice;
+use crate::stages::Arrived;
 
 /// The partitions of the input, in the order of the ledger's numbers, and where to begin.
 #[derive(Clone, Debug)]
@@ -132,7 +133,7 @@ impl LogSource {
     /// Asks how far each partition goes, and says which have been read to their end.
     fn begin_batch(
         &mut self,
-        batch: &mut Batch<'_, (RequestId, Event)>,
+        batch: &mut Batch<'_, (RequestId, Arrived)>,
     ) -> Result<(), Box<dyn Error + Send + Sync>> {
         self.look_for_new_partitions()?;
         let of: Vec<(&str, u32)> = self.partitions.iter().map(|p| (&*p.topic, p.partition)).collect();
@@ -213,7 +214,7 @@ impl LogSource {
         &mut self,
         index: usize,
         room: usize,
-        batch: &mut Batch<'_, (RequestId, Event)>,
+        batch: &mut Batch<'_, (RequestId, Arrived)>,
     ) -> Result<(), Box<dyn Error + Send + Sync>> {
         let partition = &mut self.partitions[index];
         let to_end = usize::try_from(partition.end - partition.offset).unwrap_or(usize::MAX);
@@ -283,7 +284,7 @@ impl Chunk {
     fn decode(
         &mut self,
         reader: &mut Reader,
-        batch: &mut Batch<'_, (RequestId, Event)>,
+        batch: &mut Batch<'_, (RequestId, Arrived)>,
         number: u32,
         place: Place<'_>,
     ) -> Option<EventTime> {
@@ -301,7 +302,7 @@ impl Chunk {
 /// A record of several lines: one event with line breaks in it, or an event on each line.
 fn decode_alone(
     reader: &mut Reader,
-    batch: &mut Batch<'_, (RequestId, Event)>,
+    batch: &mut Batch<'_, (RequestId, Arrived)>,
     number: u32,
     place: Place<'_>,
     record: &StoredRef<'_>,
@@ -319,7 +320,7 @@ fn decode_alone(
     reader.decode(batch, number, &line, arrived, place)
 }
 
-impl Source<(RequestId, Event)> for LogSource {
+impl Source<(RequestId, Arrived)> for LogSource {
     /// The next offset of each partition and the newest event time before it, and the books.
     type Position = (Vec<(u32, u64, Option<EventTime>)>, Ledger);
 
@@ -334,7 +335,7 @@ impl Source<(RequestId, Event)> for LogSource {
 
     fn poll(
         &mut self,
-        batch: &mut Batch<'_, (RequestId, Event)>,
+        batch: &mut Batch<'_, (RequestId, Arrived)>,
     ) -> Result<Poll, Box<dyn Error + Send + Sync>> {
         if self.reader.has_ended() {
             return Ok(Poll::End);

@@ -20,6 +20,7 @@ use crate::checkpoint::{Fragment, Sections, Stage};
 use crate::config::Config;
 use crate::data_dir::DEAD_LETTERS;
 use crate::memory::OverBudget;
+use crate::stages::Arrived;
 use crate::stages::outlets::{Books, Outlets};
 
 pub use files::{LiveLines, Next, SharedFiles};
@@ -68,7 +69,7 @@ pub fn collect<'s>(
     config: &Arc<Config>,
     input: &Input,
     outlets: &Outlets,
-) -> (KeyedStream<'s, RequestId, Event>, Stream<'s, Name>) {
+) -> (KeyedStream<'s, RequestId, Arrived>, Stream<'s, Name>) {
     let names = Rc::new(RefCell::new(Vec::new()));
     let ended = Rc::new(Cell::new(false));
     let reader = Reader::new(flow, config, outlets, &names, &ended);
@@ -162,7 +163,7 @@ impl Reader {
 
     /// How many records this worker may still add to the batch: the batch's size divided, the
     /// remainder going round.
-    fn room(&mut self, batch: &Batch<'_, (RequestId, Event)>) -> usize {
+    fn room(&mut self, batch: &Batch<'_, (RequestId, Arrived)>) -> usize {
         let number = batch.number();
         if self.batch.0 != Some(number) {
             self.forget_names(batch.watermark());
@@ -203,7 +204,7 @@ impl Reader {
     /// Decodes a block of lines; returns the newest event time in it.
     fn decode(
         &mut self,
-        batch: &mut Batch<'_, (RequestId, Event)>,
+        batch: &mut Batch<'_, (RequestId, Arrived)>,
         partition: u32,
         lines: &[u8],
         arrived: EventTime,
@@ -282,7 +283,7 @@ fn dead_letter(place: Place<'_>, line: u64, reason: Reason, bytes: &[u8]) -> Rec
 
 /// Takes what one block decodes to.
 struct Intake<'a, 'b> {
-    batch: &'a mut Batch<'b, (RequestId, Event)>,
+    batch: &'a mut Batch<'b, (RequestId, Arrived)>,
     place: Place<'a>,
     workers: usize,
     names: &'a mut Vec<(EventTime, Name)>,
@@ -310,7 +311,7 @@ impl Sink for Intake<'_, '_> {
     fn event(&mut self, event: Event) {
         self.account.read += 1;
         self.newest = self.newest.max(event.time);
-        self.batch.push(event.time, (event.request, event));
+        self.batch.push(event.time, (event.request, Arrived::of(&event)));
     }
 
     fn dead(&mut self, line: usize, reason: Reason, bytes: &[u8]) {
