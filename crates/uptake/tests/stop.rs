@@ -74,6 +74,20 @@ fn a_signal_under_load_keeps_what_was_read() {
     stream.check(&data);
 }
 
+/// However seldom the table is written to, at the end of a run it has everything.
+#[test]
+fn the_table_has_all_that_a_stopped_run_counted() {
+    let place = Place::new();
+    let mut rng = seeded("the_table_has_all_that_a_stopped_run_counted");
+    let stream = Streamed::audience(&place.path(""), rng.next_u64() % 1_000, 5_000);
+    for checkpoints in ["1h", "100ms"] {
+        let data = stream.copy(&place.path(checkpoints));
+        let interval = format!("checkpoint.interval={checkpoints}");
+        catch_up(&data, &["table.write_interval=1h", &interval]);
+        stream.check(&data);
+    }
+}
+
 /// A second signal, or one before the run has begun to read, does no harm either.
 #[test]
 fn signals_at_odd_moments() {

@@ -114,7 +114,9 @@ impl Habits {
     /// What the record just read was.
     #[inline(always)]
     pub(super) fn remember(&mut self, event: Option<Event>) {
-        self.last = event.filter(|_| self.is_steady);
+        if self.is_steady {
+            self.last = event;
+        }
     }
 
     /// Takes note of a record that was read.

@@ -123,6 +123,9 @@ fn request_states(
             if is_cut(&event, arrival, &config) {
                 emit.emit_at(event.time, Joined::Cut(event));
             }
+            if run.others().is_empty() {
+                break;
+            }
             // Most that follow only wait, too, and are of the same partition or not taken here.
             let others = run.others().iter().map(|record| record.value.1.event(request, record.time));
             let taken = waiting.wait(others, from, &rules, dictionary);
