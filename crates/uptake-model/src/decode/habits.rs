@@ -153,7 +153,7 @@ impl Habits {
             let constant = layout.constants().get(first).copied().unwrap_or_default();
             let then = layout.steps().get(value).copied();
             let changing = self.changing.unwrap_or_default();
-            self.is_steady &= then.is_none_or(|step| step.is_of_nobody() || changing.contains(&step.leaf()));
+            self.is_steady &= then.is_none_or(|step| step.goes_at_most_to(changing));
             self.runs.push(Run { values: first..value, constant, then, ..Run::default() });
             first = value + 1;
         }

@@ -78,14 +78,9 @@ impl Word {
 }
 
 impl Step {
-    /// Whether nobody wants the value.
-    pub(super) fn is_of_nobody(&self) -> bool {
-        self.leaf == NOBODY
-    }
-
-    /// Where the value goes.
-    pub(super) fn leaf(&self) -> u16 {
-        self.leaf
+    /// Whether the value goes nowhere but to one of these leaves.
+    pub(super) fn goes_at_most_to(&self, leaves: [u16; 2]) -> bool {
+        self.leaf == NOBODY || leaves.contains(&self.leaf)
     }
 
     /// The value at `start`; one that nobody wants may have escapes.

@@ -551,17 +551,15 @@ impl Decoder {
         let last = self.layouts.list.first().and_then(|known| known.habits.last().copied());
         // Most records are of the page of the one before: all that was found out about that one holds.
         let judged = match last {
-            Some(last) => self.try_judge_again(last, record, block, out).map(Some),
-            None => self.try_judge(record, kind, block, out),
-        };
-        match judged {
-            Ok(event) if last.is_none() => {
+            Some(last) => self.try_judge_again(last, record, block, out),
+            None => self.try_judge(record, kind, block, out).map(|event| {
                 if let Some(known) = self.layouts.list.first_mut() {
                     known.habits.remember(event);
                 }
-            }
-            Ok(_) => {}
-            Err(reason) => out.dead(line, reason, record),
+            }),
+        };
+        if let Err(reason) = judged {
+            out.dead(line, reason, record);
         }
     }
 
@@ -648,12 +646,12 @@ impl Decoder {
         record: &[u8],
         block: Block,
         out: &mut impl Sink,
-    ) -> Result<Event, Reason> {
+    ) -> Result<(), Reason> {
         let leaves = Leaves { record, scratch: &self.scratch, leaves: &self.leaves };
         let (video, time) = self.video_and_time(leaves, b"", block)?;
         let event = Event { video: VideoHash::from_text(video), time, partition: block.partition, ..last };
         self.tell(event, record, out);
-        Ok(event)
+        Ok(())
     }
 
     /// What a record says of these two, beside its request id.

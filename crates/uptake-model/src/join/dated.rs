@@ -16,17 +16,16 @@ const FREE: Steps = u32::MAX;
 const BETWEEN_LOOKS: Steps = 16;
 
 /// Values of type `T` by a small number each, which is kept until the latest of the times given with it.
-#[derive(Debug)]
-pub(super) struct Dated<T> {
-    /// The marks are how long a number is kept.
-    numbered: Numbered<T>,
-    look_at: Steps,
-}
+///
+/// The number of a value may be another one after the next [`Dated::forget_before`] unless it is
+/// [kept](Dated::keep).
+pub(super) type Dated<T> = Numbered<T, Until>;
 
-impl<T> Default for Dated<T> {
-    fn default() -> Self {
-        Self { numbered: Numbered::default(), look_at: 0 }
-    }
+/// The marks are how long a number is kept.
+#[derive(Debug, Default)]
+pub(super) struct Until {
+    /// When they are looked through next.
+    look_at: Steps,
 }
 
 fn steps(time: EventTime) -> Steps {
@@ -38,23 +37,10 @@ fn steps(time: EventTime) -> Steps {
 }
 
 impl<T: Copy + Eq + Hash> Dated<T> {
-    /// The number of `value`, which may be another one after the next [`Dated::forget_before`] unless it is
-    /// [kept](Dated::keep).
-    #[inline]
-    pub(super) fn intern(&mut self, value: T) -> u32 {
-        self.numbered.intern(value)
-    }
-
-    /// The value of a number in use.
-    #[inline]
-    pub(super) fn get(&self, n: u32) -> T {
-        self.numbered.get(n)
-    }
-
     /// Keeps a number at least until the watermark has passed `time`.
     #[inline]
     pub(super) fn keep(&mut self, n: u32, time: EventTime) {
-        let (mark, until) = (&mut self.numbered.marks[n as usize], steps(time));
+        let (mark, until) = (&mut self.marks[n as usize], steps(time));
         // Most are kept for as long already, and nothing is written.
         if *mark < until {
             *mark = until;
@@ -65,7 +51,7 @@ impl<T: Copy + Eq + Hash> Dated<T> {
     pub(super) fn keep_all(&mut self, time: EventTime) {
         let until = steps(time);
         // Those that are free have the largest mark.
-        self.numbered.marks.iter_mut().for_each(|mark| *mark = until.max(*mark));
+        self.marks.iter_mut().for_each(|mark| *mark = until.max(*mark));
     }
 
     /// Forgets, now and then, what was to be kept until a time before `watermark`; all at the end of time.
@@ -74,26 +60,16 @@ impl<T: Copy + Eq + Hash> Dated<T> {
             EventTime::MAX => FREE,
             watermark => (watermark.0 >> STEP_BITS).clamp(0, i64::from(FOR_GOOD)) as Steps,
         };
-        if now < self.look_at {
+        if now < self.keeping.look_at {
             return;
         }
-        self.look_at = now.saturating_add(BETWEEN_LOOKS);
-        for n in 0..self.numbered.marks.len() {
-            if self.numbered.marks[n] < now {
-                self.numbered.forget(n as u32);
-                self.numbered.marks[n] = FREE;
+        self.keeping.look_at = now.saturating_add(BETWEEN_LOOKS);
+        for n in 0..self.marks.len() {
+            if self.marks[n] < now {
+                self.forget(n as u32);
+                self.marks[n] = FREE;
             }
         }
-    }
-
-    /// How many values are in use.
-    pub(super) fn len(&self) -> usize {
-        self.numbered.len()
-    }
-
-    /// Bytes held on the heap.
-    pub(super) fn heap_bytes(&self) -> usize {
-        self.numbered.heap_bytes()
     }
 }
 

@@ -6,60 +6,34 @@ use crate::join::numbered::Numbered;
 
 /// Values of type `T` by a small number each. It counts the references to a number and gives it out
 /// again, so it is as large as what is in use, not as what was ever seen.
-#[derive(Debug)]
-pub(super) struct Interner<T> {
-    /// The marks are how many references there are.
-    numbered: Numbered<T>,
-}
+///
+/// A number is to be [acquired](Interner::acquire) by who interns its value.
+pub(super) type Interner<T> = Numbered<T, References>;
 
-impl<T> Default for Interner<T> {
-    fn default() -> Self {
-        Self { numbered: Numbered::default() }
-    }
-}
+/// The marks are how many references there are.
+#[derive(Debug, Default)]
+pub(super) struct References;
 
 impl<T: Copy + Eq + Hash> Interner<T> {
-    /// The number of `value`, to be [acquired](Interner::acquire).
-    #[inline]
-    pub(super) fn intern(&mut self, value: T) -> u32 {
-        self.numbered.intern(value)
-    }
-
-    /// The value of a number in use.
-    #[inline]
-    pub(super) fn get(&self, n: u32) -> T {
-        self.numbered.get(n)
-    }
-
-    /// Counts one more reference to a number that [`Interner::intern`] gave.
+    /// Counts one more reference to a number that [`Numbered::intern`] gave.
     #[inline]
     pub(super) fn acquire(&mut self, n: u32) {
-        self.numbered.marks[n as usize] += 1;
+        self.marks[n as usize] += 1;
     }
 
     /// Gives back one reference; the last one frees the number.
     #[inline]
     pub(super) fn release(&mut self, n: u32) {
-        self.numbered.marks[n as usize] -= 1;
+        self.marks[n as usize] -= 1;
         self.forget_unused(n);
     }
 
     /// Frees a number that nothing refers to.
     #[inline]
     fn forget_unused(&mut self, n: u32) {
-        if self.numbered.marks[n as usize] == 0 {
-            self.numbered.forget(n);
+        if self.marks[n as usize] == 0 {
+            self.forget(n);
         }
-    }
-
-    /// How many values are in use.
-    pub(super) fn len(&self) -> usize {
-        self.numbered.len()
-    }
-
-    /// Bytes held on the heap.
-    pub(super) fn heap_bytes(&self) -> usize {
-        self.numbered.heap_bytes()
     }
 }
 

@@ -1,14 +1,14 @@
 //! Small numbers for values that recur, with a mark beside each: what a number is kept for is for
-//! [`Interner`](super::Interner) and [`Dated`](super::dated::Dated) to say.
+//! [`Interner`](super::interner::Interner) and [`Dated`](super::dated::Dated) to say.
 
 use std::hash::{BuildHasher, Hash};
 
 use foldhash::fast::FixedState;
 use hashbrown::HashTable;
 
-/// Values of type `T` by a number each.
+/// Values of type `T` by a number each, which are kept for what `K` says.
 #[derive(Debug)]
-pub(super) struct Numbered<T> {
+pub(super) struct Numbered<T, K> {
     /// The values stand in the table beside their numbers: a look-up touches one line of memory.
     table: HashTable<(T, u32)>,
     values: Vec<T>,
@@ -18,6 +18,7 @@ pub(super) struct Numbered<T> {
     /// Of each of a thousand parts of all values the one asked for last, with its number. A few
     /// values are asked for most, and this stays in the fastest cache where the table does not.
     recent: Vec<(T, u32)>,
+    pub(super) keeping: K,
 }
 
 const RECENT: usize = 1 << 10;
@@ -25,7 +26,7 @@ const RECENT: usize = 1 << 10;
 /// The number of no value.
 const NONE: u32 = u32::MAX;
 
-impl<T> Default for Numbered<T> {
+impl<T, K: Default> Default for Numbered<T, K> {
     fn default() -> Self {
         Self {
             table: HashTable::new(),
@@ -33,6 +34,7 @@ impl<T> Default for Numbered<T> {
             marks: Vec::new(),
             free: Vec::new(),
             recent: Vec::new(),
+            keeping: K::default(),
         }
     }
 }
@@ -41,7 +43,7 @@ fn hash(value: &impl Hash) -> u64 {
     FixedState::with_seed(2).hash_one(value)
 }
 
-impl<T: Copy + Eq + Hash> Numbered<T> {
+impl<T: Copy + Eq + Hash, K> Numbered<T, K> {
     /// The number of `value`.
     #[inline]
     pub(super) fn intern(&mut self, value: T) -> u32 {

@@ -64,15 +64,16 @@ fn is_cut(event: &Event, arrival: Arrival, config: &Config) -> bool {
     arrival == Arrival::Capped && config.tells_cut(event.kind)
 }
 
-/// An event before `from` is late: it is written down and sent on, to be kept in the late log; says whether it was.
+/// A late event is written down and sent on, to be kept in the late log; says whether it was.
 #[inline(always)]
 fn is_late(
     event: &Event,
-    (from, watermark): (EventTime, EventTime),
+    rules: &JoinRules,
+    watermark: EventTime,
     books: &mut Books,
     emit: &mut Emit<'_, Joined>,
 ) -> bool {
-    if event.time >= from {
+    if !rules.is_late(event.time, watermark) {
         return false;
     }
     books.ledger.account(event.partition).add_late(watermark.0.saturating_sub(event.time.0));
@@ -109,7 +110,7 @@ fn request_states(
         let from = rules.late_before(watermark);
         while let Some((time, arrived)) = run.next() {
             let event = arrived.event(request, time);
-            if is_late(&event, (from, watermark), books, emit) {
+            if is_late(&event, &rules, watermark, books, emit) {
                 continue;
             }
             let ledger = &mut books.ledger;
@@ -351,8 +352,7 @@ impl<J: HoldingJoin + 'static> Process<RequestId, Arrived> for Holding<J> {
         out: &mut Emit<'_, Joined>,
     ) {
         let event = arrived.event(request, context.time);
-        let from = self.config.join.late_before(context.watermark);
-        if is_late(&event, (from, context.watermark), &mut self.books, out) {
+        if is_late(&event, &self.config.join, context.watermark, &mut self.books, out) {
             return;
         }
         let ledger = &mut self.books.ledger;
