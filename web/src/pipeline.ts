@@ -58,6 +58,7 @@ const ENTRIES = [
   ["duplicate", "delivered again"],
   ["late", "too late to be joined; kept in the topic late"],
   ["capped", "over the cap of their request or member"],
+  ["gap", "no longer in the log when they were to be read, and declared lost"],
 ] as const;
 
 /** What an entry's number is made of, where the books say. */

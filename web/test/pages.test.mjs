@@ -116,7 +116,7 @@ test("the pipeline's page says how old the row is, and appends dead letters agai
 
 test("the pipeline's page says what an entry of the books is made of", async () => {
   const { context, page, wrong } = await open(browser, `${base}/`);
-  const counts = { read: 2100, counted: 1000, waiting: 180, expired: 900, filtered: 4, dead: 6, duplicate: 7, late: 3, capped: 0 };
+  const counts = { read: 2105, counted: 1000, waiting: 180, expired: 900, filtered: 4, dead: 6, duplicate: 7, late: 3, capped: 0, gap: 5 };
   const books = { ...counts, expired_plays: 12, spilled: 10, checkpoint: "1", created_ms: Date.now(), watermark_ms: null, state_bytes: 1, balances: true,
     dead_by_reason: { "not-json": 6, "no-kind": 0 }, filtered_by_rule: { "user=bot": 4 }, late_by_age: { "0-1h": 3 } };
   await page.route("**/v1/pipeline", (route) => route.fulfill({ json: { newest_checkpoint: books, lag: 0, partitions: [], row_age_ms: null } }));
@@ -124,7 +124,7 @@ test("the pipeline's page says what an entry of the books is made of", async () 
   await until("the books balance", async () => (await page.locator("#balance").innerText()).endsWith("it balances."));
   const entries = await page.locator("#entries").innerText();
   for (const made of [/expired\s+900\s.*: 888 impressions, 12 plays/, /waiting\s+180\s.*: 10 requests on disk/, /dead\s+6\s.*: 6 not-json\n/,
-    /filtered\s+4\s.*: 4 user=bot/, /late\s+3\s.*: 3 0-1h/, /duplicate\s+7\s.*delivered again\n/]) assert.match(entries, made);
+    /filtered\s+4\s.*: 4 user=bot/, /late\s+3\s.*: 3 0-1h/, /duplicate\s+7\s.*delivered again\n/, /gap\s+5\s.*declared lost/]) assert.match(entries, made);
   assert.deepEqual(wrong, []);
   await context.close();
 });

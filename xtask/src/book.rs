@@ -35,19 +35,7 @@ impl Book {
 pub(crate) fn check(workspace: &Workspace) -> Result<()> {
     let tool = workspace.target.join("tools/mdbook");
     install::once(workspace, &tool, ("mdBook", MDBOOK), || {
-        let mut build = process::cargo();
-        // It is small, and run once: what it takes to build counts.
-        build.args([
-            "install",
-            "mdbook",
-            "--version",
-            MDBOOK,
-            "--locked",
-            "--debug",
-            "--no-default-features",
-        ]);
-        build.args(["--features", "search", "--root"]).arg(&tool);
-        process::quietly(build.env("CARGO_PROFILE_DEV_DEBUG", "0"), "")
+        install::cargo_program(("mdbook", MDBOOK), &["--no-default-features", "--features", "search"], &tool)
     })?;
     let (book, root) = (workspace.target.join("book"), &workspace.root);
     if book.exists() {

@@ -35,6 +35,17 @@ pub(crate) fn once(
     fs::write(&stamp, wanted).map_err(Error::io("write", &stamp))
 }
 
+/// Builds a program in Rust, a package and its version, into `folder`.
+///
+/// # Errors
+/// It does not build.
+pub(crate) fn cargo_program((package, version): (&str, &str), features: &[&str], folder: &Path) -> Result<()> {
+    let mut build = process::cargo();
+    // It is run once on little: what it takes to build counts.
+    build.args(["install", package, "--version", version, "--locked", "--debug"]).args(features);
+    process::quietly(build.arg("--root").arg(folder).env("CARGO_PROFILE_DEV_DEBUG", "0"), "")
+}
+
 /// Builds a program in Go, `package` with its version, into `folder`.
 ///
 /// # Errors

@@ -4,7 +4,7 @@
 //! binaries that ran.
 
 use std::io::IsTerminal;
-use std::process::{Command, Stdio};
+use std::process::Command;
 use std::time::{Duration, Instant};
 
 use clap::Args;
@@ -28,6 +28,9 @@ const SLOW_TESTS: [&str; 11] = [
     "spill",
     "stop",
 ];
+
+/// Of cargo-deny, which tells licences and sources of the dependencies.
+const CARGO_DENY: &str = "0.20.2";
 
 /// How the names of tests begin that need a real Kafka, Cassandra or S3 server.
 const WITH_SERVERS: &str = "real_";
@@ -180,7 +183,7 @@ fn steps(workspace: &Workspace, advisories: bool) -> Vec<Step> {
             slow: true,
             run: Box::new(|workspace, _| packages::check(workspace)),
         },
-        Step { name: "dependencies", slow: true, run: Box::new(move |_, _| deny(advisories)) },
+        Step { name: "dependencies", slow: true, run: Box::new(move |workspace, _| deny(workspace, advisories)) },
     ]);
     steps
 }
@@ -233,22 +236,14 @@ fn documentation() -> Result<()> {
     process::run(&mut command, "")
 }
 
-/// Licences, sources and duplicates of the dependencies, if the tool for it is there: it takes minutes
-/// to build, and what it finds changes with `Cargo.lock` only.
-fn deny(advisories: bool) -> Result<()> {
-    let mut version = process::cargo();
-    let there = version.args(["deny", "--version"]).stdout(Stdio::null()).stderr(Stdio::null()).status();
-    if !there.is_ok_and(|status| status.success()) {
-        let missing = "cargo-deny is not installed; `cargo install cargo-deny --locked` installs it";
-        if advisories {
-            return Err(Error::Other(missing.to_owned()));
-        }
-        install::not_run("licences, bans and sources of the dependencies", missing);
-        return Ok(());
-    }
-    let mut command = process::cargo();
+/// Licences, sources and duplicates of the dependencies.
+fn deny(workspace: &Workspace, advisories: bool) -> Result<()> {
+    let tool = workspace.target.join("tools/cargo-deny");
+    install::once(workspace, &tool, ("cargo-deny", CARGO_DENY), || {
+        install::cargo_program(("cargo-deny", CARGO_DENY), &[], &tool)
+    })?;
+    let mut command = process::command(tool.join("bin/cargo-deny"));
     command.args([
-        "deny",
         "--all-features",
         "check",
         "--hide-inclusion-graph",

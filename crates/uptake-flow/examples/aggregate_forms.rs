@@ -1,9 +1,9 @@
-//! Four ways to keep, per video, the set of requests that played it, and one table in the end.
+//! Five ways to keep, per video, the set of requests that played it, and one table in the end.
 //!
 //! `cargo run -p uptake-flow --example aggregate_forms`
 //!
-//! They differ in how much they emit. The pipeline itself uses what costs least: each touched
-//! key once per batch, which is `state_changes`.
+//! They differ in how much they emit. What costs least is each touched key once per batch, as
+//! `state_changes` does; the pipeline's tallies do the same by a `Process` of their own.
 
 #![allow(unreachable_pub, reason = "the tests use this file as a module")]
 

@@ -119,8 +119,8 @@ impl<'s> Flow<'s> {
     }
 
     /// Whether the keys of a virtual shard come to this worker; see [`crate::shard`].
-    pub fn has_shard(&self, shard: u64) -> bool {
-        shard % self.workers() as u64 == self.worker() as u64
+    pub fn has_shard(&self, shard: u32) -> bool {
+        shard as usize % self.workers() == self.worker()
     }
 
     /// A stream of what `source` reads. Sources are asked in the order in which they were added.

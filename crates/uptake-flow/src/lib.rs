@@ -60,7 +60,7 @@ pub use worker::Schedule;
 
 /// The virtual shard of a key, 0 to [`SHARDS`] − 1: the same in every process and release.
 pub fn shard(key: &impl Key) -> u32 {
-    shard_of(hash_of(key)) as u32
+    shard_of(hash_of(key))
 }
 
 /// What may travel between workers: owned, sendable, serialisable.
@@ -72,7 +72,7 @@ pub trait Key: Data + Eq + Hash {}
 impl<T: Data + Eq + Hash> Key for T {}
 
 /// The number of virtual shards that keys are split into, whatever the number of workers.
-pub const SHARDS: u64 = 256;
+pub const SHARDS: u32 = 256;
 
 /// `n` minutes in milliseconds of event time.
 pub const fn minutes(n: i64) -> i64 {
@@ -96,8 +96,8 @@ pub(crate) fn hash_of(key: &impl Hash) -> u64 {
 /// Taken from the middle of the hash: hash tables use its lowest and highest bits, and a worker's
 /// keys must still spread over its tables.
 #[inline]
-pub(crate) fn shard_of(hash: u64) -> u64 {
-    hash >> 40 & (SHARDS - 1)
+pub(crate) fn shard_of(hash: u64) -> u32 {
+    (hash >> 40) as u32 & (SHARDS - 1)
 }
 
 /// The page on this library is code that runs.

@@ -14,7 +14,8 @@ pub struct Context {
     /// The event time of the record, or the watermark at the end of a batch.
     pub time: EventTime,
     /// The watermark: before the batch while records come, after it at its end.
-    /// [`EventTime::MAX`] at the end of all input.
+    /// [`EventTime::MAX`] at the end of all input, unless [`Options::seals_at_end`](crate::Options::seals_at_end)
+    /// is off or the run was stopped.
     pub watermark: EventTime,
     /// At the end of a batch: nothing follows it, because the input ended or the run is stopped.
     pub is_last: bool,

@@ -101,7 +101,7 @@ impl<D> Batch<'_, D> {
 
 /// Batches given beforehand, for tests and examples: worker 0 reads them all.
 ///
-/// The records of one batch are one partition; batches may be empty.
+/// All of them are one partition; batches may be empty.
 #[derive(Debug)]
 pub struct Batches<D> {
     batches: std::vec::IntoIter<Vec<(EventTime, D)>>,

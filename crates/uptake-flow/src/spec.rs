@@ -1,7 +1,7 @@
 //! What to do with each record of a key, and what comes out: the state of a keyed stream.
 //!
-//! The names are those of Spark's `mapWithState`, and so is the behaviour where a name is the
-//! same; the timeouts are in event time.
+//! The names are those of Spark's `mapWithState`, and so is what they are for. The timeouts are in event
+//! time; a state that is not there is an `Option`, where Spark throws, and a step may set one anew that it removed.
 
 use std::cell::RefCell;
 use std::rc::Rc;
@@ -190,7 +190,9 @@ impl<K: Key, V: Data, S: 'static, M: 'static> StateSpec<K, V, S, M> {
     }
 
     /// A key that had no record for `ms` milliseconds of event time, once the watermark has
-    /// passed that, loses its state. At the end of all input every key does.
+    /// passed that, loses its state; at the end of all input every key does, unless
+    /// [`Options::seals_at_end`](crate::Options::seals_at_end) is off or the run was stopped. Times are rounded up to
+    /// seconds, see [`KeyedState::expire`].
     pub fn timeout(mut self, ms: i64) -> Self {
         self.timeout_ms = Some(ms.max(0));
         self
@@ -218,7 +220,8 @@ impl<K: Key, V: Data, S: 'static, M: 'static> StateSpec<K, V, S, M> {
 
     /// Takes this worker's part of each checkpoint: its number, and all states as they are after
     /// the checkpoint's batch. [`KeyedState::drain_touched`] with [`Tracking::Checkpoint`] gives
-    /// those that changed since the checkpoint before.
+    /// those in memory that changed since the checkpoint before; those that were put away since are
+    /// for the [`Cold`](crate::Cold) to tell.
     pub fn on_checkpoint(mut self, take: impl FnMut(u64, &mut KeyedState<K, S>) + 'static) -> Self {
         self.on_checkpoint = Some(Box::new(take));
         self
@@ -388,7 +391,8 @@ impl<'s, K: Key, S: Clone + 'static, M: 'static> StatefulStream<'s, K, S, M> {
     }
 
     /// Per batch, each key that had a record in it and still has a state then, once, with that
-    /// state. Their event time is the watermark after the batch.
+    /// state. Their event time is the watermark after the batch. Of states that are put away, one that was
+    /// brought back because its time might be over counts as changed, too.
     pub fn state_changes(&self) -> Stream<'s, (K, S)> {
         let mut wishes = self.wishes.borrow_mut();
         wishes.changes = true;

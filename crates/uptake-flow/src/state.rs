@@ -293,6 +293,9 @@ impl<K: Eq + Hash + Clone, S> KeyedState<K, S> {
 
     /// Hands over every key whose deadline lies before `watermark`, once, and forgets it.
     /// Of one minute those with the later deadline may come first.
+    ///
+    /// Deadlines are kept in whole seconds, rounded up, so that a key may stay for up to a second longer.
+    /// One after 2106 is over at [`EventTime::MAX`] alone, and nothing is at a watermark before 1970.
     pub fn expire(&mut self, watermark: EventTime, over: &mut dyn FnMut(&K, S)) {
         if watermark.0 < 0 {
             return;
@@ -417,8 +420,10 @@ impl<K: Eq + Hash + Clone, S> KeyedState<K, S> {
         self.cold = Some(cold);
     }
 
-    /// Each key touched since the last call that still has a state, once, in the order of first
-    /// touch, with its deadline. Needs [`KeyedState::track`].
+    /// Each key touched since the last call that still has a state in memory, once, with its deadline. Needs
+    /// [`KeyedState::track`]. They come in the order in which their places were touched first; a key that was given
+    /// the place of one that is gone takes its turn. What was put away since, unsaved, is told to
+    /// [`Cold::put`].
     pub fn drain_touched(&mut self, tracking: Tracking, each: &mut dyn FnMut(&K, &mut S, Option<EventTime>)) {
         self.recent_touched = false;
         let Some(touched) = &mut self.touched[tracking as usize] else { return };
@@ -432,13 +437,14 @@ impl<K: Eq + Hash + Clone, S> KeyedState<K, S> {
         }
     }
 
-    /// In how many parts [`KeyedState::part`] gives all states.
+    /// In how many parts [`KeyedState::part`] gives the states in memory.
     pub fn parts(&self) -> usize {
         self.pages.len()
     }
 
-    /// The states of one part, from 0, with their deadlines. A key stays in its part as long as
-    /// it has a state, so who takes a few parts at a time sees every state after one round.
+    /// The states in memory of one part, from 0, with their deadlines. A key stays in its part as long as
+    /// its state stays in memory, so who takes a few parts at a time sees every state after one round that was not
+    /// put away meanwhile. One that comes back may be in another part.
     pub fn part(&mut self, part: usize, each: &mut dyn FnMut(&K, &mut S, Option<EventTime>)) {
         for slot in self.pages.get_mut(part).into_iter().flatten() {
             let deadline = slot.deadline();
@@ -469,8 +475,11 @@ impl<K: Eq + Hash + Clone, S> KeyedState<K, S> {
     /// Bytes held on the heap, without what the states hold there themselves.
     pub fn heap_bytes(&self) -> usize {
         // An index of a power of two of buckets, each with 4 bytes and a control byte.
-        (self.index.capacity() * 8 / 7).next_power_of_two() * 5
-            + self.pages.len() * PAGE * size_of::<Slot<K, S>>()
+        let index = (self.index.capacity() * 8 / 7).next_power_of_two() * 5;
+        let pages = self.pages.len() * PAGE * size_of::<Slot<K, S>>();
+        let touched = self.touched.iter().flatten();
+        let touched: usize = touched.map(|of| of.bits.capacity() * 8 + of.list.capacity() * 4).sum();
+        index + pages + touched + self.minutes.len() * size_of::<(u32, u32)>()
     }
 }
 

@@ -192,7 +192,7 @@ impl<'s, K: Key, V: Data> KeyedStream<'s, K, V> {
         let mine = move |key: &K| flow.is_mine(key);
         let logic = spec.into_logic(mine, std::rc::Rc::clone(&wishes));
         let side = empty(self.flow.scope());
-        let route = |(key, _): &(K, V)| shard_of(hash_of(key));
+        let route = |(key, _): &(K, V)| shard_of(hash_of(key)).into();
         let (mapped, changes, snapshots) =
             operator::build(&self.flow, "map with state", self.inner, route, side, |()| 0, logic);
         StatefulStream { mapped, changes, snapshots, wishes }
@@ -217,9 +217,9 @@ impl<'s, K: Key, V: Data> KeyedStream<'s, K, V> {
         to: impl Fn(&P::Side) -> To<K> + 'static,
         process: P,
     ) -> Stream<'s, P::Out> {
-        let route = |(key, _): &(K, V)| shard_of(hash_of(key));
+        let route = |(key, _): &(K, V)| shard_of(hash_of(key)).into();
         let side_route = move |value: &P::Side| match to(value) {
-            To::Key(key) => shard_of(hash_of(&key)),
+            To::Key(key) => shard_of(hash_of(&key)).into(),
             To::Worker(worker) => worker as u64,
         };
         let logic = ProcessLogic { process, types: PhantomData };

@@ -51,14 +51,6 @@ pub struct Event {
     pub kind: Kind,
 }
 
-impl Event {
-    /// The request, as the key of the join.
-    #[inline]
-    pub fn request(&self) -> RequestId {
-        self.request
-    }
-}
-
 /// Why a record could not be used. The names are stable: scripts and metrics use them.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -81,7 +73,7 @@ pub enum Reason {
     NoVideoId,
     /// An id longer than 1,024 bytes.
     IdTooLong,
-    /// No timestamp, or not a whole number (or text) in the configured unit.
+    /// No timestamp, or none in the configured unit.
     NoTimestamp,
     /// Before 1970 or after the year 9999.
     TimestampOutOfRange,

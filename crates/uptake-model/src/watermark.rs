@@ -1,8 +1,9 @@
 //! The watermark: up to which event time the input is thought to be complete.
 //!
 //! Per partition it is the greatest event time seen less the lateness; the global one is the
-//! least over the partitions that still have something to read, and never goes back. It only
-//! frees memory and closes epochs: what counts is decided by the events alone.
+//! least over the partitions that still have something to read, and never goes back. It
+//! frees memory, seals epochs and says which events are too late to be joined; which of the others count is
+//! decided by the events alone.
 
 use std::collections::BTreeMap;
 

@@ -92,7 +92,7 @@ pub(crate) fn read(app: &App) -> Answer<Value> {
 }
 
 /// What became of a record for good, by its name in the ledger.
-const FATES: [&str; 7] = ["counted", "expired", "filtered", "dead", "duplicate", "late", "capped"];
+const FATES: [&str; 8] = ["counted", "expired", "filtered", "dead", "duplicate", "late", "capped", "gap"];
 
 /// What was seen last, for the next scrape.
 #[derive(Clone, Debug, Default)]

@@ -1,7 +1,8 @@
 //! Decoding: the bytes of a block (whole lines of JSON) to events or dead letters.
 //!
 //! Each line, or each element of an array on a line, has exactly one outcome: an event, a dead
-//! letter with its reason, or a drop by a filter; so the books balance. Nothing here reads a clock
+//! letter with its reason, a drop by a filter, or nothing where it is blank; so the books balance. A record of
+//! another form may hold several events, each with its own. Nothing here reads a clock
 //! or a file. Records that look like earlier ones are read by a learned layout, all others by
 //! `serde_json`; which of the two it was cannot be told from the result.
 
@@ -150,7 +151,8 @@ impl Default for KindRule {
     }
 }
 
-/// The unit of a timestamp. Finer ones are rounded down to milliseconds.
+/// The unit of a timestamp. Finer ones are rounded down to milliseconds. In records of another form
+/// ([`TimestampUnit::milliseconds`]) milliseconds may have a fraction, as browsers' clocks tell them.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub enum TimestampUnit {
     /// Whole milliseconds since 1970 UTC.
@@ -177,10 +179,11 @@ pub trait Sink {
     fn filtered(&mut self, rule: usize);
     /// A line with nothing on it: only white space, or an empty array.
     fn blank(&mut self);
-    /// The id of a video of which the next event is the first one in `epoch` or later.
+    /// The id of a video of which the next event is the first one in `epoch` or later. Also told again with an event
+    /// of an epoch from which names may have been forgotten.
     fn video(&mut self, video: VideoHash, id: &str, epoch: Epoch);
     /// The values, in the order of [`Segments::dimensions`], of a combination of which the next
-    /// event is the first one in `epoch` or later.
+    /// event is the first one in `epoch` or later; again as [`Sink::video`].
     fn dims(&mut self, dims: DimsHash, values: &[&str], epoch: Epoch);
 }
 
@@ -323,7 +326,7 @@ struct Block {
 impl Decoder {
     /// A decoder for records that look as `config` says. Values of the dimensions of `segments`
     /// are kept, and the member id of those events that `members` says; `filters` drop events; names are
-    /// announced once per epoch of length `epochs`.
+    /// announced once per epoch of length `epochs`, see [`Sink::video`].
     pub fn new(
         config: Arc<DecodeConfig>,
         segments: &Segments,

@@ -65,12 +65,13 @@ impl JoinDictionary {
         self.videos.heap_bytes() + self.contexts.heap_bytes()
     }
 
-    /// Values in use: 0 once every request has been let go.
+    /// Values that are kept. Videos stay for a while after the last request that refers to them, see
+    /// [`JoinDictionary::forget_before`].
     pub fn len(&self) -> usize {
         self.videos.len() + self.contexts.len()
     }
 
-    /// Whether no request refers to anything.
+    /// Whether no value is kept.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }

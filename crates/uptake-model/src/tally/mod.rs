@@ -223,9 +223,10 @@ pub struct TallyRow {
     pub epoch: Epoch,
     /// The sizes of the sets.
     pub counts: Counts,
-    /// Whether the epoch is closed: no further event can change the row.
+    /// Whether the epoch is closed: no further event of a run can change the row. A backfill may still add to it.
     pub sealed: bool,
-    /// The sets themselves; written once, when the epoch is sealed.
+    /// The sets themselves; written when the epoch is sealed, and again by what adds to them later (a backfill) or
+    /// takes a request out (an erasure).
     pub sets: Option<Arc<TallySets>>,
 }
 

@@ -74,7 +74,7 @@ pub fn for_own_shards(
     flow: &Flow<'_>,
     mut each: impl FnMut(u32) -> Result<(), CheckpointError>,
 ) -> Result<(), CheckpointError> {
-    (0..SHARDS).filter(|&shard| flow.has_shard(shard)).try_for_each(|shard| each(shard as u32))
+    (0..SHARDS).filter(|&shard| flow.has_shard(shard)).try_for_each(each)
 }
 
 /// Why a checkpoint cannot be written or read.

@@ -7,7 +7,7 @@ pub struct Key {
     pub name: &'static str,
     /// Its default, as TOML.
     pub default: &'static str,
-    /// What it does, in lines of at most 96 characters.
+    /// What it does, in short lines.
     pub help: &'static str,
 }
 

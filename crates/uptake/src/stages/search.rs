@@ -21,7 +21,7 @@ pub fn requests_held(
 ) -> Result<BTreeSet<RequestId>, CheckpointError> {
     let mut held = BTreeSet::new();
     for segment in segments {
-        for shard in 0..SHARDS as u32 {
+        for shard in 0..SHARDS {
             let mut see = |request: RequestId| {
                 if requests.contains(&request) {
                     held.insert(request);
