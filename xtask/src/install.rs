@@ -39,7 +39,11 @@ pub(crate) fn once(
 ///
 /// # Errors
 /// It does not build.
-pub(crate) fn cargo_program((package, version): (&str, &str), features: &[&str], folder: &Path) -> Result<()> {
+pub(crate) fn cargo_program(
+    (package, version): (&str, &str),
+    features: &[&str],
+    folder: &Path,
+) -> Result<()> {
     let mut build = process::cargo();
     // It is run once on little: what it takes to build counts.
     build.args(["install", package, "--version", version, "--locked", "--debug"]).args(features);

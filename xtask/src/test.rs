@@ -183,7 +183,11 @@ fn steps(workspace: &Workspace, advisories: bool) -> Vec<Step> {
             slow: true,
             run: Box::new(|workspace, _| packages::check(workspace)),
         },
-        Step { name: "dependencies", slow: true, run: Box::new(move |workspace, _| deny(workspace, advisories)) },
+        Step {
+            name: "dependencies",
+            slow: true,
+            run: Box::new(move |workspace, _| deny(workspace, advisories)),
+        },
     ]);
     steps
 }
@@ -243,14 +247,7 @@ fn deny(workspace: &Workspace, advisories: bool) -> Result<()> {
         install::cargo_program(("cargo-deny", CARGO_DENY), &[], &tool)
     })?;
     let mut command = process::command(tool.join("bin/cargo-deny"));
-    command.args([
-        "--all-features",
-        "check",
-        "--hide-inclusion-graph",
-        "licenses",
-        "bans",
-        "sources",
-    ]);
+    command.args(["--all-features", "check", "--hide-inclusion-graph", "licenses", "bans", "sources"]);
     if advisories {
         command.arg("advisories");
     }

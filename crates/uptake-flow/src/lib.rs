@@ -52,7 +52,7 @@ pub use flow::Flow;
 pub use process::{Context, Process};
 pub use run::{Checkpoints, Error, Halt, Options, Stop, run};
 pub use source::{Batch, Batches, Poll, Source};
-pub use spec::{Run, State, StateSpec, StatefulStream};
+pub use spec::{KeyRun, State, StateSpec, StatefulStream};
 pub use state::{KeyedState, Tracking};
 pub use stream::{Collected, Emit, KeyedStream, Record, Stream, To};
 pub use uptake_model::EventTime;

@@ -73,20 +73,20 @@ impl<'a, S> State<'a, S> {
 /// Records of one key that follow one another in a batch: events of a key often do.
 ///
 /// As an iterator it takes them one by one, each with its event time.
-pub struct Run<'a, 'b, K, V> {
+pub struct KeyRun<'a, 'b, K, V> {
     first: Option<(EventTime, V)>,
     others: &'a mut Drain<'b, Record<(K, V)>>,
     /// How many of the others are of this key.
     left: usize,
 }
 
-impl<K, V> Run<'_, '_, K, V> {
+impl<K, V> KeyRun<'_, '_, K, V> {
     /// The records after the first one that have not been taken yet.
     pub fn others(&self) -> &[Record<(K, V)>] {
         self.others.as_slice().get(..self.left).unwrap_or_default()
     }
 
-    /// Takes the next `n` of [`Run::others`], which have been seen to there.
+    /// Takes the next `n` of [`KeyRun::others`], which have been seen to there.
     pub fn skip_others(&mut self, n: usize) {
         let n = n.min(self.left);
         self.left -= n;
@@ -94,7 +94,7 @@ impl<K, V> Run<'_, '_, K, V> {
     }
 }
 
-impl<K, V> Iterator for Run<'_, '_, K, V> {
+impl<K, V> Iterator for KeyRun<'_, '_, K, V> {
     type Item = (EventTime, V);
 
     #[inline]
@@ -108,7 +108,7 @@ impl<K, V> Iterator for Run<'_, '_, K, V> {
     }
 }
 
-type Step<K, V, S, M> = Box<dyn FnMut(&K, &mut Run<'_, '_, K, V>, &mut State<'_, S>, &mut Emit<'_, M>)>;
+type Step<K, V, S, M> = Box<dyn FnMut(&K, &mut KeyRun<'_, '_, K, V>, &mut State<'_, S>, &mut Emit<'_, M>)>;
 type Timeout<K, S, M> = Box<dyn FnMut(&K, S, &mut Emit<'_, M>)>;
 type Checkpoint<K, S> = Box<dyn FnMut(u64, &mut KeyedState<K, S>)>;
 type Excess = Box<dyn FnMut(usize) -> usize>;
@@ -175,7 +175,7 @@ impl<K: Key, V: Data, S: 'static, M: 'static> StateSpec<K, V, S, M> {
     /// });
     /// ```
     pub fn by_runs(
-        step: impl FnMut(&K, &mut Run<'_, '_, K, V>, &mut State<'_, S>, &mut Emit<'_, M>) + 'static,
+        step: impl FnMut(&K, &mut KeyRun<'_, '_, K, V>, &mut State<'_, S>, &mut Emit<'_, M>) + 'static,
     ) -> Self {
         Self {
             step: Box::new(step),
@@ -326,7 +326,7 @@ impl<K: Key, V: Data, S: 'static, M: 'static> Logic for MapWithState<K, V, S, M>
                 (left, last) = (left + 1, last.max(record.time));
             }
             let state = self.states.entry(&key, self.timeout_ms.map(|ms| last.plus(ms)));
-            let mut run = Run { first: Some((time, value)), others: &mut records, left };
+            let mut run = KeyRun { first: Some((time, value)), others: &mut records, left };
             let (mut state, mut emit) = (State { state, time, watermark }, Emit { time, out: main });
             (self.step)(&key, &mut run, &mut state, &mut emit);
             debug_assert!(run.next().is_none(), "a step takes all of its run");

@@ -1,7 +1,6 @@
-//! Events that can be used, and dead letters: what could not be, with the reason.
+//! Events that can be used, and the reasons why others cannot.
 
 use std::fmt;
-use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
@@ -121,32 +120,4 @@ impl fmt::Display for Reason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.name())
     }
-}
-
-/// Where a record was read: enough to find it again.
-#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize)]
-pub struct Place {
-    /// A topic, or the path of a file.
-    pub source: Arc<str>,
-    /// The partition of the topic; 0 for a file.
-    pub partition: u32,
-    /// The offset in the partition; for a file the number of the line (or row), from 0.
-    pub offset: u64,
-}
-
-impl fmt::Display for Place {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}/{}@{}", self.source, self.partition, self.offset)
-    }
-}
-
-/// A record that could not be used: its reason, its place and its original bytes.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub struct DeadLetter {
-    /// Why.
-    pub reason: Reason,
-    /// Where it was read.
-    pub place: Place,
-    /// The record as it came.
-    pub bytes: Vec<u8>,
 }

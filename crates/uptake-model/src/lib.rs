@@ -21,7 +21,7 @@ pub mod time;
 pub mod watermark;
 
 pub use bytes::DamagedState;
-pub use event::{DeadLetter, Event, Kind, Place, Reason};
+pub use event::{Event, Kind, Reason};
 pub use ids::{DimsHash, MemberHash, RequestId, VideoHash};
 pub use tally::TallyRow;
 pub use time::{Epoch, EpochLength, EventTime};

@@ -78,7 +78,7 @@ fn a_text_that_stands_for_nothing_is_no_value() {
     let place = Place::new();
     let event = |name: &str, items: Value, country: &str| {
         json!({"event_name": name, "event_timestamp": "1705320000000000", "user_pseudo_id": "u", "items": items,
-            "geo": {"country": country}, "event_params": [{"key": "request_id", "value": {"string_value": "r1"}}]})
+            "geo": {"country": country}, "channel": country, "event_params": [{"key": "request_id", "value": {"string_value": "r1"}}]})
         .to_string()
     };
     let item = |id: &str| json!({"item_id": id, "item_name": "Title", "item_list_id": "(not set)"});
@@ -87,13 +87,19 @@ fn a_text_that_stands_for_nothing_is_no_value() {
         event("select_item", json!([item("v1")]), "Brazil"),
     ];
     place.write("in/events.jsonl", lines.join("\n"));
-    let set = ["--set", "events.preset=ga4", "--set", r#"segments=[[],["country"]]"#];
+    let set = ["--set", "events.preset=ga4", "--set", r#"segments=[[],["country"],["channel"]]"#];
     let books = place.books(&set);
     assert_eq!((place.told().as_str(), books.dead("no-video-id")), ("v1 12:00 1/1", 1), "{}", books.0);
     let data = place.data();
     let args = ["tallies", "--format", "csv", "--data", data.to_str().unwrap(), "--segment"];
-    assert_eq!(uptake([&args[..], &["country=(not set)"]].concat()).ok().lines().count(), 1, "no row");
-    assert_eq!(uptake([&args[..], &["country=Brazil"]].concat()).ok().lines().count(), 2);
+    // Of a dimension that a path leads to, and of one that stands where its name says.
+    for dimension in ["country", "channel"] {
+        let rows_of = |value: &str| {
+            let segment = format!("{dimension}={value}");
+            uptake([&args[..], &[&segment]].concat()).ok().lines().count() - 1
+        };
+        assert_eq!((rows_of("(not set)"), rows_of("Brazil")), (0, 1), "{dimension}");
+    }
     // Whoever wants such titles counted says so.
     let place = Place::new();
     place.write("in/events.jsonl", lines.join("\n"));

@@ -160,7 +160,7 @@ fn join_holding(events: &[Event], mut join: impl HoldingJoin) -> u64 {
     let (mut sum, mut waiting) = (0u64, 0u64);
     for batch in events.chunks(BATCH) {
         for event in batch {
-            join.accept(event, &mut |counted| sum = sum.wrapping_add(counted.video.0));
+            join.step(event, &mut |counted| sum = sum.wrapping_add(counted.video.0));
         }
         let mut counted = |event: Event| sum = sum.wrapping_add(event.video.0);
         join.end_batch(EventTime(0), &mut counted, &mut |_, _| {}, &mut |_| waiting += 1);

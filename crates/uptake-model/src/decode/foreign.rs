@@ -72,10 +72,7 @@ impl Route {
 
     /// The value in a record, or in the item of it that is looked at. A text of `missing` stands for no value.
     pub fn find(&self, record: &Value, item: Option<&Value>, missing: &[String]) -> Option<Value> {
-        let at = |steps: &[Step]| {
-            let told = |value: &&Value| value.as_str().is_none_or(|text| missing.iter().all(|of| of != text));
-            at(record, item, steps).filter(told)
-        };
+        let at = |steps: &[Step]| at(record, item, steps).filter(|value| !stands_for_nothing(value, missing));
         self.alternatives.iter().find_map(|parts| match parts.as_slice() {
             [steps] => at(steps).cloned(),
             parts => {
@@ -142,6 +139,11 @@ impl Step {
 /// Where in an array the first object is whose `name` is the text `wanted`.
 fn position(array: &Value, name: &str, wanted: &str) -> Option<usize> {
     array.as_array()?.iter().position(|element| element.get(name).and_then(Value::as_str) == Some(wanted))
+}
+
+/// Whether a value is one of the texts that stand for a missing one.
+fn stands_for_nothing(value: &Value, missing: &[String]) -> bool {
+    value.as_str().is_some_and(|text| missing.iter().any(|of| of == text))
 }
 
 /// The value that steps lead to, if it is not missing.
@@ -349,8 +351,9 @@ impl Translator {
             match form.dimensions.get(name) {
                 Some(route) => drop(find(route).map(|value| dimensions.insert(name.clone(), value))),
                 None => {
-                    put(name.clone(), record.get(name).cloned());
-                    let below = record.get("dimensions").and_then(|all| all.get(name));
+                    let told = |value: &&Value| !stands_for_nothing(value, &form.missing);
+                    put(name.clone(), record.get(name).filter(told).cloned());
+                    let below = record.get("dimensions").and_then(|all| all.get(name)).filter(told);
                     below.map(|value| dimensions.insert(name.clone(), value.clone()));
                 }
             }

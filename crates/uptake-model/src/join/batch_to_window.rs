@@ -27,7 +27,7 @@ impl BatchToWindow {
 
 impl HoldingJoin for BatchToWindow {
     /// Only stores the event: what becomes of it shows at the end of the batch.
-    fn accept(&mut self, event: &Event, _counted: &mut dyn FnMut(Event)) -> Arrival {
+    fn step(&mut self, event: &Event, _counted: &mut dyn FnMut(Event)) -> Arrival {
         self.batch.push(*event);
         Arrival::Waiting
     }

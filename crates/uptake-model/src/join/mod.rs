@@ -115,7 +115,7 @@ pub enum Arrival {
 pub trait HoldingJoin {
     /// Takes one event. `counted` is called for each event that counts from now on: those that
     /// waited for this one, then the event itself.
-    fn accept(&mut self, event: &Event, counted: &mut dyn FnMut(Event)) -> Arrival;
+    fn step(&mut self, event: &Event, counted: &mut dyn FnMut(Event)) -> Arrival;
 
     /// Ends a batch: joins what was put off, then lets go of what the watermark has passed.
     /// `refused` is called with each event put off by `accept` that turned out to be a duplicate

@@ -103,7 +103,7 @@ type Batches = (Vec<Arrival>, Vec<Event>, Vec<(Event, Arrival)>, Vec<Event>);
 fn run(join: &mut dyn HoldingJoin, events: &[Event], watermarks: &[EventTime]) -> Batches {
     let (mut arrivals, mut counted, mut refused, mut expired) = Batches::default();
     for (batch, watermark) in events.chunks(10).zip(watermarks) {
-        arrivals.extend(batch.iter().map(|event| join.accept(event, &mut |e| counted.push(e))));
+        arrivals.extend(batch.iter().map(|event| join.step(event, &mut |e| counted.push(e))));
         let refused = &mut |event, arrival| refused.push((event, arrival));
         join.end_batch(*watermark, &mut |e| counted.push(e), refused, &mut |e| expired.push(e));
     }
@@ -323,7 +323,7 @@ fn waiting_events_share_their_context() {
     let shown = Event { member: MemberHash(5), dims: DimsHash(6), ..Event::default() };
     let mut join = WindowJoin::new(JoinRules::default());
     for i in 0..100 {
-        join.accept(&Event { time: EventTime(i), ..shown }, &mut |_| {});
+        join.step(&Event { time: EventTime(i), ..shown }, &mut |_| {});
     }
     assert!(saved(&join)[0].1.len() < 100 * (1 + 1 + 8) + 20);
 }

@@ -79,7 +79,7 @@ impl Method {
             }
             Self::Holding(join) => {
                 for event in events {
-                    refuse(join.accept(event, &mut |e| counted.push(e)));
+                    refuse(join.step(event, &mut |e| counted.push(e)));
                 }
                 join.end_batch(
                     watermark,

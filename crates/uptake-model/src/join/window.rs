@@ -108,7 +108,7 @@ impl WindowJoin {
 }
 
 impl HoldingJoin for WindowJoin {
-    fn accept(&mut self, event: &Event, counted: &mut dyn FnMut(Event)) -> Arrival {
+    fn step(&mut self, event: &Event, counted: &mut dyn FnMut(Event)) -> Arrival {
         if let Some(refused) = self.refuses(event) {
             return refused;
         }

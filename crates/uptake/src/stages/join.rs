@@ -357,7 +357,7 @@ impl<J: HoldingJoin + 'static> Process<RequestId, Arrived> for Holding<J> {
         }
         let ledger = &mut self.books.ledger;
         ledger.account(event.partition).begin_waiting(1);
-        let arrival = self.join.accept(&event, &mut |counted| {
+        let arrival = self.join.step(&event, &mut |counted| {
             ledger.account(counted.partition).end_waiting();
             out.emit_at(counted.time, Joined::Counted(counted));
         });

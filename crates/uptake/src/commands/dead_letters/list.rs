@@ -9,7 +9,7 @@ use base64::engine::general_purpose::STANDARD;
 use clap::Args;
 use serde_json::Value;
 use uptake_connectors::log::Log;
-use uptake_model::{EventTime, Place, Reason};
+use uptake_model::{EventTime, Reason};
 
 use super::super::text::{grouped, visible};
 use super::{Letter, each_letter, reason};
@@ -102,11 +102,6 @@ pub(in crate::commands) fn newest(log: &dyn Log, limit: usize) -> Result<Value, 
     )
 }
 
-fn place(letter: &Letter) -> Place {
-    let key = &letter.key;
-    Place { source: key.source.as_str().into(), partition: key.partition, offset: key.offset }
-}
-
 fn json(letter: &Letter) -> Value {
     let key = &letter.key;
     let mut line = serde_json::json!({
@@ -127,9 +122,10 @@ fn json(letter: &Letter) -> Value {
 
 fn cells(letter: &Letter, width: usize) -> Vec<String> {
     let time: String = EventTime(letter.appended_ms).to_string().chars().take(19).collect();
-    let place = visible(place(letter).to_string().as_bytes(), usize::MAX);
+    let key = &letter.key;
+    let origin = visible(format!("{}/{}@{}", key.source, key.partition, key.offset).as_bytes(), usize::MAX);
     let bytes = visible(&letter.bytes, width);
-    vec![letter.number.to_string(), time.replace('T', " "), letter.key.reason.to_string(), place, bytes]
+    vec![letter.number.to_string(), time.replace('T', " "), key.reason.to_string(), origin, bytes]
 }
 
 /// A table of letters, the bytes cut to what is left of the width.

@@ -10,7 +10,7 @@ use uptake_flow::{Batch, Poll, Source};
 use uptake_model::ledger::Ledger;
 use uptake_model::{Reason, RequestId};
 
-use super::{FILES_PARTITION, Place, Reader};
+use super::{FILES_PARTITION, Origin, Reader};
 use crate::checkpoint::Fragment;
 use crate::stages::Arrived;
 
@@ -162,7 +162,7 @@ impl Source<(RequestId, Arrived)> for FileSource {
         }
         let block = &self.block;
         let place =
-            Place { source: &block.file, partition: 0, first: block.first_line, of_one_record: false };
+            Origin { source: &block.file, partition: 0, first: block.first_line, of_one_record: false };
         let now = self.reader.outlets.clock.now();
         let newest = self.reader.decode(batch, FILES_PARTITION, &block.bytes, now, place);
         for long in &block.oversized {

@@ -12,7 +12,7 @@ use uptake_flow::{Batch, Poll, Source};
 use uptake_model::ledger::Ledger;
 use uptake_model::{EventTime, RequestId};
 
-use super::{Place, Reader};
+use super::{Origin, Reader};
 use crate::checkpoint::{Fragment, PartitionPosition};
 use crate::clock::Moment;
 use crate::config::OnGap;
@@ -221,7 +221,7 @@ impl LogSource {
         let records_max = room.min(READ_RECORDS).min(to_end);
         let (number, from) = (partition.number, partition.offset);
         let (chunk, reader) = (&mut self.chunk, &mut self.reader);
-        let place = Place {
+        let place = Origin {
             source: &partition.topic,
             partition: partition.partition,
             first: 0,
@@ -286,12 +286,12 @@ impl Chunk {
         reader: &mut Reader,
         batch: &mut Batch<'_, (RequestId, Arrived)>,
         number: u32,
-        place: Place<'_>,
+        place: Origin<'_>,
     ) -> Option<EventTime> {
         if self.records == 0 {
             return None;
         }
-        let place = Place { first: self.first, ..place };
+        let place = Origin { first: self.first, ..place };
         let newest = reader.decode(batch, number, &self.lines, EventTime(self.appended_ms), place);
         self.lines.clear();
         self.records = 0;
@@ -304,11 +304,11 @@ fn decode_alone(
     reader: &mut Reader,
     batch: &mut Batch<'_, (RequestId, Arrived)>,
     number: u32,
-    place: Place<'_>,
+    place: Origin<'_>,
     record: &StoredRef<'_>,
 ) -> Option<EventTime> {
     let arrived = EventTime(record.appended_ms);
-    let place = Place { first: record.offset, of_one_record: true, ..place };
+    let place = Origin { first: record.offset, of_one_record: true, ..place };
     let is_one = serde_json::from_slice::<&serde_json::value::RawValue>(record.value).is_ok();
     if !is_one {
         return reader.decode(batch, number, record.value, arrived, place);

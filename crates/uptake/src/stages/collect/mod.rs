@@ -109,7 +109,7 @@ const DEAD_BYTES_MAX: usize = 8 << 20;
 
 /// Where the lines of a block come from.
 #[derive(Clone, Copy)]
-struct Place<'a> {
+struct Origin<'a> {
     /// The file or topic.
     source: &'a str,
     /// The partition of the topic.
@@ -120,7 +120,7 @@ struct Place<'a> {
     of_one_record: bool,
 }
 
-impl Place<'_> {
+impl Origin<'_> {
     fn offset(&self, line: u64) -> u64 {
         if self.of_one_record { self.first } else { self.first + line }
     }
@@ -208,7 +208,7 @@ impl Reader {
         partition: u32,
         lines: &[u8],
         arrived: EventTime,
-        place: Place<'_>,
+        place: Origin<'_>,
     ) -> Option<EventTime> {
         let mut intake = Intake {
             batch,
@@ -225,7 +225,7 @@ impl Reader {
     }
 
     /// Keeps a record that the decoder never saw.
-    fn dead(&mut self, partition: u32, place: Place<'_>, line: u64, reason: Reason, bytes: &[u8]) {
+    fn dead(&mut self, partition: u32, place: Origin<'_>, line: u64, reason: Reason, bytes: &[u8]) {
         let account = self.books.ledger.account(partition);
         account.read += 1;
         account.add_dead(reason);
@@ -274,7 +274,7 @@ impl Reader {
     }
 }
 
-fn dead_letter(place: Place<'_>, line: u64, reason: Reason, bytes: &[u8]) -> Record {
+fn dead_letter(place: Origin<'_>, line: u64, reason: Reason, bytes: &[u8]) -> Record {
     let (source, partition) = (place.source.to_owned(), place.partition);
     let key = DeadLetterKey { reason, source, partition, offset: place.offset(line) };
     // Four plain fields always serialise.
@@ -284,7 +284,7 @@ fn dead_letter(place: Place<'_>, line: u64, reason: Reason, bytes: &[u8]) -> Rec
 /// Takes what one block decodes to.
 struct Intake<'a, 'b> {
     batch: &'a mut Batch<'b, (RequestId, Arrived)>,
-    place: Place<'a>,
+    place: Origin<'a>,
     workers: usize,
     names: &'a mut Vec<(EventTime, Name)>,
     dead: &'a mut Vec<Record>,
