@@ -72,7 +72,7 @@ pub fn each_due<K: Eq + Hash + Clone, S>(
 /// The first error of `each`.
 pub fn for_own_shards(
     flow: &Flow<'_>,
-    mut each: impl FnMut(u32) -> Result<(), CheckpointError>,
+    each: impl FnMut(u32) -> Result<(), CheckpointError>,
 ) -> Result<(), CheckpointError> {
     (0..SHARDS).filter(|&shard| flow.has_shard(shard)).try_for_each(each)
 }
