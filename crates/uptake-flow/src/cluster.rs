@@ -38,7 +38,8 @@ const MAGIC: [u8; 8] = *b"uptakecl";
 const GREETING_BYTES: usize = 8 + 8 + 4 + 4 + 4;
 /// A stranger's connection is dropped if it says nothing for as long.
 const GREETING_TIMEOUT: Duration = Duration::from_secs(2);
-/// Between two attempts to reach a process that does not listen yet.
+/// Between two looks for the others: twice as long each time, up to the second.
+const RETRY_AFTER: Duration = Duration::from_millis(1);
 const RETRY_EVERY: Duration = Duration::from_millis(100);
 /// How long the last messages may take to leave at the end of a run.
 const FAREWELL: Duration = Duration::from_secs(10);
@@ -160,6 +161,7 @@ impl Cluster {
         listener.set_nonblocking(true).map_err(cannot_listen)?;
         let mut sockets: Vec<Option<TcpStream>> = self.addresses.iter().map(|_| None).collect();
         let deadline = Instant::now() + self.start_deadline;
+        let mut pause = RETRY_AFTER;
         loop {
             for (process, socket) in sockets.iter_mut().enumerate().take(self.process) {
                 if socket.is_none() {
@@ -189,7 +191,8 @@ impl Cluster {
                     missing.iter().map(|&p| format!("{p} ({})", self.addresses[p])).collect();
                 return Err(Error::Missing { missing: names.join(", "), waited: self.start_deadline });
             }
-            std::thread::sleep(RETRY_EVERY);
+            std::thread::sleep(pause);
+            pause = (pause * 2).min(RETRY_EVERY);
         }
     }
 

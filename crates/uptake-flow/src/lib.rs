@@ -29,6 +29,7 @@
 //! assert_eq!(sizes, [("v1".to_owned(), 2), ("v2".to_owned(), 1)]);
 //! ```
 
+mod blocks;
 mod cluster;
 mod cold;
 mod ends;

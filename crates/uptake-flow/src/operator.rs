@@ -8,13 +8,14 @@ use std::collections::BTreeMap;
 use std::time::Instant;
 
 use timely::container::CapacityContainerBuilder;
-use timely::dataflow::channels::pact::{Exchange, Pipeline};
+use timely::dataflow::channels::pact::{ExchangeCore, Pipeline};
 use timely::dataflow::operators::Capability;
 use timely::dataflow::operators::generic::OutputBuilder;
 use timely::dataflow::operators::generic::builder_rc::OperatorBuilder;
 use uptake_model::EventTime;
 
 use crate::Data;
+use crate::blocks::Blocks;
 use crate::ends::End;
 use crate::flow::Flow;
 use crate::stream::{Record, Stream, TimelyStream};
@@ -83,8 +84,10 @@ pub(crate) fn build<'s, L: Logic>(
     mut logic: L,
 ) -> Built<'s, L> {
     let mut builder = OperatorBuilder::new(name.to_owned(), flow.scope());
-    let mut records = builder.new_input(input, Exchange::new(move |r: &Record<L::In>| route(&r.value)));
-    let mut side = builder.new_input(side, Exchange::new(move |r: &Record<L::Side>| side_route(&r.value)));
+    let by_route = ExchangeCore::<Blocks<_>, _>::new_core(move |r: &Record<L::In>| route(&r.value));
+    let mut records = builder.new_input(input, by_route);
+    let by_route = ExchangeCore::<Blocks<_>, _>::new_core(move |r: &Record<L::Side>| side_route(&r.value));
+    let mut side = builder.new_input(side, by_route);
     let mut endings = builder.new_input(flow.ends(), Pipeline);
     let (main, main_stream) = builder.new_output::<Vec<Record<L::Main>>>();
     let (changes, change_stream) = builder.new_output::<Vec<Record<L::Change>>>();
