@@ -17,6 +17,7 @@ use uptake_model::{EpochLength, Event, EventTime};
 const PRESETS: [&str; 4] = ["ga4", "snowplow", "segment", "posthog"];
 const NOON_MS: i64 = 1_768_478_400_000;
 
+/// The file of `preset` in the folder of examples, or in the one of what trackers sent.
 fn example(preset: &str) -> String {
     let path = format!("{}/tests/fixtures/foreign/{preset}.ndjson", env!("CARGO_MANIFEST_DIR"));
     std::fs::read_to_string(path).unwrap()
@@ -50,6 +51,25 @@ fn the_examples_of_each_system_come_to_what_happened_in_them() {
         // Segment tells no country, unless a service of its own adds one.
         let rows = if preset == "segment" { 1 } else { 4 };
         assert_eq!(uptake(args).ok().lines().count(), rows, "{preset}");
+    }
+}
+
+/// Three pages as the systems' own trackers told of them: one that v1 was played on, one that v2 was, and one that
+/// shows v1 and v4 and was left.
+#[test]
+fn what_the_trackers_themselves_sent_comes_to_what_happened() {
+    for preset in ["snowplow", "segment", "posthog"] {
+        let place = Place::new();
+        place.write("in/events.jsonl", example(&format!("recorded/{preset}")));
+        let setting = format!("events.preset={preset}");
+        let books = place.books(&["--set", &setting]);
+        let at_seven_pm = "v1,997766,1,2,true\nv2,997766,1,2,true\nv3,997766,0,1,true\n";
+        assert_eq!(place.csv().split_once('\n').unwrap().1, at_seven_pm, "{preset}");
+        // Of each page one event says that it was opened.
+        let numbers = ["read", "counted", "expired", "filtered"].map(|of| books.n(of));
+        assert_eq!(numbers, [12, 7, 2, 3], "{preset}: {}", books.0);
+        // A row for each title, and for v1 and v2 one of the different members who played them.
+        assert_eq!(books.n("rows_written"), 3 + 2, "{preset}");
     }
 }
 
