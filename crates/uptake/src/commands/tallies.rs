@@ -19,7 +19,8 @@ pub(super) struct Tallies {
     /// The data directory
     #[arg(long, value_name = "DIR")]
     data: PathBuf,
-    /// The segment, as country=BR,device=tv [default: everyone]
+    /// The segment, as country=BR,device=tv [default: everyone]. In ~members plays are the different members
+    /// behind a title's plays, and impressions the requests of those; ~capped has the requests of which a cap cut plays
     #[arg(long, default_value = "", hide_default_value = true)]
     segment: String,
     /// For people, as CSV with the columns video_id,epoch,plays,impressions,exact, or as one JSON
@@ -57,7 +58,10 @@ pub(super) fn stored_segment(table: &dyn Table, asked: &str) -> Result<String, C
 impl Tallies {
     pub(super) fn run(self) -> Result<(), CommandError> {
         let source = open(&self.data, &self.configured)?;
-        let segment = stored_segment(&*source, &self.segment)?;
+        let segment = match self.segment.trim() {
+            reserved @ (segment::MEMBERS | segment::CAPPED) => reserved.to_owned(),
+            asked => stored_segment(&*source, asked)?,
+        };
         let length = epoch_length(&*source)?;
         let mut out = BufWriter::new(std::io::stdout().lock());
         let mut printed = Ok(());
