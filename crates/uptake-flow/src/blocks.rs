@@ -76,7 +76,7 @@ mod tests {
         let (mut builder, mut out) = (Blocks::default(), Vec::new());
         let take = |block: &mut Vec<D>, out: &mut Vec<Vec<D>>| {
             out.push(block.clone());
-            if out.len() % kept != 0 {
+            if !out.len().is_multiple_of(kept) {
                 drop(std::mem::take(block));
             }
         };

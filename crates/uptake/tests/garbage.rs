@@ -399,14 +399,14 @@ fn a_read_error_tells_its_cause() {
     assert!(says.iter().any(|cause| message.to_lowercase().contains(cause)), "{message}");
 }
 
-/// "Everything before was counted" must be true, or not be said.
+/// "Everything before was read" must be true, or not be said.
 #[test]
 fn what_a_read_error_says_of_the_lines_before_is_true() {
     let place = Place::new();
     place.write("in/1.jsonl", events(GOOD));
     place.write("in/2.jsonl.gz", [0x1f, 0x8b, 8, 0]);
     let message = place.replay(&[]).fails(1, &["2.jsonl.gz"]);
-    if message.contains("everything before was counted") {
+    if message.contains("everything before was read") {
         assert_eq!(place.told(), GOOD_TOLD, "{message}");
     }
 }

@@ -93,7 +93,16 @@ fn follow(name: &str) {
     // A server that nobody was told to stop is stopped with the page.
     let mut script = "set -euo pipefail\ntrap 'kill $(jobs -p) 2> /dev/null || true' EXIT\n".to_owned();
     for (n, step) in steps.iter().enumerate() {
-        writeln!(script, "{}\necho; echo '=== {n} done'", step.commands).unwrap();
+        for line in step.commands.lines() {
+            match line.strip_prefix("! ") {
+                // What is to fail: the shell itself would go on either way.
+                Some(command) => {
+                    writeln!(script, "if {command}; then echo 'it went well'; exit 1; fi").unwrap()
+                }
+                None => writeln!(script, "{line}").unwrap(),
+            }
+        }
+        writeln!(script, "echo; echo '=== {n} done'").unwrap();
     }
     let script = script
         .replace(ADDRESS, &free.to_string())

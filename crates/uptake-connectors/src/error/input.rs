@@ -38,7 +38,7 @@ pub enum InputError {
     /// A file broke off or is damaged.
     #[error(
         "cannot read {path} beyond line {lines} (byte {bytes} of its text), where it broke off or is damaged; \
-         everything before was counted, and it is safe to replay the repaired file"
+         everything before was read. Repair it, and read all of the input again: what comes twice counts once"
     )]
     Read {
         /// The file.

@@ -13,7 +13,7 @@ use uptake_model::segment::Segments;
 use uptake_model::{DimsHash, Epoch, Event, Kind, Reason, RequestId, VideoHash};
 
 use super::text::grouped;
-use super::{CommandError, Configured, event_files};
+use super::{CommandError, Configured, all_read, event_files};
 use crate::config::{Config, UNBOUNDED};
 use crate::data_dir::{self, now};
 use crate::outputs::notice;
@@ -45,7 +45,17 @@ impl Append {
         notices.iter().for_each(|line| notice(line));
         let mut producer = Producer::new(&*log, &config)?;
         let mut block = Block::default();
-        while files.next_block(LINES_PER_BLOCK, &mut block)? {
+        let mut errors = Vec::new();
+        loop {
+            match files.next_block(LINES_PER_BLOCK, &mut block) {
+                Ok(true) => {}
+                Ok(false) => break,
+                // The next call goes on with the next file.
+                Err(error) => {
+                    errors.push(error);
+                    continue;
+                }
+            }
             for line in block.bytes.split(|&b| b == b'\n') {
                 producer.line(line)?;
             }
@@ -68,7 +78,8 @@ impl Append {
                 writeln!(out, "{} records appended to {topic}", grouped(*n))?;
             }
         }
-        Ok(out.flush()?)
+        out.flush()?;
+        all_read(errors)
     }
 }
 

@@ -29,7 +29,7 @@ use super::ledger::{json, text_with};
 use super::replay::workers_or_all;
 use super::tallies::when;
 use super::text::{grouped, table};
-use super::{CommandError, Configured, balanced, event_files, existing};
+use super::{CommandError, Configured, all_read, balanced, event_files, existing};
 use crate::checkpoint::{CheckpointError, PartitionPosition, Store};
 use crate::clock::Clock;
 use crate::config::{Config, UNBOUNDED};
@@ -168,10 +168,8 @@ impl Backfill {
         let (ledger, found) = self.count(config.clone(), log, objects, &input)?;
         merged.write_found(&found, &mut *table, &mut *archive)?;
         self.print(&config, &merged, Some((&ledger, started.elapsed())))?;
-        if let Input::Files(files) = &input
-            && let Some(error) = files.take_error()
-        {
-            return Err(error.into());
+        if let Input::Files(files) = &input {
+            all_read(files.take_errors())?;
         }
         balanced(&ledger)
     }

@@ -33,7 +33,7 @@ use crate::stages::search::requests_held;
 /// The requests are those under which the log has events of the member, and those that are given. In each stored set of
 /// a sealed tally a number that nobody has takes the place of the request id: the numbers of plays and impressions stay,
 /// and whoever writes the old row again does not bring it back. Runs and servers may go on beside it. What is not sealed
-/// yet is told, with the time from which the same command erases it. Exit code 1 if something is left in the state, the
+/// yet is told, with the time from which the same command erases it. One of --member and --request must be given. Exit code 1 if something is left in the state, the
 /// table or the archive.
 #[derive(Args, Debug)]
 pub(super) struct Erase {
@@ -86,6 +86,7 @@ struct Report {
 impl Erase {
     pub(super) fn run(self) -> Result<(), CommandError> {
         let config = self.configured.load()?;
+        self.is_there(&config)?;
         let (data, mut report) = (&*self.data, Report { dry_run: self.dry_run, ..Report::default() });
         let mut requests: BTreeSet<RequestId> =
             self.requests.iter().map(|id| RequestId::from_text(id.as_bytes())).collect();
@@ -114,6 +115,17 @@ impl Erase {
             _ if self.dry_run => Ok(()),
             left => Err(CommandError::Other(format!("{} are left, see above", grouped(left as u64)).into())),
         }
+    }
+
+    /// A mistyped directory would be said to hold nothing of the member.
+    fn is_there(&self, config: &Config) -> Result<(), CommandError> {
+        let (places, data) = (&config.places, &self.data);
+        let all_in_data = [&places.log, &places.table, &places.archive].iter().all(|place| place.is_data());
+        if all_in_data && !["log", table::FILE_NAME, "tallies"].iter().any(|name| data.join(name).exists()) {
+            let said = format!("{} holds no log, table or archive: it is no data directory", data.display());
+            return Err(CommandError::Usage(said));
+        }
+        Ok(())
     }
 
     /// What the newest checkpoint has of the requests.

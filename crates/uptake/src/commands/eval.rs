@@ -34,13 +34,19 @@ pub(super) struct Eval {
     #[arg(value_name = "FILE", required = true)]
     file: Option<PathBuf>,
     /// No weight counts more than this [default: no bound]
-    #[arg(long)]
+    #[arg(long, value_parser = positive)]
     clip: Option<f64>,
     /// The confidence of the intervals
     #[arg(long, default_value_t = 0.95)]
     confidence: f64,
     #[command(flatten)]
     to: To,
+}
+
+/// A number above nothing.
+fn positive(text: &str) -> Result<f64, String> {
+    let number = text.parse().ok().filter(|n: &f64| n.is_finite() && *n > 0.0);
+    number.ok_or_else(|| "it must be a number above 0".to_owned())
 }
 
 #[derive(Subcommand, Debug)]
@@ -60,8 +66,8 @@ struct Progressive {
     #[arg(long, default_value = "", hide_default_value = true)]
     segment: String,
     /// How many places a row has
-    #[arg(long, default_value_t = 20)]
-    places: usize,
+    #[arg(long, default_value_t = 20, value_parser = clap::value_parser!(u32).range(1..=1000))]
+    places: u32,
     /// How many epochs are not scored at the beginning
     #[arg(long, default_value_t = 8)]
     warm_up: usize,
@@ -154,7 +160,7 @@ impl Progressive {
         let mut rows = tallies(&*source, &segment)?;
         rows.retain(|row| *row.segment == *segment);
         let options = Options::for_rows(&rows, epoch_length(&*source)?);
-        let scores: Vec<Score> = progressive(&rows, self.places, self.warm_up, options);
+        let scores: Vec<Score> = progressive(&rows, self.places as usize, self.warm_up, options);
         let bars: Vec<html::Bar> = scores
             .iter()
             .map(|score| html::Bar {

@@ -35,8 +35,9 @@ use std::time::Duration;
 use clap::{Args, Parser, Subcommand};
 use uptake_connectors::input::{EventFiles, InputOptions};
 use uptake_connectors::log::{self, Log, StoredRef};
+use uptake_connectors::table::Table;
 use uptake_connectors::{
-    ArchiveError, Backend, FailureKind, LogError, ObjectsError, RemoteError, TableError,
+    ArchiveError, Backend, FailureKind, InputError, LogError, ObjectsError, RemoteError, TableError,
 };
 use uptake_connectors::{notices, objects};
 use uptake_model::ledger::Ledger;
@@ -183,6 +184,30 @@ fn balanced(ledger: &Ledger) -> Result<(), CommandError> {
     let message =
         "the ledger does not balance: this is a defect of uptake, please report it with the ledger above";
     Err(CommandError::Other(message.into()))
+}
+
+/// Says of each file that was not read to its end why.
+///
+/// # Errors
+/// That of the last one, if there is any.
+fn all_read(mut errors: Vec<InputError>) -> Result<(), CommandError> {
+    let last = errors.pop();
+    errors.iter().for_each(|error| notice(&error.to_string()));
+    last.map_or(Ok(()), |error| Err(error.into()))
+}
+
+/// Who counts from nothing into a table that has rows is told that the larger row stays: the rows of two inputs are
+/// not added up, because the same input may be counted twice.
+fn tell_tallies_from_before(table: &dyn Table, data: &Path) -> Result<(), CommandError> {
+    if !table.is_empty()? {
+        notice(&format!(
+            "{} has tallies from before. Of a row that is there already the larger one stays, they are not added up: \
+             right for the same input once more, and for epochs that are new. Other input of the same epochs is added \
+             by uptake backfill",
+            data.display()
+        ));
+    }
+    Ok(())
 }
 
 /// Whether the log is elsewhere, or in the data directory: a replay leaves none.

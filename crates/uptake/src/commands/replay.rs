@@ -15,7 +15,7 @@ use uptake_model::ledger::Ledger;
 
 use super::ledger::{checkpoints_json, json, text};
 use super::text::grouped;
-use super::{CommandError, Configured, balanced, event_files};
+use super::{CommandError, Configured, all_read, balanced, event_files, tell_tallies_from_before};
 use crate::checkpoint::{InputPosition, Manifest, Number, Restored, Store};
 use crate::clock::Clock;
 use crate::config::Config;
@@ -133,6 +133,9 @@ impl Replay {
             .spooling_to(spill.as_ref().map(|spill| spill.folder.as_path()));
         let books_store = Store::new(Arc::clone(&data.objects), LAST_REPLAY);
         let restored = self.resumable(&store, &config)?;
+        if restored.is_none() {
+            tell_tallies_from_before(&*data.table, &self.data)?;
+        }
         let files = Arc::new(SharedFiles::new(pass_over(files, restored.as_ref())));
         let started = Instant::now();
         let setup = Setup {
@@ -162,6 +165,7 @@ impl Replay {
         store.clear()?;
         keep_books(&books_store, &replayed.ledger, &config)?;
         let seconds = started.elapsed().as_secs_f64();
+        let errors = files.take_errors();
         let mut out = std::io::stdout().lock();
         if self.json {
             let mut printed = json(&replayed.ledger.total(), &config);
@@ -176,7 +180,8 @@ impl Replay {
             let rate = total.read as f64 / seconds.max(1e-9);
             writeln!(
                 out,
-                "{count} files read in {seconds:.1} s, {} records a second\n",
+                "{}{count} files read in {seconds:.1} s, {} records a second\n",
+                if errors.is_empty() { String::new() } else { format!("{} of ", count - errors.len()) },
                 grouped(rate as u64)
             )?;
             write!(out, "{}", text(&total, &config))?;
@@ -188,9 +193,7 @@ impl Replay {
             )?;
         }
         out.flush()?;
-        if let Some(error) = files.take_error() {
-            return Err(error.into());
-        }
+        all_read(errors)?;
         balanced(&replayed.ledger)
     }
 }

@@ -12,7 +12,7 @@ use super::replay::workers_or_all;
 use super::serve::{Serving, World};
 use super::supervise::{SUPERVISED, supervise};
 use super::text::grouped;
-use super::{CommandError, Configured};
+use super::{CommandError, Configured, tell_tallies_from_before};
 use crate::checkpoint::{InputPosition, Restored, Store};
 use crate::clock::Clock;
 use crate::config::Config;
@@ -101,6 +101,9 @@ impl Run {
             .spooling_to(spill.as_ref().map(|spill| spill.folder.as_path()));
         let (restored, refused) = Restored::newest(&store, &state_meaning(&config))?;
         refused.iter().for_each(|line| notice(line));
+        if restored.is_none() {
+            tell_tallies_from_before(&*data.table, &self.data)?;
+        }
         let partitions = log_positions(&*data.log, &config.input_topics, restored.as_ref())?;
         let until = match self.until_caught_up {
             true => Some(ends(&data, &partitions)?),

@@ -25,7 +25,7 @@ use super::ledger;
 use super::place::Place;
 use super::replay::workers_or_all;
 use super::text::grouped;
-use super::{CommandError, Configured, event_files};
+use super::{CommandError, Configured, all_read, event_files};
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::data_dir::{self, DataDir};
@@ -109,6 +109,7 @@ impl Show {
             }
             (None, None) => return Ok(()),
         };
+        let lines = Arc::new(lines);
         stop_on_signal(&feed, &place)?;
 
         let table = SqliteTable::open_read_only(place.path())?;
@@ -119,7 +120,7 @@ impl Show {
             config: Arc::clone(&config),
             workers,
             data,
-            input: Input::Files(Arc::new(lines)),
+            input: Input::Files(Arc::clone(&lines)),
             seals_at_end: true,
             checkpoints: None,
             spill: None,
@@ -146,7 +147,8 @@ impl Show {
             writeln!(out, "\n{}", compare(&table, &audience, &total, &config)?)?;
         }
         write!(out, "\n{}", what_next(&place))?;
-        Ok(out.flush()?)
+        out.flush()?;
+        all_read(lines.take_errors())
     }
 
     fn config(&self) -> Result<Config, CommandError> {

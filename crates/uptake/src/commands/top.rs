@@ -25,8 +25,8 @@ pub(super) struct Top {
     #[arg(long, value_name = "E")]
     epoch: Option<i64>,
     /// How many videos
-    #[arg(long, default_value_t = 10)]
-    limit: usize,
+    #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u32).range(1..))]
+    limit: u32,
     #[command(flatten)]
     configured: Configured,
 }
@@ -36,7 +36,7 @@ impl Top {
         let source = open(&self.data, &self.configured)?;
         let segment = stored_segment(&*source, &self.segment)?;
         let length = epoch_length(&*source)?;
-        let rows = source.top(&segment, self.epoch.map(Epoch), self.limit)?;
+        let rows = source.top(&segment, self.epoch.map(Epoch), self.limit as usize)?;
         let mut out = std::io::stdout().lock();
         match rows.first() {
             None => writeln!(out, "no tallies in that epoch and segment")?,

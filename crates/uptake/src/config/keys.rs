@@ -110,7 +110,7 @@ pub const KEYS: &[Key] = &[
         "For which groups of members to keep tallies: lists of dimensions; [] is everyone.\nFor example: [[], [\"country\"], [\"country\", \"device\"]].",
     ),
     key("tally.exact_max", "262144", "Up to this size a set is exact, beyond it is a sketch."),
-    key("tally.sketch_lg_k", "14", "A sketch keeps 2^this hashes (4 to 20); its error is 1/sqrt of that."),
+    key("tally.sketch_lg_k", "14", "A sketch keeps 2^this hashes (5 to 20); its error is 1/sqrt of that."),
     key("batch.events_max", "50000", "The most records in a batch."),
     key("batch.tick", r#""500ms""#, "How often a batch begins when there is nothing more to read."),
     key("batch.in_flight", "4", "How many batches may be under way at once (1 to 64)."),

@@ -36,7 +36,7 @@ pub(super) struct Served {
     #[arg(long, default_value = "", hide_default_value = true)]
     segment: String,
     /// No weight counts more than this [default: no bound]
-    #[arg(long)]
+    #[arg(long, value_parser = super::positive)]
     clip: Option<f64>,
     #[command(flatten)]
     to: To,

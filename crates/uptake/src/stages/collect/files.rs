@@ -21,8 +21,8 @@ struct Shared {
     lines: Lines,
     /// The number of the next block, in the order of the lines.
     next_block: u64,
-    /// Why reading ended early. What was read before is counted all the same.
-    failed: Option<InputError>,
+    /// Why some files were not read to their end. What was read of them counts all the same, and so do the others.
+    failed: Vec<InputError>,
 }
 
 enum Lines {
@@ -62,7 +62,7 @@ impl SharedFiles {
     }
 
     fn of(lines: Lines) -> Self {
-        Self(Mutex::new(Shared { lines, next_block: 0, failed: None }))
+        Self(Mutex::new(Shared { lines, next_block: 0, failed: Vec::new() }))
     }
 
     fn lock(&self) -> MutexGuard<'_, Shared> {
@@ -77,28 +77,30 @@ impl SharedFiles {
         }
     }
 
-    /// Why reading ended before the end, if it did.
-    pub fn take_error(&self) -> Option<InputError> {
-        self.lock().failed.take()
+    /// Why files were not read to their end: of each that was not.
+    pub fn take_errors(&self) -> Vec<InputError> {
+        std::mem::take(&mut self.lock().failed)
     }
 
     /// The next lines, and the number of their block.
     fn next_block(&self, lines_max: usize, block: &mut Block) -> (Next, u64) {
         let shared = &mut *self.lock();
-        if shared.failed.is_some() {
-            return (Next::End, shared.next_block);
-        }
         let next = match &mut shared.lines {
-            Lines::Files(files) => {
-                files.next_block(lines_max, block).map(|more| if more { Next::Lines } else { Next::End })
-            }
-            Lines::Live(lines) => lines.next_block(lines_max, block),
+            Lines::Files(files) => loop {
+                match files.next_block(lines_max, block) {
+                    Ok(true) => break Next::Lines,
+                    Ok(false) => break Next::End,
+                    // The next call goes on with the next file.
+                    Err(error) => shared.failed.push(error),
+                }
+            },
+            Lines::Live(_) if !shared.failed.is_empty() => Next::End,
+            Lines::Live(lines) => lines.next_block(lines_max, block).unwrap_or_else(|error| {
+                shared.failed.push(error);
+                Next::End
+            }),
         };
         let number = shared.next_block;
-        let next = next.unwrap_or_else(|error| {
-            shared.failed = Some(error);
-            Next::End
-        });
         shared.next_block += u64::from(next == Next::Lines);
         (next, number)
     }
