@@ -143,4 +143,9 @@ fn an_erase_names_what_it_cannot_do() {
     assert!(!nowhere.exists());
     let (ok, _, err) = uptake(&["erase", "--data", nowhere.to_str().unwrap()]);
     assert!(!ok && err.contains("--member"), "{err}");
+    // A mistyped directory holds nothing of anybody: that must not look like an erasure.
+    std::fs::create_dir(&nowhere).unwrap();
+    let (ok, _, err) = uptake(&["erase", "--data", nowhere.to_str().unwrap(), "--member", "m1"]);
+    assert!(!ok && err.contains("it is no data directory"), "{err}");
+    assert_eq!(std::fs::read_dir(&nowhere).unwrap().count(), 0);
 }

@@ -386,6 +386,52 @@ fn a_compressed_file_that_broke_off_is_named_and_what_was_before_is_safe() {
     }
 }
 
+/// A file that is damaged is named, and keeps no other from being read or appended.
+#[test]
+fn a_damaged_file_keeps_no_other_from_being_read() {
+    let place = Place::new();
+    let (first, last) = ("i r1 v1 10:00 | p r1 v1 10:01", "i r2 v2 10:00 | p r2 v2 10:01");
+    place.write("in/1.jsonl", events(first));
+    place.write("in/2.jsonl.gz", [0x1f, 0x8b, 8, 0]);
+    place.write("in/3.jsonl", events(last));
+    place.write("in/4.jsonl.gz", [0x1f, 0x8b, 8, 0]);
+    let told = "v1 10:00 1/1 | v2 10:00 1/1";
+    let printed = place.replay(&[]);
+    assert!(printed.stdout.contains("\"counted\":4"), "{}", printed.stdout);
+    printed.fails(1, &["2.jsonl.gz", "4.jsonl.gz"]);
+    assert_eq!(place.told(), told);
+    // The same for what is appended: it is in the log, and the command says how much.
+    let (input, data) = (place.path("in"), place.path("live"));
+    let on = |args: &[&str]| uptake([args, &["--data", data.to_str().unwrap()]].concat());
+    let appended = on(&["append", input.to_str().unwrap()]);
+    assert!(appended.stdout.contains("2 records appended to plays"), "{}", appended.stdout);
+    appended.fails(1, &["2.jsonl.gz", "4.jsonl.gz"]);
+    on(&["run", "--until-caught-up"]).ok();
+    assert_eq!(common::told(&csv(&data)), told);
+}
+
+/// Two inputs of one epoch in two replays are not added up, and whoever does that is told.
+#[test]
+fn who_counts_other_input_into_a_table_is_told_that_the_larger_row_stays() {
+    let place = Place::new();
+    let first =
+        place.write("1.jsonl", events("i r1 v1 10:00 | p r1 v1 10:01 | i r2 v1 10:00 | p r2 v1 10:01"));
+    let other = place.write("2.jsonl", events("i r3 v1 10:00 | p r3 v1 10:01"));
+    let said = "the larger one stays";
+    let printed = replay(&[&first], &place.data(), &[]);
+    assert!(!printed.stderr.contains(said), "{}", printed.stderr);
+    let printed = replay(&[&other], &place.data(), &[]);
+    assert!(
+        printed.stderr.contains(said) && printed.stderr.contains("uptake backfill"),
+        "{}",
+        printed.stderr
+    );
+    assert_eq!(place.told(), "v1 10:00 2/2");
+    let (other, data) = (other.to_str().unwrap(), place.data());
+    uptake(["backfill", other, "--data", data.to_str().unwrap()]).ok();
+    assert_eq!(place.told(), "v1 10:00 3/3");
+}
+
 /// A message says why, not only where.
 #[test]
 fn a_read_error_tells_its_cause() {
