@@ -291,6 +291,14 @@ impl<K: Eq + Hash + Clone, S> KeyedState<K, S> {
         self.free = n;
     }
 
+    /// Whether [`KeyedState::expire`] hands over a key with this deadline at this watermark.
+    pub fn is_over(deadline: EventTime, watermark: EventTime) -> bool {
+        match seconds_up(deadline) {
+            NEVER => watermark == EventTime::MAX,
+            seconds => i64::from(seconds) * 1000 < watermark.0,
+        }
+    }
+
     /// Hands over every key whose deadline lies before `watermark`, once, and forgets it.
     /// Of one minute those with the later deadline may come first.
     ///

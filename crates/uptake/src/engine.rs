@@ -280,6 +280,7 @@ fn coordinate(
         parts_deadline: config.cluster_progress_deadline,
         first: Number::first(run),
         meaning: state_meaning(config),
+        lateness_ms: config.join.lateness_ms,
         start,
     };
     let coordinator = Arc::new(Coordinator::new(plan, store, outputs.clone()).reporting_to(Arc::clone(log)));

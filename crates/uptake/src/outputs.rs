@@ -314,10 +314,14 @@ impl Outputs {
         self.archive.hand((part, rows));
     }
 
-    /// Whether the table has written everything handed over.
-    pub fn table_is_idle(&self) -> bool {
-        let state = self.table.lock();
-        state.done == state.handed
+    /// What was handed over to the table so far, for [`Outputs::table_has`].
+    pub fn handed_to_table(&self) -> u64 {
+        self.table.lock().handed
+    }
+
+    /// Whether the table has written what had been handed over then.
+    pub fn table_has(&self, handed: u64) -> bool {
+        self.table.lock().done >= handed
     }
 
     /// Whether so much waits that no more should be read.

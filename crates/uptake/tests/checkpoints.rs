@@ -61,6 +61,7 @@ fn coordinator(store: &Store, outputs: &Outputs) -> Coordinator {
         keep: 3,
         first: Number::first(store.begin_run().unwrap()),
         meaning: "m".to_owned(),
+        lateness_ms: 0,
         parts_deadline: Duration::from_secs(60),
         start: (InputPosition::Beginning, Ledger::default()),
     };

@@ -13,7 +13,7 @@ use common::live::{
     Live, PATIENCE, SOON, Streamed, append, catch_up, is_alive, kill, ledger, run_command, seeded, table_now,
     wait_until,
 };
-use common::{Place, csv, events, say, told};
+use common::{Place, csv, events, say, told, uptake};
 
 /// Checkpoints often enough to look at.
 const WATCHED: &[&str] = &["checkpoint.interval=100ms", "batch.tick=50ms", "table.write_interval=50ms"];
@@ -85,6 +85,36 @@ fn the_table_has_all_that_a_stopped_run_counted() {
         let interval = format!("checkpoint.interval={checkpoints}");
         catch_up(&data, &["table.write_interval=1h", &interval]);
         stream.check(&data);
+    }
+}
+
+/// What was counted and not sealed is in the state, whatever the lateness was when it was counted: it is sealed under
+/// the one that holds now.
+#[test]
+fn a_lateness_that_changes_between_two_runs_loses_no_tally() {
+    let place = Place::new();
+    let counted = place.write("1.jsonl", events("i r1 v1 00:10 | p r1 v1 00:11 | i r9 v9 05:31"));
+    let more = place.write("2.jsonl", events("i r3 v3 09:40 | p r3 v3 09:41"));
+    for [before, now] in [["2h", "0s"], ["0s", "6h"], ["2h", "30m"]] {
+        let data = place.path(&format!("{before}-{now}"));
+        append(&data, &[&counted]);
+        catch_up(&data, &[&format!("join.lateness={before}")]);
+        // The table must come from the state alone, unless it was sealed then.
+        if before != "0s" {
+            for file in std::fs::read_dir(&data).unwrap() {
+                let file = file.unwrap().path();
+                if file.file_name().unwrap().to_str().unwrap().starts_with("table.sqlite") {
+                    std::fs::remove_file(file).unwrap();
+                }
+            }
+        }
+        append(&data, &[&more]);
+        let now = format!("join.lateness={now}");
+        catch_up(&data, &[&now]);
+        assert_eq!(told(&csv(&data)), "v1 00:00 1/1 | v3 09:30 1/1", "{before} {now}");
+        let rows = uptake(["tallies", "--format", "json", "--data", data.to_str().unwrap()]).ok();
+        let v1 = rows.lines().find(|row| row.contains("\"v1\"")).unwrap();
+        assert!(v1.contains("\"sealed\":true"), "{before} {now}: {v1}");
     }
 }
 

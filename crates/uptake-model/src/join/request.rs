@@ -343,6 +343,7 @@ impl RequestState {
             }
         }
         if usize::from(header.taken) >= rules.request_events_max {
+            Self::prolong_small(log, header, event.time, rules, dictionary);
             return Arrival::Capped;
         }
         if wakes {
@@ -358,6 +359,32 @@ impl RequestState {
             self.enlarge(event.request, rules, dictionary);
         }
         if counts { Arrival::Counted } else { Arrival::Waiting }
+    }
+
+    /// Says that the state is kept as for an event at `time` that was not taken, because it is too late: what the
+    /// state refers to must be known for as long.
+    pub fn prolong(&mut self, time: EventTime, rules: &JoinRules, dictionary: &mut JoinDictionary) {
+        if let Form::Small(log) = &mut self.0
+            && !log.is_empty()
+        {
+            let header = Header::read(log);
+            Self::prolong_small(log, header, time, rules, dictionary);
+        }
+    }
+
+    #[inline]
+    fn prolong_small(
+        log: &mut [u8],
+        mut header: Header,
+        time: EventTime,
+        rules: &JoinRules,
+        dictionary: &mut JoinDictionary,
+    ) {
+        if time.0.saturating_sub(header.base) > SPAN_MS || header.kinds & LONG != 0 {
+            header.kinds |= LONG;
+            Self::keep_anew(log, time.0.max(header.base), rules, dictionary);
+            header.write(log);
+        }
     }
 
     /// Takes events off the front of `events` for as long as all they do is wait, with no duplicate or partner to
@@ -682,6 +709,38 @@ mod tests {
             let mut all = times.to_vec();
             all.sort_unstable();
             assert_eq!((expired, dictionary.is_empty()), (all, true), "first {base}");
+        }
+    }
+
+    /// An event that is too late, or beyond the cap, makes the state stay longer: what it refers to stays as well.
+    #[test]
+    fn an_event_that_is_not_taken_keeps_what_the_state_refers_to() {
+        for request_events_max in [2, usize::MAX] {
+            let rules = JoinRules { request_events_max, ..JoinRules::default() };
+            let mut dictionary = JoinDictionary::default();
+            let seen = |request, video, minute: i64| Event {
+                request: RequestId(request),
+                video: VideoHash(video),
+                time: EventTime(minute * 60_000),
+                ..Event::default()
+            };
+            let mut step = |state: &mut RequestState, event: &Event, dictionary: &mut JoinDictionary| {
+                state.step(event, &rules, dictionary, &mut |_| {})
+            };
+            let (mut state, mut other) = (RequestState::default(), RequestState::default());
+            step(&mut state, &seen(1, 1, 0), &mut dictionary);
+            step(&mut state, &seen(1, 2, 0), &mut dictionary);
+            let beyond = seen(1, 3, 88);
+            match request_events_max {
+                2 => assert_eq!(step(&mut state, &beyond, &mut dictionary), Arrival::Capped),
+                _ => state.prolong(beyond.time, &rules, &mut dictionary),
+            }
+            // The state ends when the watermark has passed minute 88 by the retention, at 388.
+            dictionary.forget_before(EventTime(382 * 60_000));
+            (4..8).for_each(|video| drop(step(&mut other, &seen(2, video, 380), &mut dictionary)));
+            let mut held = Vec::new();
+            state.expire(RequestId(1), &mut dictionary, &mut |event| held.push(event.video.0));
+            assert_eq!(held, [1, 2]);
         }
     }
 

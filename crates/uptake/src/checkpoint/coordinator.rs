@@ -91,6 +91,8 @@ pub struct Plan {
     pub first: Number,
     /// What the tallies mean.
     pub meaning: String,
+    /// The lateness by which tallies are sealed, in milliseconds.
+    pub lateness_ms: i64,
     /// Where the input and the books stood at the start.
     pub start: (InputPosition, Ledger),
 }
@@ -366,6 +368,7 @@ impl Coordinator {
         });
         let mut written = Manifest::new(pending.number.0, self.plan.meaning.clone(), pending.created_ms);
         written.watermark = pending.watermark;
+        written.lateness_ms = Some(self.plan.lateness_ms);
         written.ledger = ledger.clone();
         for (worker, segment) in segments.iter().enumerate() {
             let worker = self.plan.process.0 * self.plan.workers + worker;

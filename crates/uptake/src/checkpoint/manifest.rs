@@ -27,6 +27,10 @@ pub struct Manifest {
     pub created_ms: i64,
     /// The watermark.
     pub watermark: EventTime,
+    /// The lateness by which the tallies of the past were sealed up to then, in milliseconds; `None` in manifests of
+    /// versions that did not say so.
+    #[serde(default)]
+    pub lateness_ms: Option<i64>,
     /// How far the input was read.
     pub input: InputPosition,
     /// The books at this place of the input.
@@ -107,6 +111,7 @@ impl Manifest {
             meaning,
             created_ms,
             watermark: EventTime::MIN,
+            lateness_ms: None,
             input: InputPosition::Beginning,
             ledger: Ledger::default(),
             spilled: 0,

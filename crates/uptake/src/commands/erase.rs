@@ -120,6 +120,7 @@ impl Erase {
     /// A mistyped directory would be said to hold nothing of the member.
     fn is_there(&self, config: &Config) -> Result<(), CommandError> {
         let (places, data) = (&config.places, &self.data);
+        existing(data, &places.table)?;
         let all_in_data = [&places.log, &places.table, &places.archive].iter().all(|place| place.is_data());
         if all_in_data && !["log", table::FILE_NAME, "tallies"].iter().any(|name| data.join(name).exists()) {
             let said = format!("{} holds no log, table or archive: it is no data directory", data.display());

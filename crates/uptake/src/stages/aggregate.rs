@@ -41,7 +41,7 @@ pub fn by_video_and_epoch<'s>(
         epoch: (EventTime::MAX, EventTime::MIN, Epoch::default()),
         late: Vec::new(),
         unplaced: Vec::new(),
-        written: outlets.clock.moment(),
+        written: (outlets.clock.moment(), 0),
         sealed: VecDeque::new(),
         sealed_before: Epoch(i64::MIN),
         worker: flow.worker(),
@@ -178,7 +178,8 @@ struct Tallies {
     /// Events whose dimension values have not been told yet: within a batch, names may come
     /// after the events that use them.
     unplaced: Vec<Event>,
-    written: Moment,
+    /// When this worker wrote what changed, and what had then been handed to the table.
+    written: (Moment, u64),
     /// Which epochs were sealed after each of the last batches.
     sealed: VecDeque<Epoch>,
     sealed_before: Epoch,
@@ -288,10 +289,11 @@ impl Tallies {
         })
     }
 
-    /// Writes what changed, if the table has taken what was written before.
+    /// Writes what changed, if the table has taken what this worker wrote before. What others wrote does not count: they
+    /// all end their batches at one moment, and whoever is last would always find the table busy.
     fn write_changed(&mut self) {
-        let is_time = self.outlets.clock.since(self.written) >= self.config.table_write_interval;
-        if is_time && self.outlets.outputs.table_is_idle() {
+        let is_time = self.outlets.clock.since(self.written.0) >= self.config.table_write_interval;
+        if is_time && self.outlets.outputs.table_has(self.written.1) {
             self.write_all_changed();
         }
     }
@@ -302,7 +304,7 @@ impl Tallies {
         states.drain_touched(Tracking::Batch, &mut |key, tally, _| rows.extend(self.row(key, tally)));
         self.states = states;
         self.outlets.outputs.write(rows);
-        self.written = self.outlets.clock.moment();
+        self.written = (self.outlets.clock.moment(), self.outlets.outputs.handed_to_table());
     }
 
     /// Lets go of the epochs that nothing can change any more.

@@ -111,6 +111,9 @@ fn request_states(
         while let Some((time, arrived)) = run.next() {
             let event = arrived.event(request, time);
             if is_late(&event, &rules, watermark, books, emit) {
+                if let Some(waiting) = state.get_mut() {
+                    waiting.prolong(time, &rules, dictionary);
+                }
                 continue;
             }
             let ledger = &mut books.ledger;

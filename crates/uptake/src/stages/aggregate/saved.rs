@@ -3,7 +3,9 @@
 
 use std::sync::Arc;
 
-use uptake_flow::{Flow, shard};
+use uptake_flow::{Flow, KeyedState, shard};
+use uptake_model::join::JoinRules;
+use uptake_model::tally::Tally;
 use uptake_model::{DimsHash, Epoch, Kind, RequestId, VideoHash};
 
 use super::{Behind, Counted, Tallies, TallyKey};
@@ -120,7 +122,13 @@ impl Tallies {
 
     /// Takes this worker's tallies out of a checkpoint.
     pub(super) fn restore(&mut self, restored: &Restored, flow: &Flow<'_>) -> Result<(), CheckpointError> {
-        let sealed_before = self.config.sealed_before(restored.manifest.watermark);
+        // Whether it was sealed when the checkpoint was taken, by the lateness that held then: what was not is still
+        // to be sealed, whatever the lateness is now.
+        let lateness_ms = restored.manifest.lateness_ms.unwrap_or(self.config.join.lateness_ms);
+        let kept_ms = JoinRules { lateness_ms, ..self.config.join }.retention_ms();
+        let (epochs, watermark) = (self.config.epoch, restored.manifest.watermark);
+        let was_sealed =
+            |epoch: Epoch| KeyedState::<TallyKey, Tally>::is_over(epochs.end(epoch).plus(kept_ms), watermark);
         for section in restored.sections(SectionKind::Dimensions, 0) {
             let (segment, bytes) = section?;
             let mut fields = Fields::new(segment, &bytes);
@@ -153,7 +161,7 @@ impl Tallies {
                     let (video, epoch) = (VideoHash(fields.u64()?), Epoch(fields.i64()?));
                     let (name, sets) = (fields.text()?, fields.part()?);
                     // What had been sealed by then is in older segments still.
-                    if epoch < sealed_before {
+                    if was_sealed(epoch) {
                         continue;
                     }
                     let key = TallyKey { video, epoch, segment: self.groups.number(name) };
@@ -169,7 +177,7 @@ impl Tallies {
                 let mut fields = Fields::new(segment, &bytes);
                 while !fields.is_empty() {
                     let counted = Counted::load(&mut fields)?;
-                    if counted.epoch >= sealed_before && !self.add(&counted) {
+                    if !was_sealed(counted.epoch) && !self.add(&counted) {
                         return Err(segment.damaged("an event has dimensions that are nowhere named"));
                     }
                 }
@@ -179,15 +187,14 @@ impl Tallies {
                 let mut fields = Fields::new(segment, &bytes);
                 while !fields.is_empty() {
                     let behind = Behind::load(&mut fields)?;
-                    if behind.epoch >= sealed_before {
+                    if !was_sealed(behind.epoch) {
                         self.add_behind(&behind);
                     }
                 }
             }
             Ok(())
         })?;
-        self.states.expire(restored.manifest.watermark, &mut |_, _| {});
-        self.videos.retain(|_, (_, last)| *last >= sealed_before);
+        self.videos.retain(|_, (_, last)| !was_sealed(*last));
         Ok(())
     }
 }
