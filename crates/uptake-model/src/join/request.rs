@@ -724,7 +724,7 @@ mod tests {
                 time: EventTime(minute * 60_000),
                 ..Event::default()
             };
-            let mut step = |state: &mut RequestState, event: &Event, dictionary: &mut JoinDictionary| {
+            let step = |state: &mut RequestState, event: &Event, dictionary: &mut JoinDictionary| {
                 state.step(event, &rules, dictionary, &mut |_| {})
             };
             let (mut state, mut other) = (RequestState::default(), RequestState::default());
@@ -737,7 +737,9 @@ mod tests {
             }
             // The state ends when the watermark has passed minute 88 by the retention, at 388.
             dictionary.forget_before(EventTime(382 * 60_000));
-            (4..8).for_each(|video| drop(step(&mut other, &seen(2, video, 380), &mut dictionary)));
+            for video in 4..8 {
+                step(&mut other, &seen(2, video, 380), &mut dictionary);
+            }
             let mut held = Vec::new();
             state.expire(RequestId(1), &mut dictionary, &mut |event| held.push(event.video.0));
             assert_eq!(held, [1, 2]);
