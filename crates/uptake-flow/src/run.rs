@@ -62,8 +62,9 @@ impl Default for Options {
 
 /// Decides when a checkpoint is taken.
 pub trait Checkpoints: Send + Sync + std::fmt::Debug {
-    /// Asked by worker 0 alone, at the end of each batch, of those after a halt at the last one only: the number of the checkpoint that is to
-    /// hold the state after it, if one is due. `last`: nothing follows this batch.
+    /// Asked by worker 0 alone, at the end of each batch, of those after a halt at the last one only: the
+    /// number of the checkpoint that is to hold the state after it, if one is due. `last`: nothing follows
+    /// this batch.
     ///
     /// Every source and operator of every worker is then asked for its part.
     fn due(&self, watermark: EventTime, last: bool) -> Option<u64>;

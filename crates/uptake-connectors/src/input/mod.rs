@@ -370,6 +370,22 @@ impl EventFiles {
         }
     }
 
+    /// As [`EventFiles::next_block`], but goes on with the next file where one broke off or is damaged, and puts why
+    /// into `errors`.
+    pub fn next_readable_block(
+        &mut self,
+        max_lines: usize,
+        block: &mut Block,
+        errors: &mut Vec<InputError>,
+    ) -> bool {
+        loop {
+            match self.next_block(max_lines, block) {
+                Ok(more) => return more,
+                Err(error) => errors.push(error),
+            }
+        }
+    }
+
     fn open_next(&mut self) -> Result<bool, InputError> {
         let (index, listed) = loop {
             let index = self.next;

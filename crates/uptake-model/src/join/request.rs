@@ -380,11 +380,8 @@ impl RequestState {
         rules: &JoinRules,
         dictionary: &mut JoinDictionary,
     ) {
-        if time.0.saturating_sub(header.base) > SPAN_MS || header.kinds & LONG != 0 {
-            header.kinds |= LONG;
-            Self::keep_anew(log, time.0.max(header.base), rules, dictionary);
-            header.write(log);
-        }
+        Self::keep_if_long(log, &mut header, time, rules, dictionary);
+        header.write(log);
     }
 
     /// Takes events off the front of `events` for as long as all they do is wait, with no duplicate or partner to
@@ -501,13 +498,7 @@ impl RequestState {
         dictionary: &mut JoinDictionary,
     ) {
         header.kinds |= if counts { MIXED } else { 0 };
-        // Whatever the order, the state ends no later than its retention after a time within the span, or the
-        // span is exceeded.
-        let mut last = event.time.0.max(header.base);
-        if last.saturating_sub(header.base) > SPAN_MS || header.kinds & LONG != 0 {
-            header.kinds |= LONG;
-            last = Self::keep_anew(log, last, rules, dictionary);
-        }
+        let last = Self::keep_if_long(log, &mut header, event.time, rules, dictionary);
         dictionary.videos.keep(video, Self::kept_until(last, rules));
         header.write(log);
         let context = Context::of(event);
@@ -524,6 +515,25 @@ impl RequestState {
         let delta = event.time.0.wrapping_sub(header.base);
         end = write_varint(&mut bytes, end, zigzag(delta));
         Self::put(log, &bytes[..end]);
+    }
+
+    /// Keeps the videos anew of a state that a time makes last for longer than the span, or that did so before.
+    /// Whatever the order, a state ends no later than its retention after a time within the span, or the span is
+    /// exceeded. Returns the time by which what is added now is to be kept.
+    #[inline(always)]
+    fn keep_if_long(
+        log: &[u8],
+        header: &mut Header,
+        time: EventTime,
+        rules: &JoinRules,
+        dictionary: &mut JoinDictionary,
+    ) -> i64 {
+        let last = time.0.max(header.base);
+        if last.saturating_sub(header.base) > SPAN_MS || header.kinds & LONG != 0 {
+            header.kinds |= LONG;
+            return Self::keep_anew(log, last, rules, dictionary);
+        }
+        last
     }
 
     /// Writes bytes behind the others.

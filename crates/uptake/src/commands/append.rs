@@ -46,16 +46,7 @@ impl Append {
         let mut producer = Producer::new(&*log, &config)?;
         let mut block = Block::default();
         let mut errors = Vec::new();
-        loop {
-            match files.next_block(LINES_PER_BLOCK, &mut block) {
-                Ok(true) => {}
-                Ok(false) => break,
-                // The next call goes on with the next file.
-                Err(error) => {
-                    errors.push(error);
-                    continue;
-                }
-            }
+        while files.next_readable_block(LINES_PER_BLOCK, &mut block, &mut errors) {
             for line in block.bytes.split(|&b| b == b'\n') {
                 producer.line(line)?;
             }

@@ -33,8 +33,8 @@ use crate::stages::search::requests_held;
 /// The requests are those under which the log has events of the member, and those that are given. In each stored set of
 /// a sealed tally a number that nobody has takes the place of the request id: the numbers of plays and impressions stay,
 /// and whoever writes the old row again does not bring it back. Runs and servers may go on beside it. What is not sealed
-/// yet is told, with the time from which the same command erases it. One of --member and --request must be given. Exit code 1 if something is left in the state, the
-/// table or the archive.
+/// yet is told, with the time from which the same command erases it. One of --member and --request must be given. Exit
+/// code 1 if something is left in the state, the table or the archive.
 #[derive(Args, Debug)]
 pub(super) struct Erase {
     /// The data directory
@@ -121,8 +121,9 @@ impl Erase {
     fn is_there(&self, config: &Config) -> Result<(), CommandError> {
         let (places, data) = (&config.places, &self.data);
         existing(data, &places.table)?;
-        let all_in_data = [&places.log, &places.table, &places.archive].iter().all(|place| place.is_data());
-        if all_in_data && !["log", table::FILE_NAME, "tallies"].iter().any(|name| data.join(name).exists()) {
+        let stored = [(&places.table, table::FILE_NAME), (&places.archive, "tallies")];
+        let is_stored = stored.iter().any(|(place, name)| !place.is_data() || data.join(name).exists());
+        if !is_stored && !may_have_log(data, config) {
             let said = format!("{} holds no log, table or archive: it is no data directory", data.display());
             return Err(CommandError::Usage(said));
         }

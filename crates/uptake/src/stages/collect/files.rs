@@ -86,13 +86,9 @@ impl SharedFiles {
     fn next_block(&self, lines_max: usize, block: &mut Block) -> (Next, u64) {
         let shared = &mut *self.lock();
         let next = match &mut shared.lines {
-            Lines::Files(files) => loop {
-                match files.next_block(lines_max, block) {
-                    Ok(true) => break Next::Lines,
-                    Ok(false) => break Next::End,
-                    // The next call goes on with the next file.
-                    Err(error) => shared.failed.push(error),
-                }
+            Lines::Files(files) => match files.next_readable_block(lines_max, block, &mut shared.failed) {
+                true => Next::Lines,
+                false => Next::End,
             },
             Lines::Live(_) if !shared.failed.is_empty() => Next::End,
             Lines::Live(lines) => lines.next_block(lines_max, block).unwrap_or_else(|error| {
