@@ -160,7 +160,7 @@ fn archive<'a>(rows: &'a [TallyRow], folders: &'a Folders) -> (Work<'a>, Work<'a
     let ours = move || -> Outcome<u64> {
         let folder = folders.next();
         // In no order, as the pipeline hands them over.
-        DirectoryArchive::open(&folder)?.put_tallies(&part, &mut to_put.clone())?;
+        DirectoryArchive::open(&folder).put_tallies(&part, &mut to_put.clone())?;
         fs::remove_dir_all(folder)?;
         Ok(to_put.len() as u64)
     };

@@ -76,19 +76,86 @@ impl Service {
     }
 }
 
-impl Backend {
-    /// The error of asking here for `what`, which only `instead` can hold.
-    pub(crate) fn cannot_hold(&self, what: &'static str, instead: &'static str) -> UrlError {
-        UrlError::OtherThing { url: self.to_string(), what, instead }
+/// What a backend is to hold.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Content {
+    /// A log.
+    Log,
+    /// A table of tallies.
+    Table,
+    /// An archive.
+    Archive,
+    /// Checkpoints.
+    Checkpoints,
+}
+
+impl Content {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Log => "a log",
+            Self::Table => "a table",
+            Self::Archive => "an archive",
+            Self::Checkpoints => "checkpoints",
+        }
     }
+
+    /// How the URLs of the backends look that can hold it.
+    fn urls(self) -> &'static str {
+        match self {
+            Self::Log => "memory:, file:PATH or kafka://HOST:PORT",
+            Self::Table => "memory:, file:PATH or cassandra://HOST/KEYSPACE",
+            Self::Archive | Self::Checkpoints => "memory:, file:PATH or s3://BUCKET/PREFIX",
+        }
+    }
+}
+
+impl Backend {
+    /// The backend of a URL, for what it is to hold.
+    ///
+    /// ```
+    /// use uptake_connectors::{Backend, url::Content};
+    /// assert_eq!(Backend::parse_for("memory:", Content::Log), Ok(Backend::Memory));
+    /// let error = Backend::parse_for("s3://bucket", Content::Table).unwrap_err().to_string();
+    /// assert!(error.ends_with("use memory:, file:PATH or cassandra://HOST/KEYSPACE"));
+    /// ```
+    ///
+    /// # Errors
+    /// It is no URL of a backend, or of one that holds other things.
+    pub fn parse_for(url: &str, content: Content) -> Result<Self, UrlError> {
+        let backend: Self = match url.parse() {
+            Err(UrlError::Unknown { url, .. }) => {
+                return Err(UrlError::Unknown { url, known: content.urls() });
+            }
+            parsed => parsed?,
+        };
+        let holds = match content {
+            Content::Log => matches!(backend, Self::Memory | Self::File(_) | Self::Kafka { .. }),
+            Content::Table => matches!(backend, Self::Memory | Self::File(_) | Self::Cassandra { .. }),
+            Content::Archive | Content::Checkpoints => {
+                matches!(backend, Self::Memory | Self::File(_) | Self::S3 { .. })
+            }
+        };
+        if holds { Ok(backend) } else { Err(backend.cannot_hold(content)) }
+    }
+
+    /// The error of asking here for `content`.
+    pub(crate) fn cannot_hold(&self, content: Content) -> UrlError {
+        UrlError::OtherThing { url: self.to_string(), what: content.name(), instead: content.urls() }
+    }
+}
+
+/// Where nothing says what it is to hold.
+const ALL: &str = "memory:, file:PATH, kafka://HOST:PORT, cassandra://HOST/KEYSPACE or s3://BUCKET/PREFIX";
+
+fn unknown(url: &str) -> UrlError {
+    UrlError::Unknown { url: url.to_owned(), known: ALL }
 }
 
 impl FromStr for Backend {
     type Err = UrlError;
 
     fn from_str(url: &str) -> Result<Self, UrlError> {
-        let unknown = || UrlError::Unknown { url: url.to_owned() };
-        let (scheme, rest) = url.split_once(':').ok_or_else(unknown)?;
+        let (scheme, rest) = url.split_once(':').ok_or_else(|| unknown(url))?;
         match scheme {
             "memory" if rest.is_empty() => Ok(Self::Memory),
             "file" => {
@@ -103,7 +170,7 @@ impl FromStr for Backend {
             "s3" => bucket(url, Service::S3, rest),
             "az" => bucket(url, Service::Azure, rest),
             "gs" => bucket(url, Service::Google, rest),
-            _ => Err(unknown()),
+            _ => Err(unknown(url)),
         }
     }
 }
@@ -113,7 +180,7 @@ const KAFKA_PORT: &str = "9092";
 
 fn kafka(url: &str, rest: &str) -> Result<Backend, UrlError> {
     let wrong = |what: String| UrlError::Kafka { what };
-    let rest = rest.strip_prefix("//").ok_or_else(|| UrlError::Unknown { url: url.to_owned() })?;
+    let rest = rest.strip_prefix("//").ok_or_else(|| unknown(url))?;
     let (hosts, query) = rest.split_once('?').unwrap_or((rest, ""));
     if hosts.contains('@') {
         return Err(wrong("a login does not belong in a URL; give sasl.username and sasl.password".into()));

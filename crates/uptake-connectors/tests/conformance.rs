@@ -58,7 +58,7 @@ fn memory_archive() -> Made<dyn Archive> {
 }
 
 fn directory_archive() -> Made<dyn Archive> {
-    on_disk::<dyn Archive>(|path| Box::new(DirectoryArchive::open(path).unwrap()))
+    on_disk::<dyn Archive>(|path| Box::new(DirectoryArchive::open(path)))
 }
 
 fn memory_objects() -> Made<dyn Objects> {

@@ -57,9 +57,9 @@ fn the_same_rows_give_the_same_bytes_in_any_order() {
     let (a, b) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
     let mut forth = rows(200);
     let mut back: Vec<_> = rows(200).into_iter().rev().collect();
-    let mut archive = DirectoryArchive::open(a.path()).unwrap();
+    let mut archive = DirectoryArchive::open(a.path());
     archive.put_tallies(&part(), &mut forth).unwrap();
-    DirectoryArchive::open(b.path()).unwrap().put_tallies(&part(), &mut back).unwrap();
+    DirectoryArchive::open(b.path()).put_tallies(&part(), &mut back).unwrap();
     let name = "tallies/epoch=2026-01-15T00-00/shard-000-of-001.parquet";
     assert_eq!(names(a.path()), [name], "and nothing else is left");
     assert!(fs::read(a.path().join(name)).unwrap() == fs::read(b.path().join(name)).unwrap());
@@ -69,7 +69,7 @@ fn the_same_rows_give_the_same_bytes_in_any_order() {
 #[test]
 fn the_columns_are_those_that_others_expect() {
     let directory = tempfile::tempdir().unwrap();
-    let mut archive = DirectoryArchive::open(directory.path()).unwrap();
+    let mut archive = DirectoryArchive::open(directory.path());
     archive.put_tallies(&part(), &mut rows(8)).unwrap();
     let reader = SerializedFileReader::new(fs::File::open(archive.path(&part())).unwrap()).unwrap();
     let columns = reader.metadata().file_metadata().schema_descr().columns().to_vec();
@@ -104,7 +104,7 @@ fn the_columns_are_those_that_others_expect() {
 #[test]
 fn a_damaged_object_is_named_and_never_overwritten() {
     let directory = tempfile::tempdir().unwrap();
-    let mut archive = DirectoryArchive::open(directory.path()).unwrap();
+    let mut archive = DirectoryArchive::open(directory.path());
     archive.put_tallies(&part(), &mut rows(20)).unwrap();
     let path = archive.path(&part());
     let whole = fs::read(&path).unwrap();
@@ -138,14 +138,14 @@ fn writers_at_once_leave_the_largest() {
     let directory = tempfile::tempdir().unwrap();
     let outcomes: Vec<Put> = std::thread::scope(|scope| {
         let put = |n| {
-            let mut archive = DirectoryArchive::open(directory.path()).unwrap();
+            let mut archive = DirectoryArchive::open(directory.path());
             move || archive.put_tallies(&part(), &mut rows(n)).unwrap()
         };
         let threads: Vec<_> = (1..=12).map(|i| scope.spawn(put(10 * i))).collect();
         threads.into_iter().map(|thread| thread.join().unwrap()).collect()
     });
     assert_eq!(outcomes.iter().filter(|put| **put == Put::Created).count(), 1);
-    let archive = DirectoryArchive::open(directory.path()).unwrap();
+    let archive = DirectoryArchive::open(directory.path());
     assert_eq!(archive.read_tallies(&part()).unwrap().len(), 120);
     assert!(names(directory.path()).iter().all(|name| !name.ends_with(".tmp")));
 }

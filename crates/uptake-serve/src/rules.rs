@@ -21,6 +21,7 @@ use uptake_trends::rules::{Action, Rule};
 use crate::app::App;
 use crate::ids::random;
 use crate::problem::{Answer, Problem};
+use crate::rows::serve::stored_segment;
 
 /// The topic.
 pub(crate) const RULES: &str = "rules";
@@ -46,7 +47,7 @@ pub(crate) struct RuleSchema {
     /// The row it holds in; all rows where none is named.
     #[schema(value_type = Option<String>)]
     row: Option<RowName>,
-    /// The segment it holds in, as the rows name it; all where none is named.
+    /// The segment it holds in, as country=BR,device=tv; all where none is named.
     segment: Option<String>,
     /// Where a pin stands, from 1 to 100.
     position: Option<usize>,
@@ -178,7 +179,7 @@ pub(crate) async fn audit(State(app): State<Arc<App>>, headers: HeaderMap) -> An
 /// Adds a rule; it holds when this is answered, in other processes within their refresh interval.
 #[utoipa::path(post, path = "/v1/rules", tag = "rules", request_body = RuleSchema,
     params(("x-uptake-actor" = Option<String>, Header, description = "Who does it, for the audit")),
-    responses((status = 201, body = RuleSchema), (status = 400, description = "No such rule can be"),
+    responses((status = 201, body = RuleSchema), (status = 400, description = "No such rule can be, or no such segment is kept"),
         (status = 409, description = "There are as many as can be"),
         (status = 415, description = "Not application/json"), (status = 422, description = "Not the fields of a rule"),
         (status = 401, description = "Not the admin token")))]
@@ -191,6 +192,11 @@ pub(crate) async fn add(
     let Json(mut rule) =
         rule.map_err(|error| Problem::new(error.status().as_u16(), "bad-rule", error.body_text()))?;
     rule.check().map_err(|what| Problem::new(400, "bad-rule", what))?;
+    if let Some(asked) = rule.segment.take() {
+        // By the name that the rows have: by another one, or for a segment that is not kept, it would never hold.
+        let for_it = Arc::clone(&app);
+        rule.segment = Some(app.blocking(move || stored_segment(&for_it, &asked)).await?);
+    }
     if app.rules.known().rules.all().len() >= RULES_MAX {
         return Err(Problem::new(409, "too-many-rules", format!("there are {RULES_MAX} rules; delete some")));
     }

@@ -44,6 +44,27 @@ pub fn notice(line: &str) {
     }
 }
 
+/// What went wrong and why, as far as one does not say the other already.
+///
+/// ```
+/// use uptake::outputs::with_causes;
+/// let error = uptake_connectors::table::SqliteTable::open("/proc/none".as_ref()).unwrap_err();
+/// assert!(with_causes(&error).starts_with("cannot make the directory /proc/none: "));
+/// ```
+pub fn with_causes(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        let why = error.to_string();
+        if !text.contains(&why) {
+            text.push_str(": ");
+            text.push_str(&why);
+        }
+        cause = error.source();
+    }
+    text
+}
+
 /// When to try again what failed.
 #[derive(Debug)]
 pub struct Backoff {
@@ -74,7 +95,7 @@ impl Backoff {
         let now = self.clock.moment();
         self.pause = if self.since.is_some() { (self.pause * 2).min(PAUSE_MOST) } else { PAUSE_FIRST };
         if self.since.is_none() {
-            notice(&format!("{what}: {error}; counting goes on, and this is tried again"));
+            notice(&format!("{what}: {}; counting goes on, and this is tried again", with_causes(error)));
         }
         let since = self.since.map_or(now, |(since, _)| since);
         self.since = Some((since, now.plus(self.pause)));

@@ -382,6 +382,9 @@ fn mistakes_are_told() {
     let backfill = |args: &[&str]| live(&data, &[&["backfill"], args].concat());
     on(&place.path("nowhere"), &["backfill", "--archive"]).fails(2, &["nowhere", "no such directory"]);
     assert!(!place.path("nowhere").exists());
+    let input = place.path("in");
+    on(&input, &["backfill", "--archive"]).fails(2, &["holds no tallies", "archive.url"]);
+    assert_eq!(common::files_below(&input).len(), 1, "nothing is made where nothing is");
     backfill(&[]).fails(2, &["--from-offset", "--from-time", "--archive"]);
     backfill(&[file, "--archive"]).fails(2, &["--archive", "cannot be used with"]);
     backfill(&["--from-offset", "0", "--from-time", "all"]).fails(2, &["cannot be used with"]);
@@ -389,8 +392,8 @@ fn mistakes_are_told() {
     backfill(&["--from-offset", "-1"]).fails(2, &["--from-offset"]);
     backfill(&["--from-time", "yesterday"]).fails(2, &["yesterday", "2026-01-15T09:30:00Z"]);
     backfill(&["--from-time", "9999-01-01T00:00:00Z"]).fails(2, &["9999-01-01", "nothing was appended"]);
-    backfill(&["no-such-file.jsonl"]).fails(1, &["no-such-file.jsonl"]);
-    backfill(&["--from-offset", "0", "--set", "join.kind=left"]).fails(1, &["another meaning"]);
+    backfill(&["no-such-file.jsonl"]).fails(2, &["no-such-file.jsonl"]);
+    backfill(&["--from-offset", "0", "--set", "join.kind=left"]).fails(2, &["another meaning"]);
     backfill(&["--from-offset", "2"]).ok();
     assert_eq!(csv(&data).lines().count(), 1);
     backfill(&["--from-offset", "0"]).ok();

@@ -76,5 +76,8 @@ fn what_cannot_be_compared_is_refused_before_anything_is_copied() {
     canary(&place, &[]).fails(2, &["--with"]);
     canary(&place, &["--with", "join.kind=outer"]).fails(2, &["join.kind"]);
     canary(&place, &["--with", "epoch.length=15min"]).fails(2, &["epoch.length", "cannot be compared"]);
+    let unknown = canary(&place, &["--with", VIEWS, "--segment", "country=BR"]);
+    let said = unknown.fails(2, &["--segment country=BR: no segment is kept"]);
+    assert!(!said.contains("copying"), "{said}");
     canary(&place, &["--with", r#"input.topics=["others"]"#]).fails(1, &["others"]);
 }

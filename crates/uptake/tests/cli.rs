@@ -336,7 +336,7 @@ fn a_data_directory_keeps_its_meaning() {
     for other in ["epoch.length=10min", "join.kind=left", "join.horizon=1h"] {
         place
             .replay(&["--set", other])
-            .fails(1, &["another meaning", "--data", place.data().to_str().unwrap()]);
+            .fails(2, &["another meaning", "--data", place.data().to_str().unwrap()]);
         assert_eq!(place.csv(), before, "{other}");
     }
     // What does not change the meaning may change.

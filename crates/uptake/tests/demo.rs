@@ -267,4 +267,6 @@ fn a_crowd_finds_a_deployment_right_or_says_what_is_not() {
     let nobody = simulate(&["--for", "1s"]);
     assert_eq!(nobody.code, Some(2), "{}", nobody.stderr);
     assert!(nobody.stderr.contains("--url"), "{}", nobody.stderr);
+    common::uptake(["simulate", "--url", "127.0.0.1:8080"])
+        .fails(2, &["--url", "not of the form http://HOST:PORT"]);
 }

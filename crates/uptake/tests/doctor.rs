@@ -50,9 +50,16 @@ fn a_deployment_that_is_well_and_what_may_be_wrong_with_it() {
     let other = doctor(&data, &["--set", "join.kind=left"]);
     assert_eq!((other.code, found(&other, "table").0.as_str()), (Some(1), "wrong"), "{other:?}");
     // Records that nobody can use, many of them.
-    append(&data, &[&place.write("bad.jsonl", "nonsense\n".repeat(500))]);
+    let views: Vec<String> = (0..500).map(|n| format!("view w{n} v1 10:00")).collect();
+    append(&data, &[&place.write("bad.jsonl", common::events(&views.join(" | ")))]);
     catch_up(&data, &[]);
     assert_eq!(found(&doctor(&data, &[]), "dead letters").0, "look");
+    // Appended again with a mended configuration they are told, and there is nothing to be done.
+    let mended = ["--set", r#"events.kind.impression=["impression","view"]"#];
+    let replay = ["dead-letters", "replay", "--data", data.to_str().unwrap()];
+    uptake([&replay[..], &mended].concat()).ok();
+    let (state, words) = found(&doctor(&data, &[]), "dead letters");
+    assert!(state == "well" && words.ends_with("dead-letters, 500 of them appended again"), "{words}");
     // A server for everybody.
     let open = doctor(&data, &["--set", "serve.listen=0.0.0.0:8080"]);
     assert_eq!((open.code, found(&open, "serving").0.as_str()), (Some(0), "look"), "{open:?}");
@@ -70,6 +77,29 @@ fn a_deployment_that_is_well_and_what_may_be_wrong_with_it() {
     assert_eq!(nothing.code, Some(2), "{nothing:?}");
     let empty = place.path("empty");
     std::fs::create_dir(&empty).unwrap();
-    let empty = doctor(&empty, &[]);
-    assert_eq!((empty.code, found(&empty, "log").0.as_str()), (Some(1), "wrong"), "{empty:?}");
+    let looked = doctor(&empty, &[]);
+    assert_eq!((looked.code, found(&looked, "log").0.as_str()), (Some(1), "wrong"), "{looked:?}");
+    uptake(["ledger", "--data", empty.to_str().unwrap()]).fails(1, &["has no books yet"]);
+    assert!(std::fs::read_dir(&empty).unwrap().next().is_none(), "who looks makes nothing");
+}
+
+#[test]
+fn what_may_not_be_read_is_not_said_to_be_missing() {
+    let place = Place::new();
+    let data = place.data();
+    append(&data, &[&place.write("events.jsonl", common::events("i r1 v1 10:00 | p r1 v1 10:01"))]);
+    catch_up(&data, &[]);
+    place.allow("data", 0);
+    let test = "what_may_not_be_read_is_not_said_to_be_missing";
+    if let Some(mut command) = common::as_another_user(&place, test) {
+        let looked = common::run(command.args(["doctor", "--json", "--data"]).arg(&data));
+        assert_eq!(looked.code, Some(1), "{looked:?}");
+        for what in ["log", "table", "archive", "checkpoints"] {
+            let (state, words) = found(&looked, what);
+            assert!(state == "wrong" && words.contains("ermission denied"), "{what}: {words}");
+            assert!(!words.contains("no table") && !words.contains("no data directory"), "{words}");
+        }
+        assert!(looked.stdout.contains("let this user read it"), "{}", looked.stdout);
+    }
+    place.allow("data", 0o755);
 }

@@ -51,7 +51,7 @@ fn append_and_run(folder: &Path, data: &str, text: &str) {
 fn ids(data: &str) -> [Vec<u64>; 2] {
     let mut all = [Vec::new(), Vec::new()];
     let table = SqliteTable::open_read_only(Path::new(data)).unwrap();
-    let archive = DirectoryArchive::open(Path::new(data)).unwrap();
+    let archive = DirectoryArchive::open(Path::new(data));
     for info in archive.parts().unwrap() {
         for row in archive.read_tallies(&info.part).unwrap() {
             let stored = table.get(&row.video_id, &row.segment, row.epoch).unwrap().unwrap();

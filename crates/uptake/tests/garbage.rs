@@ -6,13 +6,13 @@
 mod common;
 
 use std::io::Write;
-use std::os::unix::fs::PermissionsExt;
-use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use common::{Dead, Place, books, csv, dead_letters, events, replay, run, skip, told, uptake};
+use common::{
+    Dead, Place, as_another_user, books, csv, dead_letters, events, replay, run, skip, told, uptake,
+};
 
 const GOOD: &str = "i r1 v1 10:00 | p r1 v1 10:01";
 const GOOD_TOLD: &str = "v1 10:00 1/1";
@@ -295,10 +295,10 @@ fn paths_that_cannot_be_read_are_all_named_and_nothing_is_done() {
     let mut paths: Vec<&Path> = vec![&good];
     paths.extend(bad.iter().map(|path| path.as_path()));
     let names: Vec<String> = bad.iter().map(|path| format!("{}: ", path.display())).collect();
-    replay(&paths, &data, &[]).fails(1, &names.iter().map(String::as_str).collect::<Vec<_>>());
+    replay(&paths, &data, &[]).fails(2, &names.iter().map(String::as_str).collect::<Vec<_>>());
     assert!(!data.exists(), "nothing is made before the input is known to be there");
     for path in bad {
-        replay(&[path], &data, &[]).fails(1, &[path.to_str().unwrap()]);
+        replay(&[path], &data, &[]).fails(2, &[path.to_str().unwrap()]);
     }
     // No path at all is a mistake in what was typed.
     replay(&[], &data, &[]).fails(2, &["PATH"]);
@@ -316,33 +316,15 @@ fn a_folder_named_like_a_file_is_a_folder() {
     assert_eq!(place.told(), GOOD_TOLD);
 }
 
-/// Root may read everything, so the program runs as somebody else here.
 #[test]
 fn a_file_that_may_not_be_read_is_named() {
     let place = Place::new();
-    let locked = place.write("in/locked.jsonl", events(GOOD));
-    let allow = |path: &Path, mode| {
-        std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode)).unwrap();
-    };
-    allow(&locked, 0);
-    let mut command;
-    if std::fs::File::open(&locked).is_ok() {
-        // A copy, because the folder of the binary may be closed to others.
-        allow(&place.path(""), 0o755);
-        allow(&place.path("in"), 0o755);
-        std::fs::copy(env!("CARGO_BIN_EXE_uptake"), place.path("uptake")).unwrap();
-        command = Command::new(place.path("uptake"));
-        command.uid(65_534).gid(65_534);
-        if command.arg("--version").output().is_err() {
-            return skip("a_file_that_may_not_be_read_is_named", "cannot run a program as another user");
-        }
-        command = Command::new(place.path("uptake"));
-        command.uid(65_534).gid(65_534);
-    } else {
-        command = Command::new(env!("CARGO_BIN_EXE_uptake"));
-    }
+    place.write("in/locked.jsonl", events(GOOD));
+    place.allow("in", 0o755);
+    place.allow("in/locked.jsonl", 0);
+    let Some(mut command) = as_another_user(&place, "a_file_that_may_not_be_read_is_named") else { return };
     command.arg("replay").arg(place.path("in")).arg("--data").arg(place.data());
-    run(&mut command).fails(1, &["locked.jsonl: may not be read"]);
+    run(&mut command).fails(2, &["locked.jsonl: may not be read"]);
 }
 
 /// A file that broke off: the error names it and says why, the table from before is as it was or
@@ -463,7 +445,7 @@ fn a_file_that_only_says_it_is_parquet_is_named() {
     let file = place.write("in/not.parquet", [b"PAR1".as_slice(), &[0xff; 2_000], b"PAR1"].concat());
     let half = place.write("half/half.parquet", b"PAR1");
     for path in [&file, &half] {
-        replay(&[path], &place.data(), &[]).fails(1, &[path.to_str().unwrap()]);
+        replay(&[path], &place.data(), &[]).fails(2, &[path.to_str().unwrap()]);
     }
     // By its name alone a file of lines is not taken for Parquet.
     let lines = place.write("lines.parquet", events(GOOD));
@@ -555,7 +537,7 @@ fn data_directories_that_are_none() {
     // Reading where nothing was written.
     let none = place.path("none");
     for command in ["tallies", "top"] {
-        uptake([command, "--data", none.to_str().unwrap()]).fails(1, &["no table at", "uptake replay"]);
+        uptake([command, "--data", none.to_str().unwrap()]).fails(2, &["no table at", "uptake replay"]);
     }
     assert!(!none.exists());
 }

@@ -40,6 +40,8 @@ fn said_once(said: &str, what: &str) {
     let lines = lines_of(said, &format!("{what}: "));
     assert_eq!(lines.len(), 2, "{said}");
     assert!(lines[0].contains("counting goes on, and this is tried again"), "{said}");
+    let is_told_why = lines[0].split(';').next().unwrap().split(": ").count() > 1;
+    assert!(is_told_why, "what the system said is told: {said}");
     assert!(lines[1].starts_with("works again after "), "{said}");
 }
 

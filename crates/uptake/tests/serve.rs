@@ -382,6 +382,8 @@ fn rows_show_what_counted_by_peoples_rules_in_every_process() {
     };
     add(json!({"action": "pin", "video_id": "v3"})).is_problem(400, "bad-rule");
     assert_eq!(api.ask("POST", "/v1/rules", &[], b"{}").status, 415);
+    let nowhere = add(json!({"action": "block", "video_id": "v3", "segment": "planet=Mars"}));
+    nowhere.is_problem(400, "no-such-segment");
     let pin = add(json!({"action": "pin", "video_id": "v3", "position": 1})).ok();
     assert_eq!(ids(&api.get("/v1/rows/popular").ok()), "v3 v1 v2", "at once");
     add(json!({"action": "block", "video_id": "v2", "row": "popular"})).ok();

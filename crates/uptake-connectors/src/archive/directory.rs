@@ -21,13 +21,9 @@ pub struct DirectoryArchive {
 }
 
 impl DirectoryArchive {
-    /// Opens the archive in `directory`, making it where there is none.
-    ///
-    /// # Errors
-    /// The system refuses to make the directory.
-    pub fn open(directory: &Path) -> Result<Self> {
-        files::make_directories(&directory.join("tallies"))?;
-        Ok(Self { root: directory.to_path_buf() })
+    /// The archive in `directory`, which the first part that is put makes.
+    pub fn open(directory: &Path) -> Self {
+        Self { root: directory.to_path_buf() }
     }
 
     /// Where `part` is or would be.
@@ -95,7 +91,12 @@ impl Archive for DirectoryArchive {
 
     fn parts(&self) -> Result<Vec<PartInfo>> {
         let mut parts = Vec::new();
-        for epoch in files::list(&self.root.join("tallies"))? {
+        let epochs = match files::list(&self.root.join("tallies")) {
+            // Nothing was put yet. That the whole directory is away is another matter.
+            Err(e) if e.source.kind() == io::ErrorKind::NotFound && self.root.is_dir() => return Ok(parts),
+            listed => listed?,
+        };
+        for epoch in epochs {
             let folder = files::file_name(&epoch);
             if !folder.starts_with("epoch=") {
                 continue;

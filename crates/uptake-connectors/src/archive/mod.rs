@@ -18,7 +18,7 @@ use uptake_model::{Epoch, EpochLength, TallyRow};
 
 use crate::error::ArchiveError;
 use crate::options::Options;
-use crate::url::Backend;
+use crate::url::{Backend, Content};
 
 /// The result of an archive's operation.
 pub type Result<T> = std::result::Result<T, ArchiveError>;
@@ -127,14 +127,14 @@ pub trait Archive: Send {
 /// Opens the archive that `backend` names.
 ///
 /// # Errors
-/// As [`DirectoryArchive::open`] and [`StoreArchive::open`]; or the options make no sense.
+/// As [`StoreArchive::open`]; or the options make no sense.
 pub fn open(backend: &Backend, options: &Options) -> Result<Box<dyn Archive>> {
     Ok(match backend {
         Backend::Memory => Box::new(MemoryArchive::new()),
-        Backend::File(directory) => Box::new(DirectoryArchive::open(directory)?),
+        Backend::File(directory) => Box::new(DirectoryArchive::open(directory)),
         Backend::S3 { .. } => Box::new(StoreArchive::open(backend, options)?),
         Backend::Kafka { .. } | Backend::Cassandra { .. } => {
-            return Err(backend.cannot_hold("an archive", "memory:, file:PATH or s3://BUCKET/PREFIX").into());
+            return Err(backend.cannot_hold(Content::Archive).into());
         }
     })
 }

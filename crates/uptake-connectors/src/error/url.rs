@@ -6,12 +6,12 @@ use thiserror::Error;
 #[derive(Debug, Error, PartialEq, Eq)]
 pub enum UrlError {
     /// No scheme, or one nobody knows.
-    #[error(
-        "\"{url}\" names no backend: write memory:, file:PATH, kafka://HOST:PORT, cassandra://HOST/KEYSPACE or s3://BUCKET/PREFIX"
-    )]
+    #[error("\"{url}\" names no backend: write {known}")]
     Unknown {
         /// As it was given.
         url: String,
+        /// What can be written.
+        known: &'static str,
     },
     /// A mistake in the URL of a log in Kafka. It is not shown whole: there may be a secret in it.
     #[error("kafka URL: {what}")]

@@ -20,7 +20,7 @@ pub use kafka::{KafkaLog, KafkaOptions, Notices};
 pub use memory::MemoryLog;
 
 use crate::error::LogError;
-use crate::url::Backend;
+use crate::url::{Backend, Content};
 
 /// The result of a log's operation.
 pub type Result<T> = std::result::Result<T, LogError>;
@@ -261,7 +261,7 @@ pub fn open(backend: &Backend, options: LogOptions) -> Result<(Box<dyn Log>, Vec
             }
             Ok((Box::new(KafkaLog::open(servers, kafka)?), Vec::new()))
         }
-        _ => Err(backend.cannot_hold("a log", "memory:, file:PATH or kafka://HOST:PORT").into()),
+        _ => Err(backend.cannot_hold(Content::Log).into()),
     }
 }
 

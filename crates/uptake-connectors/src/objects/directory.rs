@@ -27,15 +27,18 @@ pub struct DirectoryObjects {
 }
 
 impl DirectoryObjects {
-    /// Opens the objects in `directory/checkpoints`, making it where there is none. Removes what
-    /// a process that crashed an hour ago or earlier had not finished writing.
+    /// Opens the objects in `directory/checkpoints`, which the first one that is put makes. Removes
+    /// what a process that crashed an hour ago or earlier had not finished writing.
     ///
     /// # Errors
-    /// The system refuses to make or to list the directory.
+    /// The system refuses to list the directory.
     pub fn open(directory: &Path) -> Result<Self> {
         let root = directory.join("checkpoints");
-        files::make_directories(&root)?;
-        for path in files::list(&root)? {
+        let there = match files::list(&root) {
+            Err(e) if e.source.kind() == io::ErrorKind::NotFound => Vec::new(),
+            listed => listed?,
+        };
+        for path in there {
             let name = files::file_name(&path);
             if name.starts_with('.') && name.ends_with(files::TEMPORARY) && is_left_behind(&path) {
                 files::remove(&path)?;
@@ -147,6 +150,7 @@ impl Objects for DirectoryObjects {
             files::sync_directory(folder)?;
             return Ok(PutObject::Exists);
         }
+        files::make_directories(&self.root)?;
         let temporary = files::temporary_name(&self.root, &files::file_name(&path));
         let put = files::write_new(&temporary, bytes)
             .map_err(ObjectsError::from)

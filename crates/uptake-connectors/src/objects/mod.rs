@@ -13,7 +13,7 @@ pub use store::StoreObjects;
 
 use crate::error::ObjectsError;
 use crate::options::Options;
-use crate::url::Backend;
+use crate::url::{Backend, Content};
 
 /// The result of an operation on objects.
 pub type Result<T> = std::result::Result<T, ObjectsError>;
@@ -93,9 +93,7 @@ pub fn open(backend: &Backend, options: &Options) -> Result<Box<dyn Objects>> {
         Backend::File(directory) => Box::new(DirectoryObjects::open(directory)?),
         Backend::S3 { .. } => Box::new(StoreObjects::open(backend, options)?),
         Backend::Kafka { .. } | Backend::Cassandra { .. } => {
-            return Err(backend
-                .cannot_hold("checkpoints", "memory:, file:PATH or s3://BUCKET/PREFIX")
-                .into());
+            return Err(backend.cannot_hold(Content::Checkpoints).into());
         }
     })
 }

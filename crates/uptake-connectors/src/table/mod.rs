@@ -20,7 +20,7 @@ use uptake_model::{Epoch, RequestId, TallyRow};
 
 use crate::error::TableError;
 use crate::options::Options;
-use crate::url::Backend;
+use crate::url::{Backend, Content};
 
 /// The result of a table's operation.
 pub type Result<T> = std::result::Result<T, TableError>;
@@ -149,9 +149,7 @@ pub fn open(backend: &Backend, options: &Options) -> Result<Box<dyn Table>> {
             Box::new(CassandraTable::open(hosts, keyspace, &CassandraOptions::read(options)?)?)
         }
         Backend::Kafka { .. } | Backend::S3 { .. } => {
-            return Err(backend
-                .cannot_hold("a table", "memory:, file:PATH or cassandra://HOST/KEYSPACE")
-                .into());
+            return Err(backend.cannot_hold(Content::Table).into());
         }
     })
 }

@@ -37,6 +37,16 @@ const OLDEST: i64 = 1;
 /// "UPTK" as `PRAGMA application_id`, by which `file` and others tell what the file is.
 const APPLICATION_ID: i64 = 0x5550_544b;
 
+/// The table's file in its directory, which has to be there.
+fn existing(directory: &Path) -> Result<PathBuf> {
+    let path = directory.join(FILE_NAME);
+    match path.try_exists() {
+        Ok(true) => Ok(path),
+        Ok(false) => Err(TableError::Missing { path }),
+        Err(error) => Err(TableError::io("look at", &path, error)),
+    }
+}
+
 /// Whether the file lies on a disk that is mounted to read only.
 fn on_read_only_disk(path: &Path) -> bool {
     let written = File::options().append(true).open(path);
@@ -175,10 +185,7 @@ impl SqliteTable {
     /// # Errors
     /// There is no table, or another writer does not make room.
     pub fn hold(directory: &Path) -> Result<Held> {
-        let path = directory.join(FILE_NAME);
-        if !path.exists() {
-            return Err(TableError::Missing { path });
-        }
+        let path = existing(directory)?;
         let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
         let table = Self::connect(path, flags)?;
         table.on("hold", |db| db.execute_batch("BEGIN IMMEDIATE"))?;
@@ -207,10 +214,7 @@ impl SqliteTable {
     /// # Errors
     /// There is no such file, it is of a newer layout, or is something else.
     pub fn open_read_only(directory: &Path) -> Result<Self> {
-        let path = directory.join(FILE_NAME);
-        if !path.exists() {
-            return Err(TableError::Missing { path });
-        }
+        let path = existing(directory)?;
         let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
         let table = if on_read_only_disk(&path) {
             // Even a reader keeps a file beside the table, except of one that nobody can change.

@@ -146,7 +146,7 @@ impl Backfill {
         if self.archive {
             // Before a new table is told what its rows mean.
             let archive = archive::open(&archive_at, &config.places.s3)?;
-            merge::check_length(&*archive, &config)?;
+            merge::check(&*archive, &data_dir::shown(&archive_at), &config)?;
         }
         let data = DataDir::open(&self.data, &config)?;
         data.notices.iter().for_each(|line| notice(line));

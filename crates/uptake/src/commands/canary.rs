@@ -11,13 +11,13 @@ use clap::Args;
 use serde_json::{Value, json};
 use uptake_connectors::log::{EmbeddedLog, Log, LogOptions, Record};
 use uptake_connectors::table::{SqliteTable, Table};
-use uptake_model::EpochLength;
+use uptake_model::{EpochLength, segment};
 
 use super::place::Place;
 use super::rows::{Of, Row};
 use super::tallies::{stored_segment, when};
 use super::text::{self, grouped};
-use super::{CommandError, Configured, READ_BYTES, READ_RECORDS, existing_log, ledger};
+use super::{CommandError, Configured, READ_BYTES, READ_RECORDS, cannot, existing_log, ledger};
 use crate::config::Config;
 use crate::data_dir::{epoch_length, now};
 use crate::outputs::notice;
@@ -87,6 +87,9 @@ impl Canary {
         if live.epoch != other.epoch {
             let message = "epoch.length: tallies of epochs of different length cannot be compared";
             return Err(CommandError::Usage(message.to_owned()));
+        }
+        for config in [&live, &other] {
+            kept_segment(config, &self.segment)?;
         }
         let place = Place::new(None, "uptake-canary-")?;
         let own = place.own().map(Path::to_owned);
@@ -203,11 +206,19 @@ impl Canary {
     }
 }
 
+/// Whether runs with this configuration keep the segment, as far as can be said before one has.
+fn kept_segment(config: &Config, asked: &str) -> Result<(), CommandError> {
+    let any = vec!["*"; config.segments.dimensions().len()];
+    let names: Vec<_> = config.segments.names(&any).collect();
+    let found = segment::find(asked, names.iter().map(|name| &**name));
+    found.map(drop).map_err(|what| CommandError::Usage(format!("--segment {asked}: {what}")))
+}
+
 impl Side {
     fn new(folder: PathBuf, configured: &Configured) -> Result<Self, CommandError> {
         let mut configured = configured.clone();
         configured.settings.extend(OWN_PLACES.map(str::to_owned));
-        std::fs::create_dir_all(&folder)?;
+        std::fs::create_dir_all(&folder).map_err(cannot("make", folder.display()))?;
         Ok(Self { config: configured.load()?, folder, configured })
     }
 
@@ -215,10 +226,12 @@ impl Side {
     fn count(&self) -> Result<(), CommandError> {
         let what = self.folder.file_name().unwrap_or_default().to_string_lossy().replace('-', " ");
         notice(&format!("counting with the configuration {what}"));
-        let mut command = Command::new(std::env::current_exe()?);
+        let program = super::this_program()?;
+        let mut command = Command::new(&program);
         command.args(["run", "--until-caught-up", "--data"]).arg(&self.folder);
         command.args(self.configured.arguments());
-        match command.stdin(Stdio::null()).stdout(Stdio::null()).status()?.success() {
+        let ended = command.stdin(Stdio::null()).stdout(Stdio::null()).status();
+        match ended.map_err(cannot("start", program.display()))?.success() {
             true => Ok(()),
             false => {
                 let message = format!("the run with the configuration {what} failed; see the line above");

@@ -64,6 +64,11 @@ struct Letter {
     replayed: bool,
 }
 
+/// How many dead letters of a log were appended to the input again.
+pub(super) fn replayed(log: &dyn Log) -> Result<u64, CommandError> {
+    Ok(Replayed::read(log)?.len())
+}
+
 /// Which letters were appended again, in ranges of their numbers: from, and the first behind.
 #[derive(Default, Serialize, Deserialize)]
 struct Replayed {
@@ -83,6 +88,11 @@ impl Replayed {
         }
         all.ranges.sort_unstable();
         Ok(all)
+    }
+
+    /// How many there are.
+    fn len(&self) -> u64 {
+        self.ranges.iter().map(|(from, end)| end - from).sum()
     }
 
     /// Adds the number of a later letter.

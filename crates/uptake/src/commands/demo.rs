@@ -23,7 +23,7 @@ use uptake_sim::Moment;
 
 use super::place::Place;
 use super::simulate::{moment, positive};
-use super::{CommandError, Configured};
+use super::{CommandError, Configured, cannot};
 use crate::outputs::notice;
 use clock::WorldClock;
 use control::{Shared, Told};
@@ -84,7 +84,7 @@ impl Demo {
         let listener = TcpListener::bind(self.listen).map_err(taken)?;
         self.listen = listener.local_addr()?;
         let place = Place::new(self.data.as_deref(), "uptake-demo-")?;
-        std::fs::create_dir_all(place.path())?;
+        std::fs::create_dir_all(place.path()).map_err(cannot("make", place.path().display()))?;
 
         let (sender, told) = channel();
         let stopping = sender.clone();

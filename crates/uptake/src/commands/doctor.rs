@@ -1,7 +1,9 @@
 //! `uptake doctor`: looks at a deployment from outside, and says what to do about what it finds.
 
+use std::error::Error;
 use std::fmt;
-use std::io::Write;
+use std::io::{self, Write};
+use std::iter::successors;
 use std::path::PathBuf;
 
 use clap::Args;
@@ -11,10 +13,11 @@ use uptake_connectors::{TableError, archive, table};
 use uptake_model::EventTime;
 
 use super::text::grouped;
-use super::{CommandError, Configured, existing, existing_checkpoints, existing_log};
+use super::{CommandError, Configured, dead_letters, existing, existing_checkpoints, existing_log};
 use crate::checkpoint::{InputPosition, Manifest};
 use crate::config::Config;
 use crate::data_dir::{DEAD_LETTERS, LATE, now, other_meaning};
+use crate::outputs::with_causes;
 
 /// A checkpoint that is older, while records wait to be read, is none of a run that goes on.
 const STALE_MS: i64 = 2 * 60_000;
@@ -85,8 +88,17 @@ impl Findings {
     fn look(&mut self, what: &'static str, found: impl Into<String>, todo: impl Into<String>) {
         self.0.push(Finding { what, state: State::Look, found: found.into(), todo: Some(todo.into()) });
     }
-    fn wrong(&mut self, what: &'static str, found: impl fmt::Display, todo: impl Into<String>) {
-        self.0.push(Finding { what, state: State::Wrong, found: found.to_string(), todo: Some(todo.into()) });
+    fn wrong(&mut self, what: &'static str, found: impl Into<String>, todo: impl Into<String>) {
+        self.0.push(Finding { what, state: State::Wrong, found: found.into(), todo: Some(todo.into()) });
+    }
+    /// It could not be looked at. Where that is not ours to do, no other advice helps.
+    fn failed(&mut self, what: &'static str, error: &(dyn Error + 'static), todo: &str) {
+        let mut causes = successors(Some(error), |&error| error.source());
+        let is_refused = causes.any(|error| {
+            error.downcast_ref::<io::Error>().is_some_and(|e| e.kind() == io::ErrorKind::PermissionDenied)
+        });
+        let todo = if is_refused { "let this user read it, or ask as the one who runs uptake" } else { todo };
+        self.wrong(what, with_causes(error), todo);
     }
 }
 
@@ -122,9 +134,9 @@ impl Doctor {
         let log = match existing_log(&self.data, config) {
             Ok(log) => log,
             Err(error) => {
-                found.wrong(
+                found.failed(
                     "log",
-                    error,
+                    &error,
                     "start `uptake run` or `uptake migrate` there, or correct --data and log.url",
                 );
                 return None;
@@ -135,7 +147,7 @@ impl Doctor {
             match size(&*log, topic) {
                 Ok(n) => records += n,
                 Err(error) => {
-                    found.wrong("log", error, "`uptake migrate` makes the topics; input.topics names them");
+                    found.failed("log", &error, "`uptake migrate` makes the topics; input.topics names them");
                     return Some(log);
                 }
             }
@@ -157,15 +169,17 @@ impl Doctor {
                 return Ok(());
             }
             Err(error) => {
-                found.wrong("table", error, "correct table.url, or what it names");
+                found.failed("table", &error, "correct table.url, or what it names");
                 return Ok(());
             }
         };
         let read = table.segments().and_then(|segments| Ok((segments, other_meaning(&*table, config)?)));
         match read {
-            Err(error) => {
-                found.wrong("table", error, "see the error; the table can be made anew by `uptake backfill`")
-            }
+            Err(error) => found.failed(
+                "table",
+                &error,
+                "see the error; the table can be made anew by `uptake backfill`",
+            ),
             Ok((_, Some((stored, asked)))) => found.wrong(
                 "table",
                 format!("it holds tallies of another meaning ({stored}) than this configuration ({asked})"),
@@ -183,7 +197,7 @@ impl Doctor {
         let parts = archive::open(&backend, &config.places.s3).and_then(|archive| archive.parts());
         match parts {
             Ok(parts) => found.well("archive", format!("{backend}: {} objects", grouped(parts.len() as u64))),
-            Err(error) => found.wrong("archive", error, "correct archive.url, or what it names"),
+            Err(error) => found.failed("archive", &error, "correct archive.url, or what it names"),
         }
         Ok(())
     }
@@ -194,7 +208,7 @@ impl Doctor {
         let newest = match store.and_then(|store| Ok(store.newest()?)) {
             Ok(newest) => newest,
             Err(error) => {
-                found.wrong("checkpoints", error, "correct checkpoint.url, or what it names");
+                found.failed("checkpoints", &error, "correct checkpoint.url, or what it names");
                 return Ok(None);
             }
         };
@@ -325,28 +339,34 @@ fn clocks(log: &dyn Log, config: &Config, manifest: &Manifest, found: &mut Findi
 /// Dead letters and late events, against what was read.
 fn leftovers(log: &dyn Log, manifest: &Manifest, found: &mut Findings) {
     let total = manifest.ledger.total();
-    for (what, topic, n, todo) in [
+    let again = dead_letters::replayed(log).unwrap_or(0);
+    for (what, topic, n, again, todo) in [
         (
             "dead letters",
             DEAD_LETTERS,
             total.dead_sum(),
+            again,
             "`uptake dead-letters list` says which; after a fix, `replay` them",
         ),
         (
             "late",
             LATE,
             total.late,
+            0,
             "`uptake late list` says which; `uptake backfill` counts them; see join.lateness",
         ),
     ] {
         let kept = size(log, topic).unwrap_or(0);
-        let words = format!(
+        let mut words = format!(
             "{} of {} records; {} in the topic {topic}",
             grouped(n),
             grouped(total.read),
             grouped(kept)
         );
-        if n.saturating_mul(ODD) > total.read {
+        if again > 0 {
+            words.push_str(&format!(", {} of them appended again", grouped(again)));
+        }
+        if n.saturating_sub(again).saturating_mul(ODD) > total.read {
             found.look(what, words, todo);
         } else {
             found.well(what, words);

@@ -91,7 +91,7 @@ impl Erase {
         let mut requests: BTreeSet<RequestId> =
             self.requests.iter().map(|id| RequestId::from_text(id.as_bytes())).collect();
         let mut newest = EventTime::MIN;
-        if !self.members.is_empty() && may_have_log(data, &config) {
+        if !self.members.is_empty() && may_have_log(data, &config)? {
             let names = names(data, &config, &self.members)?;
             let log = existing_log(data, &config)?;
             newest = of_members(&*log, &config, &names, &mut requests, &mut report)?;
@@ -123,7 +123,7 @@ impl Erase {
         existing(data, &places.table)?;
         let stored = [(&places.table, table::FILE_NAME), (&places.archive, "tallies")];
         let is_stored = stored.iter().any(|(place, name)| !place.is_data() || data.join(name).exists());
-        if !is_stored && !may_have_log(data, config) {
+        if !is_stored && !may_have_log(data, config)? {
             let said = format!("{} holds no log, table or archive: it is no data directory", data.display());
             return Err(CommandError::Usage(said));
         }
@@ -144,7 +144,7 @@ impl Erase {
         let Some((_, segments)) = found.checkpoint else { return Ok(()) };
         report.in_state = requests_held(&segments, requests, config.tally)?.len();
         if report.in_state > 0 && newest > EventTime::MIN {
-            let sealed = config.epoch.end(config.epoch.epoch(newest)).plus(config.join.retention_ms());
+            let sealed = config.sealed_at(config.epoch.epoch(newest));
             report.state_until = Some(sealed.to_string());
         }
         Ok(())

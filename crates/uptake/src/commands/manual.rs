@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use clap::{Args, CommandFactory};
 use clap_complete::{Shell, generate};
 
-use super::{Cli, CommandError};
+use super::{Cli, CommandError, cannot};
 
 /// Print what a shell needs to complete commands and options
 ///
@@ -39,8 +39,9 @@ impl Man {
         match &self.to {
             None => clap_mangen::Man::new(Cli::command()).render(&mut std::io::stdout().lock())?,
             Some(folder) => {
-                std::fs::create_dir_all(folder)?;
-                clap_mangen::generate_to(Cli::command(), folder)?;
+                let written = std::fs::create_dir_all(folder)
+                    .and_then(|()| clap_mangen::generate_to(Cli::command(), folder));
+                written.map_err(cannot("write to", folder.display()))?;
             }
         }
         Ok(())

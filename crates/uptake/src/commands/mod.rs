@@ -27,6 +27,8 @@ mod top;
 mod why;
 
 use std::ffi::OsString;
+use std::fmt;
+use std::io;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -154,10 +156,31 @@ fn duration(text: &str) -> Result<Duration, String> {
 
 /// Where something must be there: a command that only looks makes no data directory.
 fn existing(data: &Path, place: &Place) -> Result<Backend, CommandError> {
-    match data.is_dir() || !place.is_data() {
+    match !place.is_data() || is_directory(data)? {
         true => Ok(place.backend(data)),
         false => Err(CommandError::Usage(format!("{}: there is no such directory", data.display()))),
     }
+}
+
+/// Whether there is such a directory. One that cannot be looked at is an error, and not a missing one.
+fn is_directory(path: &Path) -> Result<bool, CommandError> {
+    match std::fs::metadata(path) {
+        Ok(metadata) => Ok(metadata.is_dir()),
+        Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => {
+            Ok(false)
+        }
+        Err(error) => Err(cannot("look at", path.display())(error)),
+    }
+}
+
+/// For `map_err`: what the system did not let us do, and with what.
+fn cannot(operation: &'static str, what: impl fmt::Display) -> impl FnOnce(io::Error) -> CommandError {
+    move |source| CommandError::System { operation, what: what.to_string(), source }
+}
+
+/// This program, to be run once more.
+fn this_program() -> Result<PathBuf, CommandError> {
+    std::env::current_exe().map_err(cannot("find", "this program's own file"))
 }
 
 /// The checkpoints of a cluster that are there.
@@ -198,27 +221,27 @@ fn all_read(mut errors: Vec<InputError>) -> Result<(), CommandError> {
 
 /// Who counts from nothing into a table that has rows is told that the larger row stays: the rows of two inputs are
 /// not added up, because the same input may be counted twice.
-fn tell_tallies_from_before(table: &dyn Table, data: &Path) -> Result<(), CommandError> {
+fn tell_tallies_from_before(table: &dyn Table, place: &Backend) -> Result<(), CommandError> {
     if !table.is_empty()? {
         notice(&format!(
             "{} has tallies from before. Of a row that is there already the larger one stays, they are not added up: \
              right for the same input once more, and for epochs that are new. Other input of the same epochs is added \
              by uptake backfill",
-            data.display()
+            data_dir::shown(place)
         ));
     }
     Ok(())
 }
 
 /// Whether the log is elsewhere, or in the data directory: a replay leaves none.
-fn may_have_log(data: &Path, config: &Config) -> bool {
-    !config.places.log.is_data() || data.join("log").is_dir()
+fn may_have_log(data: &Path, config: &Config) -> Result<bool, CommandError> {
+    Ok(!config.places.log.is_data() || is_directory(&data.join("log"))?)
 }
 
 /// Opens the log of a data directory that is there, or the log elsewhere.
 fn existing_log(data: &Path, config: &Config) -> Result<Box<dyn Log>, CommandError> {
     let backend = existing(data, &config.places.log)?;
-    if !may_have_log(data, config) {
+    if !may_have_log(data, config)? {
         return Err(CommandError::Usage(format!("{} holds no log: it is no data directory", data.display())));
     }
     let (log, recovered) = log::open(&backend, config.places.log_options())?;
@@ -256,7 +279,7 @@ pub enum CommandError {
     Config(#[from] ConfigError),
     /// The input cannot be read.
     #[error(transparent)]
-    Input(#[from] uptake_connectors::InputError),
+    Input(#[from] InputError),
     /// The data directory cannot be used.
     #[error(transparent)]
     DataDir(#[from] crate::data_dir::DataDirError),
@@ -281,21 +304,36 @@ pub enum CommandError {
     /// Spans cannot be sent.
     #[error("cannot send spans to traces.url: {0}")]
     Traces(#[from] opentelemetry_otlp::ExporterBuildError),
+    /// The system does not let us do something.
+    #[error("cannot {operation} {what}")]
+    System {
+        /// What was tried, as a verb.
+        operation: &'static str,
+        /// On what.
+        what: String,
+        /// What the system said.
+        source: io::Error,
+    },
     /// Something else.
     #[error(transparent)]
     Other(#[from] Box<dyn std::error::Error + Send + Sync>),
     /// Nobody reads what is printed, or it cannot be written.
     #[error("cannot print: {0}")]
-    Print(#[from] std::io::Error),
+    Print(#[from] io::Error),
 }
 
 impl CommandError {
-    /// 2 for what the caller can put right by typing it otherwise, 75 where other processes of the
+    /// 2 for what the caller can put right by typing it otherwise: also where a path names nothing, and where a
+    /// configuration does not fit what is there. 75 where other processes of the
     /// cluster are away and 69 where a server is, so that the same may work later, 1 for everything
     /// else.
     pub fn exit_code(&self) -> ExitCode {
         match self {
-            Self::Usage(_) | Self::Config(_) => ExitCode::from(2),
+            Self::Usage(_)
+            | Self::Config(_)
+            | Self::Input(InputError::Nothing | InputError::Paths { .. })
+            | Self::Table(TableError::Missing { .. })
+            | Self::DataDir(DataDirError::OtherMeaning { .. }) => ExitCode::from(2),
             Self::Run(EngineError::Run(error)) if error.is_of_the_cluster() => ExitCode::from(TRY_AGAIN),
             _ if self.says_that_a_server_is_away() => ExitCode::from(AWAY),
             _ => ExitCode::FAILURE,
@@ -322,7 +360,7 @@ impl CommandError {
 
     /// Whether the reader of our output went away, as `head` does, which is no failure.
     pub fn is_closed_pipe(&self) -> bool {
-        matches!(self, Self::Print(error) if error.kind() == std::io::ErrorKind::BrokenPipe)
+        matches!(self, Self::Print(error) if error.kind() == io::ErrorKind::BrokenPipe)
     }
 }
 
@@ -357,9 +395,7 @@ impl Cli {
             Command::Migrate(migrate) => migrate.run(),
             Command::Completions(completions) => completions.run(),
             Command::Man(man) => man.run(),
-            Command::Config => {
-                Ok(std::io::Write::write_all(&mut std::io::stdout().lock(), reference().as_bytes())?)
-            }
+            Command::Config => Ok(io::Write::write_all(&mut io::stdout().lock(), reference().as_bytes())?),
         }
     }
 }

@@ -4,6 +4,8 @@ use std::path::{Path, PathBuf};
 
 use tempfile::TempDir;
 
+use super::{CommandError, cannot};
+
 /// A data directory that is this run's own, or somebody's.
 pub(super) enum Place {
     Own(TempDir),
@@ -12,10 +14,13 @@ pub(super) enum Place {
 
 impl Place {
     /// The directory that was given, or a new one whose name begins with `prefix`.
-    pub(super) fn new(given: Option<&Path>, prefix: &str) -> std::io::Result<Self> {
+    pub(super) fn new(given: Option<&Path>, prefix: &str) -> Result<Self, CommandError> {
         Ok(match given {
             Some(path) => Self::Given(path.to_owned()),
-            None => Self::Own(tempfile::Builder::new().prefix(prefix).tempdir()?),
+            None => Self::Own({
+                let made = tempfile::Builder::new().prefix(prefix).tempdir();
+                made.map_err(cannot("make a directory in", std::env::temp_dir().display()))?
+            }),
         })
     }
 

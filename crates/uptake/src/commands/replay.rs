@@ -134,7 +134,7 @@ impl Replay {
         let books_store = Store::new(Arc::clone(&data.objects), LAST_REPLAY);
         let restored = self.resumable(&store, &config)?;
         if restored.is_none() {
-            tell_tallies_from_before(&*data.table, &self.data)?;
+            tell_tallies_from_before(&*data.table, &config.places.table.backend(&self.data))?;
         }
         let files = Arc::new(SharedFiles::new(pass_over(files, restored.as_ref())));
         let started = Instant::now();
@@ -189,7 +189,7 @@ impl Replay {
                 out,
                 "\n{} rows written to the table in {}",
                 grouped(replayed.rows as u64),
-                self.data.display()
+                data_dir::shown(&config.places.table.backend(&self.data))
             )?;
         }
         out.flush()?;

@@ -125,7 +125,7 @@ impl Of {
     /// People's rules, where there is a log that may hold some.
     fn rules(&self) -> Result<Rules, CommandError> {
         let config = self.configured.load()?;
-        if !may_have_log(&self.data, &config) {
+        if !may_have_log(&self.data, &config)? {
             return Ok(Rules::default());
         }
         Ok(rules_of(&*existing_log(&self.data, &config)?)?)

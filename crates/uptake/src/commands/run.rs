@@ -102,7 +102,7 @@ impl Run {
         let (restored, refused) = Restored::newest(&store, &state_meaning(&config))?;
         refused.iter().for_each(|line| notice(line));
         if restored.is_none() {
-            tell_tallies_from_before(&*data.table, &self.data)?;
+            tell_tallies_from_before(&*data.table, &config.places.table.backend(&self.data))?;
         }
         let partitions = log_positions(&*data.log, &config.input_topics, restored.as_ref())?;
         let until = match self.until_caught_up {

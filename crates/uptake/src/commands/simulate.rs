@@ -33,7 +33,7 @@ const SETTLED_WITHIN: Duration = Duration::from_secs(90);
 #[derive(Args, Debug)]
 pub(super) struct Simulate {
     /// Where the deployment serves, as http://127.0.0.1:8080
-    #[arg(long, value_name = "URL")]
+    #[arg(long, value_name = "URL", value_parser = site_url)]
     url: String,
     /// Visits a second
     #[arg(long, value_name = "N", default_value_t = 50.0, value_parser = positive)]
@@ -78,6 +78,14 @@ impl Wrong {
             quarter_held: of.contains(&Self::Held),
             clocks_wrong: of.contains(&Self::Clocks),
         }
+    }
+}
+
+/// The URL of a deployment, as it was given.
+fn site_url(text: &str) -> Result<String, String> {
+    match reqwest::Url::parse(text) {
+        Ok(url) if matches!(url.scheme(), "http" | "https") && url.has_host() => Ok(text.to_owned()),
+        _ => Err("not of the form http://HOST:PORT or https://HOST".to_owned()),
     }
 }
 

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use uptake_connectors::notices::{message_of, say};
 
-use super::{AWAY, CommandError, TRY_AGAIN};
+use super::{AWAY, CommandError, TRY_AGAIN, cannot};
 use crate::outputs::notice;
 
 /// Set in the environment of a supervised run: its standard input is a pipe from the supervisor.
@@ -31,7 +31,7 @@ const SAME_FAILURES_MAX: u32 = 5;
 /// Runs this same command without `--supervise`, again and again until it ends well. `ends`: the
 /// run ends by itself.
 pub(super) fn supervise(ends: bool) -> Result<(), CommandError> {
-    let program = std::env::current_exe()?;
+    let program = super::this_program()?;
     let arguments: Vec<_> = std::env::args_os().skip(1).filter(|a| a != "--supervise").collect();
     let stopping = Arc::new(AtomicBool::new(false));
     // Closing it tells the child to stop.
@@ -51,13 +51,14 @@ pub(super) fn supervise(ends: bool) -> Result<(), CommandError> {
             .env(SUPERVISED, "1")
             .stdin(Stdio::piped())
             .stderr(Stdio::piped())
-            .spawn()?;
+            .spawn()
+            .map_err(cannot("start", program.display()))?;
         *pipe.lock().unwrap_or_else(PoisonError::into_inner) = child.stdin.take();
         if stopping.load(Ordering::Acquire) {
             drop(pipe.lock().unwrap_or_else(PoisonError::into_inner).take());
         }
         let mut words = pass_on(&mut child);
-        let status = child.wait()?;
+        let status = child.wait().map_err(cannot("wait for", program.display()))?;
         if status.success() {
             return Ok(());
         }

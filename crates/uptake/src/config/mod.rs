@@ -116,6 +116,12 @@ pub struct Config {
 }
 
 impl Config {
+    /// When an epoch is sealed: the watermark has then passed all that can still count in it.
+    #[inline]
+    pub fn sealed_at(&self, epoch: Epoch) -> EventTime {
+        self.epoch.end(epoch).plus(self.join.retention_ms())
+    }
+
     /// The first epoch that may not be sealed yet when the watermark stands at `watermark`.
     ///
     /// Deadlines are kept in whole seconds, rounded up, and are over when the watermark has passed

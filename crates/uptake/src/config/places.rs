@@ -5,6 +5,7 @@ use std::path::Path;
 
 use toml::Value;
 use uptake_connectors::log::{KafkaOptions, LogOptions, Notices};
+use uptake_connectors::url::Content;
 use uptake_connectors::{Backend, Options};
 
 use super::KEYS;
@@ -81,10 +82,12 @@ pub(super) fn places(r: &mut Reader<'_>) -> Places {
     let [kafka, cassandra, s3] = DRIVERS.map(|prefix| driver(r, prefix));
     let kafka = kafka_options(r, kafka);
     let [cassandra, s3] = [cassandra, s3].map(|given| given.into_iter().collect());
-    let [log, table, archive] = ["log.url", "table.url", "archive.url"].map(|key| place(r, key));
+    let [log, table, archive] =
+        [("log.url", Content::Log), ("table.url", Content::Table), ("archive.url", Content::Archive)]
+            .map(|(key, content)| place(r, key, content));
     let checkpoints = match r.is_empty("checkpoint.url") {
         true => archive.clone(),
-        false => place(r, "checkpoint.url"),
+        false => place(r, "checkpoint.url", Content::Checkpoints),
     };
     Places { log, table, archive, checkpoints, kafka, cassandra, s3 }
 }
@@ -112,7 +115,7 @@ fn kafka_options(r: &mut Reader<'_>, given: DriverOptions) -> KafkaOptions {
     options
 }
 
-fn place(r: &mut Reader<'_>, key: &str) -> Place {
+fn place(r: &mut Reader<'_>, key: &str, content: Content) -> Place {
     let url = r.text(key);
     if url == "file:" {
         return Place::Data;
@@ -125,7 +128,7 @@ fn place(r: &mut Reader<'_>, key: &str) -> Place {
         );
         return Place::Data;
     }
-    match url.parse() {
+    match Backend::parse_for(&url, content) {
         Ok(backend) => Place::Url(backend),
         Err(error) => {
             r.mistake(key, error);

@@ -73,8 +73,12 @@ fn flatten(prefix: &str, table: toml::Table, values: &mut Values, mistakes: &mut
     }
 }
 
-/// The key that was most likely meant.
+/// The keys of a section, or the key that was most likely meant.
 fn nearest(key: &str) -> String {
+    let of_it: Vec<&str> = KEYS.iter().map(|k| k.name).filter(|name| is_in(name, key)).collect();
+    if !of_it.is_empty() {
+        return format!("; it is a section, of {}", of_it.join(", "));
+    }
     let distance = |other: &str| {
         let (a, b): (Vec<char>, Vec<char>) = (key.chars().collect(), other.chars().collect());
         let mut row: Vec<usize> = (0..=b.len()).collect();
@@ -91,6 +95,11 @@ fn nearest(key: &str) -> String {
     let best = KEYS.iter().map(|k| (distance(k.name), k.name)).min();
     best.filter(|(d, _)| *d <= key.len() / 2)
         .map_or(String::new(), |(_, name)| format!("; did you mean {name}?"))
+}
+
+/// Whether a key is in a section.
+fn is_in(key: &str, section: &str) -> bool {
+    key.strip_prefix(section).is_some_and(|rest| rest.starts_with('.'))
 }
 
 /// Takes values by key and notes what is wrong with them.

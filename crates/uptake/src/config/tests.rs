@@ -51,12 +51,16 @@ fn all_mistakes_are_told_at_once_each_with_its_key() {
         "filters=[\"device =\"]",
         "epoch.length=1y",
         "nonsense",
+        "kafka=left",
+        "join=left",
         "tally.sketch_lg_k=40",
     ])
     .unwrap_err();
     let text = error.to_string();
     for start in [
         "join.knd: there is no such key; did you mean join.kind?",
+        "join: there is no such key; it is a section, of join.kind, join.",
+        "kafka: there is no such key; it is a section",
         "join.kind: \"outer\" is none of \"inner\", \"left\"",
         "join.horizon: 60000 has no unit; write \"60000ms\"",
         "join.lateness: \"soon\" is not a duration",
@@ -69,7 +73,7 @@ fn all_mistakes_are_told_at_once_each_with_its_key() {
     ] {
         assert!(text.contains(&format!("\n  {start}")), "{start:?} is missing in:\n{text}");
     }
-    assert_eq!(error.mistakes.len(), 10, "{text}");
+    assert_eq!(error.mistakes.len(), 12, "{text}");
 }
 
 #[test]
@@ -90,7 +94,7 @@ fn an_epoch_counts_as_sealed_only_when_its_tallies_are() {
     use uptake_model::{Epoch, EventTime};
     for lateness in ["1min", "1500ms", "1ms"] {
         let config = load(&["join.horizon=0s", &format!("join.lateness={lateness}")]).unwrap();
-        let sealed_at = config.epoch.end(Epoch(3)).plus(config.join.retention_ms());
+        let sealed_at = config.sealed_at(Epoch(3));
         let mut was_sealed = 0;
         for offset in -2_000..4_000 {
             let watermark = sealed_at.plus(offset);
@@ -119,8 +123,15 @@ fn everything_is_in_the_data_directory_unless_a_url_says_otherwise() {
     assert_eq!([shown(&places.archive), shown(&places.checkpoints)], ["file:far", "file:far"]);
     let places = load(&["archive.url=file:far", "checkpoint.url=file:"]).unwrap().places;
     assert!(places.checkpoints.is_data());
-    let text = load(&["log.url=ftp://host", "table.url=file:"]).unwrap_err().to_string();
-    assert!(text.contains("\n  log.url: \"ftp://host\" names no backend"), "{text}");
+    let text =
+        load(&["log.url=ftp://host", "table.url=s3://b", "archive.url=kafka://a"]).unwrap_err().to_string();
+    for says in [
+        "\n  log.url: \"ftp://host\" names no backend: write memory:, file:PATH or kafka://HOST:PORT",
+        "\n  table.url: s3://b/ cannot hold a table; use memory:, file:PATH or cassandra://HOST/KEYSPACE",
+        "\n  archive.url: kafka://a:9092 cannot hold an archive; use memory:, file:PATH or s3://BUCKET/PREFIX",
+    ] {
+        assert!(text.contains(says), "{text}");
+    }
 }
 
 #[test]

@@ -234,7 +234,7 @@ impl Tallies {
     fn add_behind(&mut self, behind: &Behind) {
         let &Behind { video, epoch, request, member } = behind;
         let segment = if member.is_some() { self.groups.members } else { self.groups.capped };
-        let sealed_at = self.sealed_at(epoch);
+        let sealed_at = self.config.sealed_at(epoch);
         let tally =
             self.states.entry(&TallyKey { video, epoch, segment }, Some(sealed_at)).get_or_insert_default();
         match member {
@@ -249,7 +249,7 @@ impl Tallies {
     #[inline]
     fn add(&mut self, counted: &Counted) -> bool {
         let &Counted { video, epoch, dims, request, kind } = counted;
-        let sealed_at = self.sealed_at(epoch);
+        let sealed_at = self.config.sealed_at(epoch);
         let Some(group) = self.groups.by_dims.get(&dims) else { return false };
         for &segment in &group.segments {
             let key = TallyKey { video, epoch, segment };
@@ -257,10 +257,6 @@ impl Tallies {
             tally.insert(kind, request, self.config.tally);
         }
         true
-    }
-
-    fn sealed_at(&self, epoch: Epoch) -> EventTime {
-        self.config.epoch.end(epoch).plus(self.config.join.retention_ms())
     }
 
     /// Counts what came before its names, which have all come when a batch ends.

@@ -54,10 +54,6 @@ struct Cap {
 }
 
 impl Cap {
-    fn sealed_at(&self, epoch: Epoch) -> EventTime {
-        self.config.epoch.end(epoch).plus(self.config.join.retention_ms())
-    }
-
     fn restore(&mut self, restored: &Restored, flow: &Flow<'_>) -> Result<(), CheckpointError> {
         for_own_shards(flow, |shard| {
             for section in restored.sections(SectionKind::Members, shard) {
@@ -65,7 +61,7 @@ impl Cap {
                 let mut fields = Fields::new(segment, &bytes);
                 while !fields.is_empty() {
                     let (member, epoch) = (MemberHash(fields.u64()?), Epoch(fields.i64()?));
-                    let sealed_at = self.sealed_at(epoch);
+                    let sealed_at = self.config.sealed_at(epoch);
                     let count = self.counts.entry(&(member, epoch), Some(sealed_at)).get_or_insert(0);
                     *count = (*count).max(fields.u32()?);
                 }
@@ -87,7 +83,7 @@ impl Process<MemberHash, Joined> for Cap {
             other => return out.emit(other),
         };
         let epoch = self.config.epoch.epoch(event.time);
-        let sealed_at = self.sealed_at(epoch);
+        let sealed_at = self.config.sealed_at(epoch);
         let count = self.counts.entry(&(*member, epoch), Some(sealed_at)).get_or_insert(0);
         if *count < self.events_max {
             *count += 1;

@@ -70,6 +70,36 @@ pub(crate) fn run(command: &mut Command) -> Printed {
     Printed::of(command.stdin(Stdio::null()).output().unwrap())
 }
 
+/// The program as somebody who is not root, who may read everything; `None`, loudly, where that cannot be done.
+/// `place` is let be read by all.
+pub(crate) fn as_another_user(place: &Place, test: &str) -> Option<Command> {
+    use std::os::unix::process::CommandExt;
+    if !is_root() {
+        return Some(Command::new(env!("CARGO_BIN_EXE_uptake")));
+    }
+    place.allow("", 0o755);
+    // A copy, because the folder of the binary may be closed to others.
+    let program = place.path("uptake");
+    std::fs::copy(env!("CARGO_BIN_EXE_uptake"), &program).unwrap();
+    let command = || {
+        let mut command = Command::new(&program);
+        command.uid(65_534).gid(65_534);
+        command
+    };
+    if command().arg("--version").output().is_err() {
+        skip(test, "cannot run a program as another user");
+        return None;
+    }
+    Some(command())
+}
+
+/// Whether what is closed to everybody can be read all the same.
+fn is_root() -> bool {
+    let closed = tempfile::NamedTempFile::new().unwrap();
+    std::fs::set_permissions(closed.path(), std::os::unix::fs::PermissionsExt::from_mode(0o000)).unwrap();
+    std::fs::File::open(closed.path()).is_ok()
+}
+
 /// Says something on standard error, also where the output of passing tests is hidden.
 pub(crate) fn say(text: &str) {
     use std::io::Write;
@@ -129,6 +159,12 @@ pub(crate) struct Place {
 impl Place {
     pub(crate) fn new() -> Self {
         Self { folder: tempfile::tempdir().unwrap() }
+    }
+
+    /// Sets who may do what with a file or folder.
+    pub(crate) fn allow(&self, name: &str, mode: u32) {
+        let permissions = std::os::unix::fs::PermissionsExt::from_mode(mode);
+        std::fs::set_permissions(self.path(name), permissions).unwrap();
     }
 
     /// A place in which `events` (see [`events`]) are the file `in/events.jsonl`.

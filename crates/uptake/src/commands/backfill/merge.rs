@@ -36,9 +36,15 @@ impl Change {
     }
 }
 
-/// Checks that the archive has epochs of the configured length.
-pub(super) fn check_length(archive: &dyn Archive, config: &Config) -> Result<(), CommandError> {
-    match archive.parts()?.iter().find(|info| info.part.length != config.epoch) {
+/// Checks that the archive, which is at `place`, has epochs, and that they are of the configured length.
+pub(super) fn check(archive: &dyn Archive, place: &str, config: &Config) -> Result<(), CommandError> {
+    let parts = archive.parts()?;
+    if parts.is_empty() {
+        return Err(CommandError::Usage(format!(
+            "the archive in {place} holds no tallies; correct --data or archive.url"
+        )));
+    }
+    match parts.iter().find(|info| info.part.length != config.epoch) {
         None => Ok(()),
         Some(other) => Err(CommandError::Usage(format!(
             "the archive has epochs of {} ms ({}), the configuration of {} ms; set epoch.length",

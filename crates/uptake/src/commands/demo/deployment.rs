@@ -23,7 +23,7 @@ use super::pipeline::Pipeline;
 use crate::commands::append::Producer;
 use crate::commands::serve::{Serving, World};
 use crate::commands::simulate::{counting, failed};
-use crate::commands::{CommandError, Configured, balanced, ledger};
+use crate::commands::{CommandError, Configured, balanced, cannot, ledger};
 use crate::config::Config;
 use crate::crowd::{Crowd, Options, Report, Site, SiteError, Tallies};
 use crate::data_dir;
@@ -78,9 +78,10 @@ impl Deployment {
         moment: Moment,
         shared: &Arc<Shared>,
     ) -> Result<Prepared, CommandError> {
-        std::fs::create_dir_all(folder)?;
         let titles = folder.join("titles.csv");
-        std::fs::write(&titles, Season::real().catalogue())?;
+        let written = std::fs::create_dir_all(folder)
+            .and_then(|()| std::fs::write(&titles, Season::real().catalogue()));
+        written.map_err(cannot("write to", folder.display()))?;
         let mut all: Vec<String> = SETTINGS.map(str::to_owned).to_vec();
         all.push(format!("rows.catalogue={}", titles.display()));
         all.extend(demo.configured.settings.iter().cloned());

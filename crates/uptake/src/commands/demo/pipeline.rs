@@ -10,10 +10,12 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use super::control::Shared;
-use crate::commands::CommandError;
 use crate::commands::supervise::SUPERVISED;
+use crate::commands::{CommandError, cannot};
 use crate::memory::held_by;
 
+/// What it is called where the system does not let us run it.
+const A_PIPELINE: &str = "the pipeline of the demo";
 /// How often one looks whether it still runs.
 const LOOK_EVERY: Duration = Duration::from_millis(20);
 /// It is started again after as long.
@@ -89,8 +91,8 @@ impl Pipeline {
     /// Counts what is in the log of `folder`, and returns when it has.
     pub(super) fn catch_up(folder: &Path, settings: &[OsString]) -> Result<(), CommandError> {
         let inner = Self::inner(folder, settings);
-        let mut child = inner.command(&["--until-caught-up"])?.spawn()?;
-        match child.wait()?.success() {
+        let run = || inner.command(&["--until-caught-up"])?.spawn()?.wait();
+        match run().map_err(cannot("run", A_PIPELINE))?.success() {
             true => Ok(()),
             false => Err(said(folder)),
         }
@@ -103,10 +105,10 @@ impl Pipeline {
         shared: &Arc<Shared>,
     ) -> Result<Self, CommandError> {
         let inner = Arc::new(Self::inner(folder, settings));
-        inner.spawn()?;
+        inner.spawn().map_err(cannot("run", A_PIPELINE))?;
         let (watched, shared) = (Arc::clone(&inner), Arc::clone(shared));
         let thread = std::thread::Builder::new().name("pipeline".to_owned());
-        let thread = thread.spawn(move || watched.watch(&shared))?;
+        let thread = thread.spawn(move || watched.watch(&shared)).map_err(cannot("watch", A_PIPELINE))?;
         Ok(Self { inner, thread })
     }
 
@@ -135,13 +137,12 @@ impl Pipeline {
         drop(child.stdin.take());
         let begun = Instant::now();
         while begun.elapsed() < END_WITHIN {
-            if let Some(status) = child.try_wait()? {
+            if let Some(status) = child.try_wait().map_err(cannot("wait for", A_PIPELINE))? {
                 return if status.success() { Ok(()) } else { Err(said(&self.inner.folder)) };
             }
             std::thread::sleep(LOOK_EVERY);
         }
-        child.kill()?;
-        child.wait()?;
+        child.kill().and_then(|()| child.wait()).map_err(cannot("end", A_PIPELINE))?;
         Err(CommandError::Other(format!("the pipeline did not end within {} s", END_WITHIN.as_secs()).into()))
     }
 }

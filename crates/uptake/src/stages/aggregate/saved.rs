@@ -165,7 +165,7 @@ impl Tallies {
                         continue;
                     }
                     let key = TallyKey { video, epoch, segment: self.groups.number(name) };
-                    let sealed_at = self.sealed_at(epoch);
+                    let sealed_at = self.config.sealed_at(epoch);
                     let tally = self.states.entry(&key, Some(sealed_at)).get_or_insert_default();
                     tally
                         .merge_saved(sets, self.config.tally)
