@@ -14,7 +14,7 @@ pub const FORMAT: &str = "UPTAKE_LOG_FORMAT";
 #[derive(Serialize, Deserialize, Debug)]
 struct Line {
     /// When it was said: milliseconds since 1970.
-    time_ms: u64,
+    time_ms: i64,
     /// Which process said it, by the system's number.
     process: u32,
     message: String,
@@ -43,13 +43,17 @@ pub fn say(line: &str) {
     let _ = writeln!(std::io::stderr(), "{line}");
 }
 
+/// Wall time in milliseconds since 1970.
+pub(crate) fn now_ms() -> i64 {
+    let since_1970 = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    i64::try_from(since_1970.as_millis()).unwrap_or(i64::MAX)
+}
+
 fn written(message: &str, json: bool) -> String {
     if !json {
         return format!("uptake: {message}");
     }
-    let since_1970 = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    let time_ms = u64::try_from(since_1970.as_millis()).unwrap_or(u64::MAX);
-    let line = Line { time_ms, process: std::process::id(), message: message.to_owned() };
+    let line = Line { time_ms: now_ms(), process: std::process::id(), message: message.to_owned() };
     // A number and two texts always serialise.
     serde_json::to_string(&line).unwrap_or_default()
 }

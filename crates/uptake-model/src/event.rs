@@ -70,7 +70,7 @@ pub enum Reason {
     NoRequestId,
     /// No video id, an empty one, or not a text.
     NoVideoId,
-    /// An id longer than 1,024 bytes.
+    /// An id, or the value of a dimension that a segment is made of, longer than 1,024 bytes.
     IdTooLong,
     /// No timestamp, or none in the configured unit.
     NoTimestamp,

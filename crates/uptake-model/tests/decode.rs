@@ -149,6 +149,9 @@ fn each_reason_has_its_lines() {
     check(with("\"v1\"", "{}"), "no-video-id");
     check(with("r1", &"r".repeat(1025)), "id-too-long");
     check(with("v1", &"\u{e9}".repeat(513)), "id-too-long");
+    let country = |bytes| with("{", &format!(r#"{{"country":"{}","#, "c".repeat(bytes)));
+    check(country(1025), "id-too-long");
+    check(country(1024), "p 1768435260456");
     check(with(",\"timestamp\":1768435260456", ""), "no-timestamp");
     check(with("1768435260456", "true"), "no-timestamp");
     check(with("1768435260456", "1768435260456.0"), "no-timestamp");
@@ -781,6 +784,9 @@ fn plainly(line: &[u8]) -> Result<Event, Reason> {
     let dimension =
         |name| scalar(get(name)).or_else(|| scalar(get("dimensions")?.get(name))).unwrap_or_default();
     let (country, device) = (dimension("country"), dimension("device"));
+    if country.len() > 1024 || device.len() > 1024 {
+        return Err(Reason::IdTooLong);
+    }
     Ok(Event {
         request: RequestId::from_text(request.as_bytes()),
         video: VideoHash::from_text(video.as_bytes()),

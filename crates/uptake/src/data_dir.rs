@@ -129,9 +129,7 @@ impl DataDir {
         if let Some((stored, asked)) = other_meaning(&*table, config)? {
             return Err(DataDirError::OtherMeaning { place: shown(table_at), stored, asked });
         }
-        if table.meta_get(MEANING)?.is_none() {
-            table.meta_put(MEANING, &meaning(config))?;
-        }
+        write_meaning(&mut *table, config)?;
         let (archive, objects) = (
             archive::open(archive, &config.places.s3)?,
             objects::open(checkpoints, &config.places.s3)?.into(),
@@ -216,13 +214,33 @@ pub(crate) fn meaning(config: &Config) -> String {
     format!("epoch.length={}ms join.kind={kind} join.horizon={}ms", config.epoch.ms(), config.join.horizon_ms)
 }
 
-/// What a table holds and what this configuration would write, where they mean different things.
+/// The key under which a table says in how many objects an epoch stands in the archive.
+const SHARDS: &str = "archive.shards";
+
+/// Writes down what the rows of a new table mean, and what has to stay as it is.
+fn write_meaning(table: &mut dyn Table, config: &Config) -> Result<(), uptake_connectors::TableError> {
+    for (key, value) in [(MEANING, meaning(config)), (SHARDS, config.archive_shards.to_string())] {
+        if table.meta_get(key)?.is_none() {
+            table.meta_put(key, &value)?;
+        }
+    }
+    Ok(())
+}
+
+/// What a table holds and what this configuration would write, where they mean different things: an epoch in another
+/// number of objects would stand in the archive twice.
 pub(crate) fn other_meaning(
     table: &dyn Table,
     config: &Config,
 ) -> Result<Option<(String, String)>, uptake_connectors::TableError> {
-    let asked = meaning(config);
-    Ok(table.meta_get(MEANING)?.filter(|stored| *stored != asked).map(|stored| (stored, asked)))
+    let shards = |n: &str| format!("archive.shards={n}");
+    let asked = [(MEANING, meaning(config)), (SHARDS, config.archive_shards.to_string())];
+    for (key, asked) in asked {
+        if let Some(stored) = table.meta_get(key)?.filter(|stored| *stored != asked) {
+            return Ok(Some(if key == SHARDS { (shards(&stored), shards(&asked)) } else { (stored, asked) }));
+        }
+    }
+    Ok(None)
 }
 
 /// The length of the epochs of a table, as it was written.

@@ -5,14 +5,15 @@ use std::sync::Arc;
 
 use uptake_connectors::log::Log;
 use uptake_flow::{Cluster, EventTime, Halt, Options, Schedule};
+use uptake_model::join::JoinRules;
 use uptake_model::ledger::Ledger;
 
 use crate::checkpoint::{
-    CheckpointError, CheckpointThread, Coordinator, InputPosition, Number, PartitionPosition, Plan, Restored,
-    Stats, Store,
+    CheckpointError, CheckpointThread, Coordinator, InputPosition, Manifest, Number, PartitionPosition, Plan,
+    Restored, Stats, Store,
 };
 use crate::clock::Clock;
-use crate::config::{Config, JoinMethod};
+use crate::config::{Config, JoinMethod, OnGap};
 use crate::data_dir::{DataDir, meaning};
 use crate::memory::Memory;
 use crate::outputs::{OutputError, OutputThreads, Outputs, notice};
@@ -127,6 +128,50 @@ pub fn log_positions(
     Ok(positions)
 }
 
+/// How long before a checkpoint was begun a record may have been appended that it has not: clocks differ. What is
+/// read twice counts once.
+const CLOCKS_DIFFER_MS: i64 = 60_000;
+
+/// Puts positions that lie behind the end of the log to where what was appended since the checkpoint begins: the log
+/// lost records that were read, as an embedded one may by a power cut, or its topic was made anew. Who waited for the
+/// old offset to come would never read what stands before it.
+///
+/// # Errors
+/// `input.on_gap` is "stop", or the log refuses.
+pub fn within_log(
+    log: &dyn Log,
+    config: &Config,
+    positions: &mut [PartitionPosition],
+    restored: Option<&Restored>,
+) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
+    let Some(restored) = restored else { return Ok(()) };
+    let since = EventTime(restored.manifest.created_ms.saturating_sub(CLOCKS_DIFFER_MS));
+    for position in positions.iter_mut().filter(|position| config.input_topics.contains(&position.topic)) {
+        let (topic, partition) = (position.topic.as_str(), position.partition);
+        let end = log.end_offset(topic, partition)?;
+        if end >= position.offset {
+            continue;
+        }
+        let found = format!(
+            "{topic}/{partition} ends at offset {end}, and {} is to be read next: the log lost records that were read, \
+             or the topic was made anew",
+            position.offset
+        );
+        if config.on_gap == OnGap::Stop {
+            return Err(format!(
+                "{found}. To go on with what was appended since {since} set input.on_gap=declare"
+            )
+            .into());
+        }
+        position.offset = log.offset_for_time(topic, partition, since.0)?.min(end);
+        notice(&format!(
+            "{found}; going on with what was appended since {since}, at offset {}",
+            position.offset
+        ));
+    }
+    Ok(())
+}
+
 /// Runs the pipeline until its input ends or it is halted. `watch` is given the outlets before it
 /// begins.
 ///
@@ -147,6 +192,10 @@ pub fn run(setup: Setup, watch: Option<&dyn Fn(&Outlets)>) -> Result<Finished, E
         clock,
         schedule,
     } = setup;
+    let config = match checkpoints.as_ref().and_then(|checkpointing| checkpointing.restored.as_ref()) {
+        Some(restored) => closed_as(&config, &restored.manifest),
+        None => config,
+    };
     let outputs = Outputs::new(data.table, data.archive, config.output_retry_for, &clock);
     let process = cluster.as_ref().map_or((0, 1), |cluster| (cluster.process, cluster.addresses.len()));
     let (coordinator, restored) = match checkpoints {
@@ -280,11 +329,25 @@ fn coordinate(
         parts_deadline: config.cluster_progress_deadline,
         first: Number::first(run),
         meaning: state_meaning(config),
-        lateness_ms: config.join.lateness_ms,
+        rules: config.join,
         start,
     };
-    let coordinator = Arc::new(Coordinator::new(plan, store, outputs.clone()).reporting_to(Arc::clone(log)));
+    let mut coordinator = Coordinator::new(plan, store, outputs.clone()).reporting_to(Arc::clone(log));
+    if let Some(keep) = config.log_keep {
+        coordinator = coordinator.keeping_log_for(keep);
+    }
+    let coordinator = Arc::new(coordinator);
     Ok((coordinator, restored.map(Arc::new)))
+}
+
+/// The configuration of a run that goes on from a checkpoint: what was too late there stays too late. With more lateness
+/// than before an event could else be taken whose epoch was sealed and let go of, and its tally begin anew.
+fn closed_as(config: &Arc<Config>, manifest: &Manifest) -> Arc<Config> {
+    let lateness_ms = manifest.lateness_ms.unwrap_or(config.join.lateness_ms);
+    let then = JoinRules { lateness_ms, ..config.join };
+    let closed_before = manifest.late_before.unwrap_or_else(|| then.late_before(manifest.watermark));
+    let join = JoinRules { closed_before, ..config.join };
+    Arc::new(Config { join, ..Config::clone(config) })
 }
 
 /// The position of a checkpoint, with the partitions that have come since.

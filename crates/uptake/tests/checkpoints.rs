@@ -17,6 +17,7 @@ use uptake_connectors::archive::MemoryArchive;
 use uptake_connectors::objects::{self, MemoryObjects, ObjectInfo, Objects, PutObject};
 use uptake_connectors::table::MemoryTable;
 use uptake_flow::{Checkpoints, EventTime};
+use uptake_model::join::JoinRules;
 use uptake_model::ledger::Ledger;
 use uptake_model::tally::Counts;
 use uptake_model::{Epoch, TallyRow};
@@ -61,7 +62,7 @@ fn coordinator(store: &Store, outputs: &Outputs) -> Coordinator {
         keep: 3,
         first: Number::first(store.begin_run().unwrap()),
         meaning: "m".to_owned(),
-        lateness_ms: 0,
+        rules: JoinRules::default(),
         parts_deadline: Duration::from_secs(60),
         start: (InputPosition::Beginning, Ledger::default()),
     };

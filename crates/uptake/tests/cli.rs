@@ -333,7 +333,7 @@ fn a_data_directory_keeps_its_meaning() {
     let place = Place::with(DAY);
     place.books(&[]);
     let before = place.csv();
-    for other in ["epoch.length=10min", "join.kind=left", "join.horizon=1h"] {
+    for other in ["epoch.length=10min", "join.kind=left", "join.horizon=1h", "archive.shards=4"] {
         place
             .replay(&["--set", other])
             .fails(2, &["another meaning", "--data", place.data().to_str().unwrap()]);
@@ -574,6 +574,17 @@ fn late_events_are_counted_and_kept() {
         let method = ["--set", &method, "--set", "join.horizon=1h"];
         assert_eq!(common::books(&[&place.path("in")], &wide, &method).n("late"), 0);
     }
+}
+
+/// How late an event was is the same in the ledger and in the late log: by the watermark that judged it.
+#[test]
+fn a_late_event_has_one_age() {
+    let place = Place::with("i r1 v1 10:00 | i r2 v2 15:00 | i late v3 10:00 | i r4 v4 20:00");
+    let settings = ["--set", "join.lateness=0s", "--set", "join.horizon=1h", "--set", "batch.events_max=2"];
+    let books = place.books(&[&settings[..], &["--workers", "1"]].concat());
+    let late = late_events(&place.data());
+    assert_eq!(late.len(), 1);
+    assert_eq!((&late[0]["age_ms"], &books.0["late_by_age"]["3-6h"]), (&json!(5 * 3_600_000), &json!(1)));
 }
 
 /// The late log keeps the video of every late event, also of one whose name was known before.

@@ -12,7 +12,7 @@ use common::live::{
     Live, PATIENCE, SOON, Streamed, append, audience, catch_up, ledger, run_command, seeded, table_now,
     wait_until,
 };
-use common::{Place, csv, files_below, say, skip};
+use common::{Place, csv, files_below, say, skip, uptake};
 use uptake_connectors::log::{EmbeddedLog, Log, LogOptions, Record};
 
 /// Everything is written soon.
@@ -57,7 +57,9 @@ fn a_locked_table_is_waited_for() {
     let (stream, [a, b]) = parts(&place, rng.next_u64() % 1_000, 10_000);
     let data = place.data();
     append(&data, &[&a]);
-    let run = Live::start(&mut run_command(&data, WATCHED));
+    // So few are noted for a checkpoint that all tallies are written instead.
+    let settings = [WATCHED, &["checkpoint.events_max=100"]].concat();
+    let run = Live::start(&mut run_command(&data, &settings));
     wait_until("the first part is counted", PATIENCE, || table_now(&data).lines().count() > 100);
     let lock = rusqlite::Connection::open(data.join("table.sqlite")).unwrap();
     lock.busy_timeout(SOON).unwrap();
@@ -74,6 +76,18 @@ fn a_locked_table_is_waited_for() {
     said_once(&run.end(SOON).ok(), "the table");
     stream.check_table(&data);
     assert_eq!(ledger(&data)["read"], stream.ledger["read"]);
+    // All of it is in the checkpoint: a table that is lost comes again from there, as far as its epochs are open.
+    let open_rows = || {
+        let rows = uptake(["tallies", "--format", "json", "--data", data.to_str().unwrap()]).ok();
+        let open = rows.lines().filter(|row| row.contains("\"sealed\":false")).map(str::to_owned);
+        open.collect::<Vec<_>>()
+    };
+    let open = open_rows();
+    for name in ["table.sqlite", "table.sqlite-wal", "table.sqlite-shm"] {
+        drop(std::fs::remove_file(data.join(name)));
+    }
+    catch_up(&data, &settings);
+    assert!(open.len() > 100 && open_rows() == open, "{} open tallies", open.len());
 }
 
 /// A small file system at a place, for as long as it lives.
@@ -286,4 +300,106 @@ fn topic_lines(data: &Path) -> Vec<u8> {
         }
     }
     lines
+}
+
+/// A log that ends before what was read of it has lost records, or its topic was made anew: who waited for the old
+/// offset would never read what is there now.
+#[test]
+fn a_log_that_ends_before_what_was_read_is_read_on() {
+    let place = Place::new();
+    let data = place.data();
+    let first: Vec<String> = (0..400).map(|n| format!("i a{n} v1 10:00 | p a{n} v1 10:01")).collect();
+    append(&data, &[&place.write("first.jsonl", common::events(&first.join(" | ")))]);
+    catch_up(&data, &[]);
+    std::fs::remove_dir_all(data.join("log/impressions")).unwrap();
+    std::fs::remove_dir_all(data.join("log/plays")).unwrap();
+    let second = place.write("second.jsonl", common::events("i b1 v2 10:10 | p b1 v2 10:11 | i b2 v2 10:12"));
+    append(&data, &[&second]);
+    let looked = uptake(["doctor", "--data", data.to_str().unwrap()]);
+    assert!(looked.stdout.contains("records before what was read of it"), "{}", looked.stdout);
+    common::live::copy_dir(&data, &place.path("stopping"));
+    let mut stops = run_command(&place.path("stopping"), &["input.on_gap=stop"]);
+    let says = ["ends at offset", "is to be read next", "set input.on_gap=declare"];
+    Live::start(stops.arg("--until-caught-up")).end(SOON).fails(1, &says);
+
+    let said = catch_up(&data, &[]);
+    assert!(said.contains("going on with what was appended since"), "{said}");
+    assert_eq!(common::told(&common::csv(&data)), "v1 10:00 400/400 | v2 10:00 1/1");
+    let books = ledger(&data);
+    assert_eq!((&books["read"], &books["counted"]), (&803.into(), &802.into()), "{books}");
+    // And from there as ever.
+    assert!(!catch_up(&data, &[]).contains("going on with what was appended since"));
+    assert_eq!(ledger(&data)["read"], books["read"]);
+}
+
+/// A topic that is no longer configured is not read, whether it is there or not, and what was read of it stays counted.
+#[test]
+fn topics_of_before_are_not_read_any_more() {
+    let place = Place::new();
+    let data = place.data();
+    append(
+        &data,
+        &[&place.write("1.jsonl", common::events("i r1 v1 10:00 | p r1 v1 10:01 | i r2 v1 10:02"))],
+    );
+    catch_up(&data, &[]);
+    append(&data, &[&place.write("2.jsonl", common::events("i r3 v1 10:00 | p r3 v1 10:01"))]);
+    let other = r#"input.topics=["events"]"#;
+    let more = place.write("3.jsonl", common::events("p r2 v1 10:03"));
+    let append_to = ["append", more.to_str().unwrap(), "--data", data.to_str().unwrap(), "--set", other];
+    uptake(append_to).ok();
+    let said = catch_up(&data, &[other]);
+    assert!(said.contains("topic plays is not in input.topics"), "{said}");
+    assert_eq!(
+        common::told(&common::csv(&data)),
+        "v1 10:00 2/2",
+        "what waited finds its play in the new topic"
+    );
+    for topic in ["impressions", "plays"] {
+        std::fs::remove_dir_all(data.join("log").join(topic)).unwrap();
+    }
+    catch_up(&data, &[other]);
+    assert_eq!(ledger(&data)["read"], 4);
+}
+
+/// An embedded log drops what is older than it is to keep, once it was read and no checkpoint needs it.
+#[test]
+fn a_log_drops_what_is_old_and_read() {
+    let place = Place::new();
+    let data = place.data();
+    let (bytes, _) = audience(5, 4_000);
+    let lines: Vec<&[u8]> = bytes.split_inclusive(|&b| b == b'\n').collect();
+    append(&data, &[&place.write("none.jsonl", "")]);
+    let (log, _) =
+        EmbeddedLog::open(&data, LogOptions { segment_bytes: 8 << 10, ..LogOptions::default() }).unwrap();
+    let now = uptake::data_dir::now().0;
+    let hour = 3_600_000;
+    // Of each partition a half came ten hours ago, and the rest now.
+    for (n, some) in lines.chunks(20).enumerate() {
+        let records: Vec<Record> = some.iter().map(|line| Record::new("", line.trim_ascii_end())).collect();
+        let at = if n < 100 { now - 10 * hour } else { now };
+        log.append("impressions", n as u32 % 4, &records, at).unwrap();
+    }
+    log.create_topic("served-rows", 1).unwrap();
+    for n in 0..200 {
+        let old = [Record::new("", vec![b'x'; 100])];
+        log.append("served-rows", 0, &old, now - (200 - n) * hour / 10).unwrap();
+    }
+    let starts = || {
+        let all = (0..4).map(|n| log.start_offset("impressions", n).unwrap());
+        (all.collect::<Vec<_>>(), log.start_offset("served-rows", 0).unwrap())
+    };
+    let keep = |keep: &'static str| [keep, "checkpoint.keep=1", "checkpoint.interval=50ms"];
+    catch_up(&data, &keep("log.keep=off"));
+    assert_eq!(starts(), (vec![0; 4], 0));
+    let books = ledger(&data);
+    catch_up(&data, &keep("log.keep=5h"));
+    let (read, served) = starts();
+    say(&format!("the log begins at {read:?} of 1000 a partition, that of served rows at {served}"));
+    assert!(read.iter().all(|&start| (300..=500).contains(&start)), "{read:?}");
+    assert!((50..=150).contains(&served), "{served}");
+    // Nothing was dropped that was to be read.
+    assert_eq!(ledger(&data)["read"], books["read"]);
+    assert_eq!(ledger(&data)["gap"], 0);
+    let kafka = ["run", "--data", "x", "--set", "log.url=kafka://localhost", "--set", "log.keep=7d"];
+    uptake(kafka).fails(2, &["log.keep: Kafka keeps its records itself"]);
 }

@@ -118,6 +118,27 @@ fn a_lateness_that_changes_between_two_runs_loses_no_tally() {
     }
 }
 
+/// What was too late for a run stays too late for the next ones, however much lateness they have: its epoch was sealed
+/// and let go of, and would begin anew.
+#[test]
+fn more_lateness_than_before_opens_no_epoch_again() {
+    let place = Place::new();
+    let data = place.data();
+    append(&data, &[&place.write("1.jsonl", events("i r1 v1 02:00 | p r1 v1 02:01 | i r9 v9 14:00"))]);
+    catch_up(&data, &["join.lateness=2h"]);
+    // The watermark stands at 12:00, so before 8:30 is too late.
+    for (round, late) in [(1, 2), (2, 4)] {
+        let again =
+            format!("i a{round} v1 02:00 | p a{round} v1 02:01 | i b{round} v2 08:40 | p b{round} v2 08:41");
+        append(&data, &[&place.write("again.jsonl", events(&again))]);
+        catch_up(&data, &["join.lateness=12h"]);
+        let books = ledger(&data);
+        assert_eq!((&books["late"], &books["counted"]), (&late.into(), &(2 + 2 * round).into()), "{books}");
+        assert_eq!(told(&csv(&data)), format!("v1 02:00 1/1 | v2 08:30 {round}/{round}"));
+    }
+    assert_eq!(common::late_events(&data).len(), 4);
+}
+
 /// A second signal, or one before the run has begun to read, does no harm either.
 #[test]
 fn signals_at_odd_moments() {

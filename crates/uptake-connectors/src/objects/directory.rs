@@ -7,6 +7,7 @@
 use std::fs::{self, File};
 use std::io::{self, Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use super::{ObjectInfo, Objects, PutObject, Result, beside, check_name, folders};
@@ -24,6 +25,9 @@ const LINK_ATTEMPTS: usize = 20;
 #[derive(Debug)]
 pub struct DirectoryObjects {
     root: PathBuf,
+    /// Whether the first object makes the directory. One that was there and is gone is a disk that is away: what
+    /// belongs to the objects in it must not begin a new one.
+    makes_root: AtomicBool,
 }
 
 impl DirectoryObjects {
@@ -35,16 +39,17 @@ impl DirectoryObjects {
     pub fn open(directory: &Path) -> Result<Self> {
         let root = directory.join("checkpoints");
         let there = match files::list(&root) {
-            Err(e) if e.source.kind() == io::ErrorKind::NotFound => Vec::new(),
-            listed => listed?,
+            Err(e) if e.source.kind() == io::ErrorKind::NotFound => None,
+            listed => Some(listed?),
         };
-        for path in there {
+        let makes_root = AtomicBool::new(there.is_none());
+        for path in there.into_iter().flatten() {
             let name = files::file_name(&path);
             if name.starts_with('.') && name.ends_with(files::TEMPORARY) && is_left_behind(&path) {
                 files::remove(&path)?;
             }
         }
-        Ok(Self { root })
+        Ok(Self { root, makes_root })
     }
 
     /// Where the object is or would be.
@@ -150,7 +155,10 @@ impl Objects for DirectoryObjects {
             files::sync_directory(folder)?;
             return Ok(PutObject::Exists);
         }
-        files::make_directories(&self.root)?;
+        if self.makes_root.load(Ordering::Acquire) {
+            files::make_directories(&self.root)?;
+            self.makes_root.store(false, Ordering::Release);
+        }
         let temporary = files::temporary_name(&self.root, &files::file_name(&path));
         let put = files::write_new(&temporary, bytes)
             .map_err(ObjectsError::from)

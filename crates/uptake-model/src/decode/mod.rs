@@ -626,7 +626,15 @@ impl Decoder {
         };
         let dims = match plan.dimensions.as_slice() {
             [] => DimsHash::NONE,
-            dimensions => DimsHash::from_values(dimensions.iter().map(|&d| leaves.find(d).1)),
+            dimensions => {
+                let mut longest = 0;
+                let values = dimensions.iter().map(|&d| leaves.find(d).1);
+                let dims = DimsHash::from_values(values.inspect(|value| longest = value.len().max(longest)));
+                if longest > ID_BYTES_MAX {
+                    return Err(Reason::IdTooLong);
+                }
+                dims
+            }
         };
         let member = match (plan.members, kind) {
             (Members::All, _) | (Members::OfPlays, Kind::Play) => {

@@ -48,6 +48,9 @@ pub struct JoinRules {
     pub lateness_ms: i64,
     /// The most events of one request that are taken; the rest is cut and counted.
     pub request_events_max: usize,
+    /// What happened before is too late, wherever the watermark stands: an earlier run with less lateness has let go
+    /// of it.
+    pub closed_before: EventTime,
 }
 
 impl Default for JoinRules {
@@ -58,6 +61,7 @@ impl Default for JoinRules {
             horizon_ms: 90 * 60_000,
             lateness_ms: 2 * 3_600_000,
             request_events_max: 1_000,
+            closed_before: EventTime::MIN,
         }
     }
 }
@@ -85,7 +89,7 @@ impl JoinRules {
     /// The earliest time that is not too late.
     #[inline]
     pub fn late_before(&self, watermark: EventTime) -> EventTime {
-        watermark.minus(self.horizon_ms).minus(self.lateness_ms)
+        watermark.minus(self.horizon_ms).minus(self.lateness_ms).max(self.closed_before)
     }
 
     /// How long after an event its state is kept, judged by the watermark.

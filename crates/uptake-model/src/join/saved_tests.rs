@@ -33,6 +33,7 @@ fn rules() -> impl Strategy<Value = JoinRules> {
         horizon_ms,
         lateness_ms: 100,
         request_events_max: cap,
+        ..JoinRules::default()
     })
 }
 

@@ -86,8 +86,7 @@ impl Side {
             Self::Exact(set) => (set.len() as u64, true),
             Self::Sketch(sketch) => {
                 sketch.trim();
-                let estimate = sketch.estimate().round() as u64;
-                (estimate.max(limits.exact_max as u64 + 1), false)
+                (at_least(sketch.estimate(), sketch.is_estimation_mode(), limits), false)
             }
         }
     }
@@ -101,6 +100,18 @@ impl Side {
             }
         }
     }
+}
+
+/// What a sketch counts: one more than an exact set may hold is the least, as it was one, or the number would fall
+/// when a set becomes a sketch.
+///
+/// A sketch that is smaller than its error allows became one under a lower limit, which was raised since: it is as
+/// large as it says. The error of a theta sketch of k hashes is 1/sqrt(k - 1) relative, see "Theta Sketch Framework"
+/// (Dasgupta, Lang, Rhodes, Thaler, 2016); no set is eight of them off.
+fn at_least(estimate: f64, is_estimated: bool, limits: TallyLimits) -> u64 {
+    let (counted, least) = (estimate.round() as u64, limits.exact_max as u64 + 1);
+    let error = 1.0 / (f64::from(1u32 << limits.sketch_lg_k) - 1.0).sqrt();
+    if is_estimated && estimate >= least as f64 * (1.0 - 8.0 * error) { counted.max(least) } else { counted }
 }
 
 /// The two sets of one (video, epoch, segment).
@@ -258,6 +269,33 @@ mod tests {
             prop_assert_eq!(forth.counts(limits), back.counts(limits));
             prop_assert_eq!(forth.counts(limits).exact, n <= 64);
             prop_assert_eq!(forth.into_sets(), back.into_sets());
+        }
+    }
+
+    #[test]
+    fn a_raised_limit_makes_no_sketch_larger() {
+        let low = TallyLimits { exact_max: 1_000, sketch_lg_k: 9 };
+        let high = TallyLimits { exact_max: 100_000, ..low };
+        let id = |i: u64| RequestId(i.wrapping_mul(0x9e37_79b9_7f4a_7c15));
+        let (mut tally, mut saved, mut restored) = (Tally::default(), Vec::new(), Tally::default());
+        (0..3_000).for_each(|i| tally.insert(Kind::Play, id(i), low));
+        tally.save(&mut saved);
+        restored.merge_saved(&saved, high).unwrap();
+        assert_eq!(restored.counts(high), tally.counts(low));
+        // One that holds all its hashes is as large as it says, whatever the limit.
+        let few = TallyLimits { exact_max: 100, ..low };
+        let (mut tally, mut restored) = (Tally::default(), Tally::default());
+        (0..300).for_each(|i| tally.insert(Kind::Play, id(i), few));
+        restored.merge_sets(&tally.into_sets(), high).unwrap();
+        assert_eq!(restored.counts(high).plays, 300);
+        // And none is smaller than the exact set that it was.
+        for exact_max in [16, 1_000, 5_000] {
+            let limits = TallyLimits { exact_max, ..low };
+            for seed in 0..40 {
+                let mut tally = Tally::default();
+                (0..=exact_max as u64).for_each(|i| tally.insert(Kind::Play, id(i + (seed << 32)), limits));
+                assert!(tally.counts(limits).plays > exact_max as u64, "{exact_max} {seed}");
+            }
         }
     }
 

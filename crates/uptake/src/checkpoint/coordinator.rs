@@ -9,9 +9,11 @@ use std::time::Duration;
 use uptake_connectors::FailureKind;
 use uptake_connectors::log::Log;
 use uptake_flow::{Checkpoints, EventTime};
+use uptake_model::join::JoinRules;
 use uptake_model::ledger::Ledger;
 
 use super::manifest::{InputPosition, Manifest, SegmentInfo};
+use super::retention::Retention;
 use super::segment::Sections;
 use super::store::{Number, Store};
 use super::{CheckpointError, Pump, ROUND};
@@ -91,8 +93,8 @@ pub struct Plan {
     pub first: Number,
     /// What the tallies mean.
     pub meaning: String,
-    /// The lateness by which tallies are sealed, in milliseconds.
-    pub lateness_ms: i64,
+    /// By which events are late and tallies are sealed.
+    pub rules: JoinRules,
     /// Where the input and the books stood at the start.
     pub start: (InputPosition, Ledger),
 }
@@ -161,6 +163,8 @@ pub struct Coordinator {
     changed: Condvar,
     /// The log that is told how far it was read.
     log: Option<Arc<dyn Log>>,
+    /// What it keeps, unless that is all.
+    retention: Option<Mutex<Retention>>,
 }
 
 impl fmt::Debug for Coordinator {
@@ -187,7 +191,15 @@ impl Coordinator {
             failed: false,
             closing: None,
         };
-        Self { plan, store, outputs, state: Mutex::new(state), changed: Condvar::new(), log: None }
+        Self {
+            plan,
+            store,
+            outputs,
+            state: Mutex::new(state),
+            changed: Condvar::new(),
+            log: None,
+            retention: None,
+        }
     }
 
     /// Tells `log` with each checkpoint how far it was read, for tools that show lag.
@@ -196,8 +208,18 @@ impl Coordinator {
         self
     }
 
+    /// Lets the log drop what is older and was read.
+    pub fn keeping_log_for(mut self, keep: Duration) -> Self {
+        self.retention = Some(Mutex::new(Retention::new(keep, self.plan.keep)));
+        self
+    }
+
     fn report(&self, position: &InputPosition) {
         let (Some(log), InputPosition::Log(partitions)) = (&self.log, position) else { return };
+        if let Some(retention) = &self.retention {
+            let mut retention = retention.lock().unwrap_or_else(PoisonError::into_inner);
+            retention.checkpointed(&**log, partitions, self.outputs.clock());
+        }
         let positions: Vec<_> = partitions.iter().map(|p| (&*p.topic, p.partition, p.offset)).collect();
         // Nothing depends on it: a run goes on from its checkpoint.
         if let Err(error) = log.report_position(&positions) {
@@ -368,7 +390,8 @@ impl Coordinator {
         });
         let mut written = Manifest::new(pending.number.0, self.plan.meaning.clone(), pending.created_ms);
         written.watermark = pending.watermark;
-        written.lateness_ms = Some(self.plan.lateness_ms);
+        written.lateness_ms = Some(self.plan.rules.lateness_ms);
+        written.late_before = Some(self.plan.rules.late_before(pending.watermark));
         written.ledger = ledger.clone();
         for (worker, segment) in segments.iter().enumerate() {
             let worker = self.plan.process.0 * self.plan.workers + worker;

@@ -31,6 +31,9 @@ pub struct Manifest {
     /// versions that did not say so.
     #[serde(default)]
     pub lateness_ms: Option<i64>,
+    /// What happened before was too late by then; `None` in manifests of versions that did not say so.
+    #[serde(default)]
+    pub late_before: Option<EventTime>,
     /// How far the input was read.
     pub input: InputPosition,
     /// The books at this place of the input.
@@ -112,6 +115,7 @@ impl Manifest {
             created_ms,
             watermark: EventTime::MIN,
             lateness_ms: None,
+            late_before: None,
             input: InputPosition::Beginning,
             ledger: Ledger::default(),
             spilled: 0,

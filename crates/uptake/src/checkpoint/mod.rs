@@ -10,6 +10,7 @@ mod coordinator;
 mod fields;
 mod manifest;
 mod restore;
+mod retention;
 mod segment;
 mod store;
 

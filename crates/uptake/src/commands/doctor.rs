@@ -266,7 +266,7 @@ fn reading(log: &dyn Log, config: &Config, manifest: &Manifest, found: &mut Find
         found.well("reading", "the newest checkpoint is of files");
         return;
     };
-    let (mut lag, mut gone) = (0, 0);
+    let (mut lag, mut gone, mut back) = (0, 0, 0);
     for topic in &config.input_topics {
         let Ok(partitions) = log.partitions(topic) else { continue };
         for partition in 0..partitions {
@@ -274,11 +274,21 @@ fn reading(log: &dyn Log, config: &Config, manifest: &Manifest, found: &mut Find
                 place.topic == *topic && place.partition == partition
             };
             let offset = read.iter().find(of).map_or(0, |place| place.offset);
-            lag += log.end_offset(topic, partition).unwrap_or(offset).saturating_sub(offset);
+            let end = log.end_offset(topic, partition).unwrap_or(offset);
+            lag += end.saturating_sub(offset);
+            back += offset.saturating_sub(end);
             gone += log.start_offset(topic, partition).unwrap_or(0).saturating_sub(offset);
         }
     }
     let age = now().0 - manifest.created_ms;
+    if back > 0 {
+        let words = format!("the log ends {} records before what was read of it", grouped(back));
+        found.wrong(
+            "reading",
+            words,
+            "it lost records, or a topic was made anew: start the run again, it goes on as input.on_gap says",
+        );
+    }
     if gone > 0 {
         let words = format!("{} records were deleted from the log before they were read", grouped(gone));
         found.wrong(

@@ -58,9 +58,15 @@ pub(super) fn workers_or_all(workers: Option<u16>) -> usize {
 }
 
 /// What a replay of these files under this configuration is called: a stopped one is gone on with
-/// only by the same.
+/// only by the same. All that decides what becomes of a record belongs to it: who stops a replay, mends the mapping of
+/// the events and starts again wants what was read before to be read as it is now.
 fn fingerprint(files: &EventFiles, config: &Config) -> String {
+    let Config { decode, filters, join, member_epoch_events_max, counts_members, tally, .. } = config;
     let mut text = state_meaning(config);
+    text.push_str(&format!(
+        "\n{decode:?} {filters:?} {join:?} {member_epoch_events_max:?} {counts_members} {tally:?} {}",
+        config.archive_shards
+    ));
     for path in files.files() {
         let size = std::fs::metadata(path).map_or(0, |m| m.len());
         text.push_str(&format!("\n{} {size}", path.display()));
@@ -234,5 +240,38 @@ impl Bar {
             drop(thread.join());
         }
         self.bar.finish_and_clear();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_replay_that_counts_the_same_is_gone_on_with() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("a.jsonl");
+        std::fs::write(&path, "{}\n").unwrap();
+        let of = |settings: &[&str]| {
+            let settings: Vec<String> = settings.iter().map(|&one| one.to_owned()).collect();
+            let files = EventFiles::open(std::slice::from_ref(&path), Default::default()).unwrap();
+            fingerprint(&files, &Config::load(None, &settings).unwrap())
+        };
+        for other in [
+            "events.fields.request_id=\"id\"",
+            "events.future_max=1h",
+            "filters=['device = \"fridge\"']",
+            "join.lateness=off",
+            "join.request_events_max=7",
+            "join.member_epoch_events_max=7",
+            "tally.exact_max=7",
+            "archive.shards=2",
+            "robots.count_members=off",
+        ] {
+            assert_ne!(of(&[other]), of(&[]), "{other}");
+        }
+        for same in ["batch.events_max=7", "table.write_interval=3s", "checkpoint.interval=1s"] {
+            assert_eq!(of(&[same]), of(&[]), "{same}");
+        }
     }
 }

@@ -1,5 +1,6 @@
 //! `uptake run`: the log in as it grows, tallies out, until told to stop.
 
+use std::collections::BTreeSet;
 use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -13,11 +14,11 @@ use super::serve::{Serving, World};
 use super::supervise::{SUPERVISED, supervise};
 use super::text::grouped;
 use super::{CommandError, Configured, tell_tallies_from_before};
-use crate::checkpoint::{InputPosition, Restored, Store};
+use crate::checkpoint::{InputPosition, PartitionPosition, Restored, Store};
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::data_dir::{self, DataDir};
-use crate::engine::{self, Checkpointing, Setup, log_positions, state_meaning};
+use crate::engine::{self, Checkpointing, Setup, log_positions, state_meaning, within_log};
 use crate::outputs::notice;
 use crate::stages::collect::{Input, LogInput};
 use crate::stages::spill::Spill;
@@ -104,9 +105,11 @@ impl Run {
         if restored.is_none() {
             tell_tallies_from_before(&*data.table, &config.places.table.backend(&self.data))?;
         }
-        let partitions = log_positions(&*data.log, &config.input_topics, restored.as_ref())?;
+        let mut partitions = log_positions(&*data.log, &config.input_topics, restored.as_ref())?;
+        within_log(&*data.log, &config, &mut partitions, restored.as_ref())?;
+        tell_topics_from_before(&partitions, &config);
         let until = match self.until_caught_up {
-            true => Some(ends(&data, &partitions)?),
+            true => Some(ends(&data, &partitions, &config)?),
             false => None,
         };
         let cluster = addresses.map(|addresses| {
@@ -122,7 +125,8 @@ impl Run {
         let start_serving = |listen| Serving::start(&self.data, &config, Some(listen), World::default());
         let serving = self.serve.map(start_serving).transpose()?;
         let topics = config.input_topics.join(", ");
-        notice(&format!("reading {topics}: {} partitions; SIGTERM or Ctrl-C stops", partitions.len()));
+        let read = partitions.iter().filter(|position| config.input_topics.contains(&position.topic)).count();
+        notice(&format!("reading {topics}: {read} partitions; SIGTERM or Ctrl-C stops"));
         let printed_by = Arc::clone(&config);
         let finished = engine::run(
             Setup {
@@ -163,13 +167,23 @@ impl Run {
     }
 }
 
-/// The offset where each partition ends now.
-fn ends(
-    data: &DataDir,
-    partitions: &[crate::checkpoint::PartitionPosition],
-) -> Result<Vec<u64>, CommandError> {
-    let ends = partitions.iter().map(|p| Ok(data.log.end_offset(&p.topic, p.partition)?));
-    ends.collect()
+/// The offset where each partition ends now; of those that are not read, where it was read to.
+fn ends(data: &DataDir, partitions: &[PartitionPosition], config: &Config) -> Result<Vec<u64>, CommandError> {
+    let end = |p: &PartitionPosition| match config.input_topics.contains(&p.topic) {
+        true => data.log.end_offset(&p.topic, p.partition),
+        false => Ok(p.offset),
+    };
+    Ok(partitions.iter().map(end).collect::<Result<_, _>>()?)
+}
+
+/// Says which topics of the checkpoint are not read any more.
+fn tell_topics_from_before(partitions: &[PartitionPosition], config: &Config) {
+    let topics: BTreeSet<&str> = partitions.iter().map(|position| position.topic.as_str()).collect();
+    for topic in topics.into_iter().filter(|topic| !config.input_topics.iter().any(|of| of == topic)) {
+        notice(&format!(
+            "topic {topic} is not in input.topics and is not read any more; what was read stays counted"
+        ));
+    }
 }
 
 /// The addresses in a hosts file.

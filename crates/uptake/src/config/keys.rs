@@ -120,6 +120,11 @@ pub const KEYS: &[Key] = &[
         "Where the log is. \"file:\": in the --data directory; file:PATH: in another one;\nkafka://HOST:PORT,HOST:PORT: in Kafka.",
     ),
     key(
+        "log.keep",
+        r#""off""#,
+        "How long the embedded log keeps what was read, and the rows that were served: what is older goes, in whole\nsegments, where no kept checkpoint needs it. Dead letters, late events and rules stay. \"off\": for ever.\nIn Kafka the retention of its topics says it.",
+    ),
+    key(
         "table.url",
         r#""file:""#,
         "Where the table is. \"file:\": in the --data directory; file:PATH;\ncassandra://HOST:PORT,HOST:PORT/KEYSPACE.",

@@ -81,6 +81,8 @@ pub struct Config {
     pub table_write_interval: Duration,
     /// Objects per epoch in the archive.
     pub archive_shards: u32,
+    /// How long the embedded log keeps what was read; `None` for ever.
+    pub log_keep: Option<Duration>,
     /// The topics of the log that are read.
     pub input_topics: Vec<String>,
     /// Partitions of a topic that is made.

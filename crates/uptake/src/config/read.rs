@@ -5,15 +5,16 @@ use std::path::Path;
 use std::time::Duration;
 
 use toml::Value;
+use uptake_connectors::Backend;
 use uptake_model::decode::{DecodeConfig, Fields, Foreign, KindRule, Route, TimestampUnit};
 use uptake_model::filter::Filters;
 use uptake_model::join::{JoinKind, JoinRules};
 use uptake_model::segment::Segments;
 use uptake_model::tally::TallyLimits;
-use uptake_model::{EpochLength, Kind};
+use uptake_model::{EpochLength, EventTime, Kind};
 
 use super::places::{is_driver_key, places, without_lines};
-use super::{Config, JoinMethod, KEYS, OnGap, UNBOUNDED};
+use super::{Config, JoinMethod, KEYS, OnGap, Place, UNBOUNDED};
 use crate::memory::Budget;
 use crate::traces::Receiver;
 
@@ -289,8 +290,19 @@ pub(super) fn config(mut values: Values, mistakes: &mut Vec<String>) -> Config {
         r.mistake("epoch.length", "longer than a week");
         EpochLength::default()
     });
+    let places = places(&mut r);
+    let log_keep = match r.duration("log.keep", 3_600_000, Some(UNBOUNDED)) {
+        UNBOUNDED => None,
+        keep => Some(ms(keep)),
+    };
+    if log_keep.is_some() && matches!(places.log, Place::Url(Backend::Kafka { .. })) {
+        r.mistake(
+            "log.keep",
+            "Kafka keeps its records itself; set kafka.topic.retention.ms, or change its topics",
+        );
+    }
     Config {
-        places: places(&mut r),
+        places,
         decode: decode.into(),
         filters,
         join_method: r.choice("join.method", &methods),
@@ -299,6 +311,7 @@ pub(super) fn config(mut values: Values, mistakes: &mut Vec<String>) -> Config {
             horizon_ms: r.duration("join.horizon", 0, None),
             lateness_ms: r.duration("join.lateness", 0, Some(UNBOUNDED)),
             request_events_max: request_events_max as usize,
+            closed_before: EventTime::MIN,
         },
         member_epoch_events_max: u32::try_from(member_events_max).ok(),
         counts_members: r.choice("robots.count_members", &[("on", true), ("off", false)]),
@@ -313,6 +326,7 @@ pub(super) fn config(mut values: Values, mistakes: &mut Vec<String>) -> Config {
         batches_in_flight: r.number("batch.in_flight", 1, 64, None) as u64,
         table_write_interval: ms(r.duration("table.write_interval", 0, None)),
         archive_shards: r.number("archive.shards", 1, 256, None) as u32,
+        log_keep,
         input_topics: topics(&mut r),
         input_partitions: r.number("input.partitions", 1, 4_096, None) as u32,
         input_pace_ms: r.duration("input.pace", 0, Some(UNBOUNDED)),

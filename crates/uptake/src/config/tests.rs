@@ -59,7 +59,7 @@ fn all_mistakes_are_told_at_once_each_with_its_key() {
     let text = error.to_string();
     for start in [
         "join.knd: there is no such key; did you mean join.kind?",
-        "join: there is no such key; it is a section, of join.kind, join.",
+        "join: there is no such key; it is a section, of join.method, join.kind, ",
         "kafka: there is no such key; it is a section",
         "join.kind: \"outer\" is none of \"inner\", \"left\"",
         "join.horizon: 60000 has no unit; write \"60000ms\"",
@@ -127,7 +127,7 @@ fn everything_is_in_the_data_directory_unless_a_url_says_otherwise() {
         load(&["log.url=ftp://host", "table.url=s3://b", "archive.url=kafka://a"]).unwrap_err().to_string();
     for says in [
         "\n  log.url: \"ftp://host\" names no backend: write memory:, file:PATH or kafka://HOST:PORT",
-        "\n  table.url: s3://b/ cannot hold a table; use memory:, file:PATH or cassandra://HOST/KEYSPACE",
+        "\n  table.url: s3://b cannot hold a table; use memory:, file:PATH or cassandra://HOST/KEYSPACE",
         "\n  archive.url: kafka://a:9092 cannot hold an archive; use memory:, file:PATH or s3://BUCKET/PREFIX",
     ] {
         assert!(text.contains(says), "{text}");

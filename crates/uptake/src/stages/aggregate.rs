@@ -49,6 +49,7 @@ pub fn by_video_and_epoch<'s>(
         books: outlets.books(),
         stop: flow.stop(),
         since_checkpoint: outlets.checkpoints.as_ref().map(|_| Changes::default()),
+        changes_max: config.checkpoint_events_max.saturating_mul(CHECKPOINTS_NOTED),
     };
     // What is restored counts as changed and is written again: the table may be an older one, put
     // back from a copy.
@@ -73,11 +74,36 @@ struct Changes {
     dims: Vec<DimsHash>,
     /// Who is behind plays, by shard.
     behind: Vec<Vec<u8>>,
+    /// How many of both there were.
+    events: usize,
+    /// There were so many that they were let go of: the next checkpoint writes all tallies instead.
+    whole: bool,
 }
 
 impl Default for Changes {
     fn default() -> Self {
-        Self { behind: shard_buffers(), counted: shard_buffers(), videos: Vec::new(), dims: Vec::new() }
+        Self {
+            behind: shard_buffers(),
+            counted: shard_buffers(),
+            videos: Vec::new(),
+            dims: Vec::new(),
+            events: 0,
+            whole: false,
+        }
+    }
+}
+
+impl Changes {
+    /// Where the next event is noted, in the shard of its video; `None` once there are more than `most`. While an
+    /// output is away no checkpoint is made, and what is noted must not grow with the events until it is back: the
+    /// tallies are bounded by what is open.
+    #[inline]
+    fn room(&mut self, most: usize) -> Option<&mut Self> {
+        self.events += 1;
+        if self.events > most && !self.whole {
+            (self.whole, self.counted, self.behind) = (true, shard_buffers(), shard_buffers());
+        }
+        (!self.whole).then_some(self)
     }
 }
 
@@ -113,6 +139,8 @@ struct Groups {
     /// By number: the canonical name.
     names: Vec<Arc<str>>,
     numbers: HashMap<Arc<str>, u32>,
+    /// Numbers that nothing has any more.
+    free: Vec<u32>,
     /// Of the two reserved segments.
     members: u32,
     capped: u32,
@@ -133,6 +161,7 @@ impl Groups {
         let mut groups = Self {
             names: Vec::new(),
             numbers: HashMap::new(),
+            free: Vec::new(),
             members: 0,
             capped: 0,
             by_dims: HashMap::default(),
@@ -148,10 +177,33 @@ impl Groups {
         if let Some(number) = self.numbers.get(name) {
             return *number;
         }
-        let (name, number): (Arc<str>, _) = (name.into(), self.names.len() as u32);
-        self.names.push(Arc::clone(&name));
+        let name: Arc<str> = name.into();
+        let number = self.free.pop().unwrap_or(self.names.len() as u32);
+        match self.names.get_mut(number as usize) {
+            Some(free) => *free = Arc::clone(&name),
+            None => self.names.push(Arc::clone(&name)),
+        }
         self.numbers.insert(name, number);
         number
+    }
+
+    /// Forgets combinations of values that were last told before an epoch, and the names of segments that then neither
+    /// a combination nor, as `each_open` says, a tally has.
+    fn forget_before(&mut self, epoch: Epoch, each_open: impl FnOnce(&mut dyn FnMut(u32))) {
+        self.by_dims.retain(|_, group| group.last >= epoch);
+        let mut used = vec![false; self.names.len()];
+        let mut note = |number: u32| used[number as usize] = true;
+        [self.members, self.capped].into_iter().for_each(&mut note);
+        self.by_dims.values().flat_map(|group| &group.segments).copied().for_each(&mut note);
+        each_open(&mut note);
+        self.numbers.retain(|_, number| {
+            let is_used = used[*number as usize];
+            if !is_used {
+                self.names[*number as usize] = Arc::default();
+                self.free.push(*number);
+            }
+            is_used
+        });
     }
 
     fn tell(&mut self, config: &Config, dims: DimsHash, values: Vec<String>, epoch: Epoch) {
@@ -174,7 +226,8 @@ struct Tallies {
     groups: Groups,
     /// The epoch of the event before, from its start to its end: most events lie in the same.
     epoch: (EventTime, EventTime, Epoch),
-    late: Vec<Event>,
+    /// With the watermark by which each was too late.
+    late: Vec<(Event, EventTime)>,
     /// Events whose dimension values have not been told yet: within a batch, names may come
     /// after the events that use them.
     unplaced: Vec<Event>,
@@ -189,6 +242,8 @@ struct Tallies {
     stop: Stop,
     /// `None` where no checkpoints are taken.
     since_checkpoint: Option<Changes>,
+    /// So many events are noted between two checkpoints at most.
+    changes_max: usize,
 }
 
 impl Tallies {
@@ -212,7 +267,7 @@ impl Tallies {
         if !self.add(&counted) {
             return false;
         }
-        if let Some(changes) = &mut self.since_checkpoint {
+        if let Some(changes) = self.since_checkpoint.as_mut().and_then(|c| c.room(self.changes_max)) {
             counted.save(&mut changes.counted[shard(&event.video) as usize]);
         }
         if self.config.counts_members && event.kind == Kind::Play && event.member != MemberHash::NONE {
@@ -226,7 +281,7 @@ impl Tallies {
         let epoch = self.epoch_of(event.time);
         let behind = Behind { video: event.video, epoch, request: event.request, member };
         self.add_behind(&behind);
-        if let Some(changes) = &mut self.since_checkpoint {
+        if let Some(changes) = self.since_checkpoint.as_mut().and_then(|c| c.room(self.changes_max)) {
             behind.save(&mut changes.behind[shard(&event.video) as usize]);
         }
     }
@@ -342,18 +397,19 @@ impl Tallies {
         if before > self.sealed_before {
             self.sealed_before = before;
             self.videos.retain(|_, (_, last)| *last >= before);
-            self.groups.by_dims.retain(|_, group| group.last >= before);
+            let states = &mut self.states;
+            self.groups.forget_before(before, |note| states.each(&mut |key, _| note(key.segment)));
         }
     }
 
     /// Keeps late events as records that can be replayed, with their age.
-    fn write_late(&mut self, watermark: EventTime) {
+    fn write_late(&mut self) {
         if self.late.is_empty() {
             return;
         }
         let records: Vec<Record> = std::mem::take(&mut self.late)
             .iter()
-            .map(|event| {
+            .map(|(event, watermark)| {
                 let video_id = self.videos.get(&event.video).map(|(id, _)| Arc::clone(id));
                 let names = self.config.segments.dimensions().iter();
                 let values = self.groups.by_dims.get(&event.dims).into_iter().flat_map(|g| &g.values);
@@ -386,6 +442,9 @@ struct LateEvent<'a> {
     age_ms: i64,
 }
 
+/// Events are noted for as many checkpoints that are due and not made.
+const CHECKPOINTS_NOTED: usize = 2;
+
 /// Rows of sealed epochs carry their sets, so they go to the table in pieces.
 const SEALED_ROWS_PER_WRITE: usize = 65_536;
 
@@ -394,10 +453,10 @@ impl Process<VideoHash, Joined> for Tallies {
     type Out = TallyRow;
 
     #[inline]
-    fn record(&mut self, _: &VideoHash, joined: Joined, _: Context, _: &mut Emit<'_, TallyRow>) {
+    fn record(&mut self, _: &VideoHash, joined: Joined, context: Context, _: &mut Emit<'_, TallyRow>) {
         let event = match joined {
             Joined::Counted(event) => event,
-            Joined::Late(event) => return self.late.push(event),
+            Joined::Late(event) => return self.late.push((event, context.watermark)),
             Joined::Cut(event) => return self.look_behind(&event, None),
         };
         self.books.ledger.account(event.partition).counted += 1;
@@ -432,7 +491,7 @@ impl Process<VideoHash, Joined> for Tallies {
             return self.stop.fail(error);
         }
         self.place();
-        self.write_late(context.watermark);
+        self.write_late();
         self.write_changed();
         self.seal(context.watermark, out);
         if context.is_last {
@@ -446,5 +505,45 @@ impl Process<VideoHash, Joined> for Tallies {
         // The table need not have the open tallies as they are now: whoever goes on from here writes them again.
         let (sections, ledger) = (self.save(number), self.books.ledger.clone());
         self.outlets.submit(number, self.worker, Stage::Aggregate, sections, ledger, Fragment::Nothing);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn segments_that_nobody_has_any_more_take_no_room() {
+        let config = Config::load(None, &[r#"segments=[[],["country"]]"#.to_owned()]).unwrap();
+        let mut groups = Groups::new(&config);
+        let mut open = Vec::new();
+        for epoch in 0..1_000 {
+            let country = format!("c{epoch}");
+            groups.tell(&config, DimsHash(epoch as u64 + 1), vec![country], Epoch(epoch));
+            // A tally of every hundredth stays open.
+            if epoch % 100 == 0 {
+                open.push((groups.number(&format!("country=c{epoch}")), format!("country=c{epoch}")));
+            }
+            groups.forget_before(Epoch(epoch - 3), |note| open.iter().for_each(|(number, _)| note(*number)));
+        }
+        assert!(groups.names.len() < 30, "{:?}", groups.names);
+        for (number, name) in open {
+            assert_eq!(*groups.names[number as usize], *name);
+            assert_eq!(groups.number(&name), number);
+        }
+        let everyone = groups.number("");
+        assert_eq!(groups.by_dims[&DimsHash(1_000)].segments[0], everyone);
+    }
+
+    #[test]
+    fn what_is_noted_for_a_checkpoint_has_a_bound() {
+        let mut changes = Changes::default();
+        for event in 0..10 {
+            match changes.room(7) {
+                Some(changes) => changes.counted[0].push(event),
+                None => assert!(event >= 7, "{event}"),
+            }
+        }
+        assert!(changes.whole && changes.counted.iter().all(Vec::is_empty));
     }
 }

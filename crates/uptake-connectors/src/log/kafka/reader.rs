@@ -6,7 +6,7 @@ use std::time::Duration;
 use rdkafka::consumer::base_consumer::PartitionQueue;
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
-use rdkafka::message::{Message, OwnedMessage};
+use rdkafka::message::{Message, OwnedMessage, Timestamp};
 use rdkafka::{Offset, TopicPartitionList};
 
 use super::super::{Result, StoredRef};
@@ -186,12 +186,36 @@ fn size(message: &impl Message) -> usize {
     message.key().map_or(0, <[u8]>::len) + message.payload().map_or(0, <[u8]>::len)
 }
 
+/// When a record came: by the broker, or as its producer says, who may say anything, but not later than it is read.
+fn arrived(timestamp: Timestamp, now_ms: i64) -> i64 {
+    match timestamp {
+        Timestamp::LogAppendTime(ms) => ms,
+        Timestamp::CreateTime(ms) if ms > 0 => ms.min(now_ms),
+        Timestamp::CreateTime(_) | Timestamp::NotAvailable => now_ms,
+    }
+}
+
 /// A record without a value (a tombstone) is one with an empty value.
 fn stored(message: &impl Message) -> StoredRef<'_> {
     StoredRef {
         offset: offset(message),
-        appended_ms: message.timestamp().to_millis().unwrap_or(0),
+        appended_ms: arrived(message.timestamp(), crate::notices::now_ms()),
         key: message.key().unwrap_or_default(),
         value: message.payload().unwrap_or_default(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_producer_cannot_let_the_future_in() {
+        let now = 1_768_435_260_456;
+        assert_eq!(arrived(Timestamp::CreateTime(now - 5), now), now - 5);
+        assert_eq!(arrived(Timestamp::CreateTime(now + 864_000_000), now), now);
+        assert_eq!(arrived(Timestamp::LogAppendTime(now + 5), now), now + 5);
+        assert_eq!(arrived(Timestamp::NotAvailable, now), now);
+        assert_eq!(arrived(Timestamp::CreateTime(-1), now), now);
     }
 }

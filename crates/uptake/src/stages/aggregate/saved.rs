@@ -104,7 +104,7 @@ impl Tallies {
         }
         let (mut tallies, mut sets) = (shard_buffers(), Vec::new());
         let segments = &self.groups.names;
-        each_due(number, &mut self.states, &mut |key, tally, _| {
+        let mut put = |key: &TallyKey, tally: &mut Tally, _| {
             let out = &mut tallies[shard(&key.video) as usize];
             out.extend_from_slice(&key.video.0.to_le_bytes());
             out.extend_from_slice(&key.epoch.0.to_le_bytes());
@@ -112,7 +112,11 @@ impl Tallies {
             sets.clear();
             tally.save(&mut sets);
             put_part(out, &sets);
-        });
+        };
+        match changes.whole {
+            true => (0..self.states.parts()).for_each(|part| self.states.part(part, &mut put)),
+            false => each_due(number, &mut self.states, &mut put),
+        }
         sections.put_shards(SectionKind::Names, names);
         sections.put_shards(SectionKind::Tallies, tallies);
         sections.put_shards(SectionKind::Counted, changes.counted);

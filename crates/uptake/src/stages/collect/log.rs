@@ -48,11 +48,24 @@ struct Partition {
     /// What is there did not come when it was asked for: a later batch asks again. It is not
     /// read up, so the watermark waits for it.
     stalled: bool,
+    /// Since when the log has ended before the offset that is to be read next.
+    beyond: Option<Moment>,
 }
 
 impl Partition {
     fn is_read_up(&self) -> bool {
-        self.offset >= self.end
+        self.offset >= self.end && self.beyond.is_none()
+    }
+
+    fn went_back(&self, end: u64, since: Duration) -> String {
+        format!(
+            "{}/{} has ended at offset {end} for {} s, and {} is to be read next: the log lost records that were read, \
+             or the topic was made anew; run again to go on as input.on_gap says (--supervise does)",
+            self.topic,
+            self.partition,
+            since.as_secs(),
+            self.offset
+        )
     }
 }
 
@@ -68,6 +81,10 @@ pub(super) struct LogSource {
     /// The partitions of the whole input by topic, and when they were counted last.
     counted: (Vec<(Arc<str>, u32)>, Moment),
 }
+
+/// For so long a log may end before what is to be read next: a replica that has just taken over may not know yet how
+/// far it goes. After that it has lost records.
+const BEYOND_MAX: Duration = Duration::from_secs(10);
 
 /// How often it is looked for new partitions.
 const COUNT_EVERY: Duration = Duration::from_secs(10);
@@ -100,7 +117,10 @@ impl LogSource {
         workers: usize,
         reader: Reader,
     ) -> Self {
-        let mine = input.partitions.iter().enumerate().filter(|(number, _)| number % workers == worker);
+        // Those of topics that are no longer configured keep their place in ledger and checkpoints, and nothing more.
+        let is_read = |topic: &String| reader.config.input_topics.contains(topic);
+        let read = input.partitions.iter().enumerate().filter(|(_, position)| is_read(&position.topic));
+        let mine = read.filter(|(number, _)| number % workers == worker);
         let partitions = mine.map(|(number, position)| Partition {
             number: number as u32,
             topic: position.topic.as_str().into(),
@@ -110,9 +130,11 @@ impl LogSource {
             until: input.until.as_ref().and_then(|until| until.get(number).copied()),
             newest: position.newest,
             stalled: false,
+            beyond: None,
         });
+        let partitions = partitions.collect();
         let mut counted: Vec<(Arc<str>, u32)> = Vec::new();
-        for position in &input.partitions {
+        for position in input.partitions.iter().filter(|position| is_read(&position.topic)) {
             match counted.iter_mut().find(|(topic, _)| **topic == *position.topic) {
                 Some((_, partitions)) => *partitions = (*partitions).max(position.partition + 1),
                 None => counted.push((position.topic.as_str().into(), position.partition + 1)),
@@ -122,7 +144,7 @@ impl LogSource {
         Self {
             log,
             reader,
-            partitions: partitions.collect(),
+            partitions,
             ends: input.until.is_some(),
             batch: None,
             chunk: Chunk::default(),
@@ -138,7 +160,13 @@ impl LogSource {
         self.look_for_new_partitions()?;
         let of: Vec<(&str, u32)> = self.partitions.iter().map(|p| (&*p.topic, p.partition)).collect();
         let ends = self.log.end_offsets(&of)?;
+        let clock = &self.reader.outlets.clock;
         for (partition, end) in self.partitions.iter_mut().zip(ends) {
+            partition.beyond =
+                (end < partition.offset).then(|| partition.beyond.unwrap_or_else(|| clock.moment()));
+            if let Some(since) = partition.beyond.filter(|since| clock.since(*since) > BEYOND_MAX) {
+                return Err(partition.went_back(end, clock.since(since)).into());
+            }
             partition.end = partition.until.map_or(end, |until| until.min(end));
             partition.stalled = false;
             batch.progress(partition.number, partition.newest, partition.is_read_up());
@@ -172,10 +200,11 @@ impl LogSource {
     /// event time, unless even that is too far ahead of what others read.
     fn turn(&self, watermark: EventTime) -> Turn {
         let open = self.partitions.iter().enumerate().filter(|(_, p)| !p.is_read_up());
-        let Some((index, furthest_behind)) = open.min_by_key(|(_, p)| (p.stalled, p.newest)) else {
+        let key = |p: &Partition| (p.stalled || p.beyond.is_some(), p.newest);
+        let Some((index, furthest_behind)) = open.min_by_key(|(_, p)| key(p)) else {
             return Turn::Nobody;
         };
-        if furthest_behind.stalled {
+        if furthest_behind.stalled || furthest_behind.beyond.is_some() {
             return Turn::Wait;
         }
         let config = &self.reader.config;
