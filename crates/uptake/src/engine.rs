@@ -3,7 +3,8 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use uptake_connectors::log::Log;
+use uptake_connectors::log::{Log, Stored};
+use uptake_connectors::{Backend, LogError};
 use uptake_flow::{Cluster, EventTime, Halt, Options, Schedule};
 use uptake_model::join::JoinRules;
 use uptake_model::ledger::Ledger;
@@ -13,7 +14,7 @@ use crate::checkpoint::{
     Restored, Stats, Store,
 };
 use crate::clock::Clock;
-use crate::config::{Config, JoinMethod, OnGap};
+use crate::config::{Config, JoinMethod, OnGap, Place};
 use crate::data_dir::{DataDir, meaning};
 use crate::memory::Memory;
 use crate::outputs::{OutputError, OutputThreads, Outputs, notice};
@@ -132,9 +133,9 @@ pub fn log_positions(
 /// read twice counts once.
 const CLOCKS_DIFFER_MS: i64 = 60_000;
 
-/// Puts positions that lie behind the end of the log to where what was appended since the checkpoint begins: the log
-/// lost records that were read, as an embedded one may by a power cut, or its topic was made anew. Who waited for the
-/// old offset to come would never read what stands before it.
+/// Puts positions that the log has gone back behind to where what was appended since the checkpoint begins: it lost
+/// records that were read, as an embedded one may by a power cut, or its topic was made anew. Who waited for the old
+/// offset to come would never read what stands before it.
 ///
 /// # Errors
 /// `input.on_gap` is "stop", or the log refuses.
@@ -145,17 +146,21 @@ pub fn within_log(
     restored: Option<&Restored>,
 ) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
     let Some(restored) = restored else { return Ok(()) };
+    // Its records have copies, and times that producers may make up.
+    let is_kafka = matches!(config.places.log, Place::Url(Backend::Kafka { .. }));
     let since = EventTime(restored.manifest.created_ms.saturating_sub(CLOCKS_DIFFER_MS));
     for position in positions.iter_mut().filter(|position| config.input_topics.contains(&position.topic)) {
         let (topic, partition) = (position.topic.as_str(), position.partition);
         let end = log.end_offset(topic, partition)?;
-        if end >= position.offset {
+        let found = if end < position.offset {
+            format!("ends at offset {end}, and {} is to be read next", position.offset)
+        } else if !is_kafka && was_appended_since(log, position, restored.manifest.created_ms)? {
+            format!("has at offset {} what came after it was read", position.offset.saturating_sub(1))
+        } else {
             continue;
-        }
+        };
         let found = format!(
-            "{topic}/{partition} ends at offset {end}, and {} is to be read next: the log lost records that were read, \
-             or the topic was made anew",
-            position.offset
+            "{topic}/{partition} {found}: the log lost records that were read, or the topic was made anew"
         );
         if config.on_gap == OnGap::Stop {
             return Err(format!(
@@ -170,6 +175,20 @@ pub fn within_log(
         ));
     }
     Ok(())
+}
+
+/// Whether the last record that a checkpoint says was read came after the checkpoint was begun: the log went back, and
+/// has grown again since.
+fn was_appended_since(log: &dyn Log, position: &PartitionPosition, ms: i64) -> Result<bool, LogError> {
+    let (topic, partition) = (position.topic.as_str(), position.partition);
+    let Some(last) = position.offset.checked_sub(1) else { return Ok(false) };
+    if last < log.start_offset(topic, partition)? {
+        return Ok(false);
+    }
+    let read = log.read(topic, partition, last, 1, 0)?;
+    let is_newer =
+        |record: &Stored| record.offset == last && record.appended_ms > ms.saturating_add(CLOCKS_DIFFER_MS);
+    Ok(read.first().is_some_and(is_newer))
 }
 
 /// Runs the pipeline until its input ends or it is halted. `watch` is given the outlets before it

@@ -330,6 +330,21 @@ fn a_log_that_ends_before_what_was_read_is_read_on() {
     // And from there as ever.
     assert!(!catch_up(&data, &[]).contains("going on with what was appended since"));
     assert_eq!(ledger(&data)["read"], books["read"]);
+
+    // Where it has grown again beyond what was read before anybody looked, what stands there is newer.
+    std::fs::remove_dir_all(data.join("log/impressions")).unwrap();
+    let (log, _) = EmbeddedLog::open(&data, LogOptions::default()).unwrap();
+    log.create_topic("impressions", 4).unwrap();
+    let later = uptake::data_dir::now().0 + 120_000;
+    for n in 0..40 {
+        let line = common::events(&format!("i c{n} v3 10:20"));
+        log.append("impressions", 0, &[Record::new("", line.trim_end())], later).unwrap();
+    }
+    assert!(log.end_offset("impressions", 0).unwrap() > 4);
+    drop(log);
+    let said = catch_up(&data, &[]);
+    assert!(said.contains("what came after it was read"), "{said}");
+    assert_eq!(ledger(&data)["read"], 843);
 }
 
 /// A topic that is no longer configured is not read, whether it is there or not, and what was read of it stays counted.

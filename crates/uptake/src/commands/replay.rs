@@ -264,7 +264,7 @@ mod tests {
             "join.lateness=off",
             "join.request_events_max=7",
             "join.member_epoch_events_max=7",
-            "tally.exact_max=7",
+            "tally.exact_max=70",
             "archive.shards=2",
             "robots.count_members=off",
         ] {
