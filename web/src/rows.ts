@@ -3,6 +3,9 @@
 import "./trending-row";
 import type { RowItem, TrendingRow } from "./trending-row";
 import { poster } from "./poster";
+import { start } from "./tracker";
+
+start({});
 
 const ROWS = [
   ["trending", "Trending now", "Nothing is played more than usual right now."],

@@ -1,6 +1,6 @@
 // The tracker: tells the collector which videos were seen, and which were played.
 //
-//   <script src="https://uptake.example/tracker.js" defer></script>
+//   start({ endpoint: "https://uptake.example" });
 //   <div data-uptake-request="TOKEN"> <a data-uptake-video="v1" href="…">…</a> … </div>
 //
 // A video is seen when half of it was in the viewport for a second while the page was visible, or when
@@ -8,8 +8,8 @@
 // Every event is made once and keeps its time and ids through every retry, so what arrives twice
 // counts once. What cannot be sent waits in localStorage, within bounds.
 //
-// The document hears of each event as `uptake-event`, and of each batch that was answered as
-// `uptake-sent`: its events, the status, and the collector's verdicts.
+// The document hears of the start as `uptake-start`, of each event as `uptake-event`, and of each batch that
+// was answered as `uptake-sent`: its events, the status, and the collector's verdicts.
 
 export interface UptakeEvent {
   kind: "impression" | "play";
@@ -24,9 +24,9 @@ export interface UptakeEvent {
   dimensions?: Record<string, string>;
 }
 
-/** What the tracker is told; as attributes of the script: `data-endpoint`, `data-key` and so on. */
+/** What the tracker is told; as attributes of a script's tag: `data-endpoint`, `data-key` and so on. */
 export interface Options {
-  /** Where the collector is, as https://uptake.example; the script's own server if it is left out. */
+  /** Where the collector is, as https://uptake.example; the page's own server if it is left out. */
   endpoint?: string;
   /** The write key, where the collector asks for one. */
   key?: string;
@@ -43,7 +43,7 @@ export interface Uptake {
   observe(root: ParentNode): void;
   /** A video of a row was played by other means than a click on it. */
   play(video: Element): void;
-  /** Grants or withdraws consent; withdrawn, everything that waits is deleted. */
+  /** Grants or withdraws consent; withdrawn, everything that waits is deleted, also what other pages left. */
   consent(granted: boolean): void;
   /** Sends what waits now. */
   flush(): Promise<void>;
@@ -62,18 +62,22 @@ const FLUSH_MS = 2000;
 const BATCH_BYTES = 60_000;
 const BATCH_EVENTS = 100;
 const QUEUE_EVENTS = 1000;
+/** Of how many requests, and of how many events, a page that stays open remembers that they were there. */
+const KNOWN = 10_000;
 const STORE = "uptake-queue-";
 /** What the collector counts these events under, so that a version that goes wrong is seen; the build fills it in. */
 declare const __VERSION__: string;
 const CLIENT = typeof __VERSION__ === "string" ? "uptake-web/" + __VERSION__ : "uptake-web";
 
-const script = document.currentScript as HTMLScriptElement | null;
+/** Forgets the first of too many. */
+const bound = (all: Set<string> | Map<string, unknown>) => {
+  if (all.size > KNOWN) all.delete(all.keys().next().value as string);
+};
 
-/** Starts the one tracker of this page, or returns the one that runs. The script does it itself; who imports the
- * module does it once, with the options. */
+/** Starts the one tracker of this page, or returns the one that runs: the options of the first start hold. */
 export function start(options: Options): Uptake {
   if (window.uptake) return window.uptake;
-  const url = (options.endpoint ?? new URL(script?.src || location.href, location.href).origin) + "/v1/events";
+  const url = (options.endpoint ?? location.origin) + "/v1/events";
   const own = STORE + Math.random().toString(36).slice(2);
   const done = new Set<string>();
   const arrived = new Map<string, number>();
@@ -81,9 +85,11 @@ export function start(options: Options): Uptake {
   const visible = new Set<Element>();
   let granted = options.consent !== "required";
   let queue: UptakeEvent[] = [];
-  let sending = false;
+  /** The batch that is on its way. */
+  let sent: UptakeEvent[] = [];
   let failures = 0;
   let timer = 0;
+  let due = Infinity;
 
   // A page may show what is reported of it.
   const tell = (name: string, detail: unknown) => document.dispatchEvent(new CustomEvent("uptake-" + name, { detail }));
@@ -99,6 +105,7 @@ export function start(options: Options): Uptake {
     const name = kind + " " + request + " " + id;
     if (done.has(name)) return;
     done.add(name);
+    bound(done);
     const event: UptakeEvent = {
       kind,
       request_id: request,
@@ -152,7 +159,9 @@ export function start(options: Options): Uptake {
     if (root instanceof HTMLElement && root.dataset.uptakeRequest) rows.push(root);
     for (const { dataset } of rows) {
       const request = dataset.uptakeRequest;
-      if (request && !arrived.has(request)) arrived.set(request, performance.now());
+      if (!request || arrived.has(request)) continue;
+      arrived.set(request, performance.now());
+      bound(arrived);
     }
     const videos = [...root.querySelectorAll("[data-uptake-video]")];
     if (root instanceof HTMLElement && root.dataset.uptakeVideo) videos.push(root);
@@ -190,9 +199,15 @@ export function start(options: Options): Uptake {
 
   // ---- Sending
 
+  /** Sends within so many milliseconds; after failures not before the back-off is over. What comes meanwhile
+   * does not postpone it. */
   const later = (ms: number) => {
+    const rest = Math.max(ms, failures && Math.min(60_000, 500 * 2 ** failures));
+    const at = performance.now() + rest;
+    if (at >= due) return;
+    due = at;
     clearTimeout(timer);
-    timer = window.setTimeout(flush, failures ? Math.max(ms, Math.min(60_000, 500 * 2 ** failures)) : ms);
+    timer = window.setTimeout(flush, rest);
   };
   const body = (events: UptakeEvent[]) => JSON.stringify({ key: options.key, sent: Date.now(), client: CLIENT, events });
   const batch = () => {
@@ -200,53 +215,60 @@ export function start(options: Options): Uptake {
     while (count > 1 && new Blob([body(queue.slice(0, count))]).size > BATCH_BYTES) count >>= 1;
     return queue.splice(0, count);
   };
-  const store = (key: string, events?: UptakeEvent[]) => {
+  /** A page that dies leaves what waits, and what is on its way, to the next one. */
+  const keep = () => {
+    const events = [...sent, ...queue];
     try {
-      if (events?.length) localStorage.setItem(key, JSON.stringify(events));
-      else localStorage.removeItem(key);
+      if (events.length) localStorage.setItem(own, JSON.stringify(events));
+      else localStorage.removeItem(own);
     } catch {
       // Private windows and full disks: what waits is in memory only.
     }
   };
   /** Takes over what earlier pages, or closed ones, could not send. */
   const adopt = () => {
+    let keys: string[] = [];
     try {
-      for (const key of Object.keys(localStorage).filter((name) => name.startsWith(STORE) && name !== own)) {
-        const events = JSON.parse(localStorage.getItem(key) ?? "[]") as UptakeEvent[];
-        localStorage.removeItem(key);
-        queue = [...events, ...queue].slice(-QUEUE_EVENTS);
-      }
+      keys = Object.keys(localStorage).filter((name) => name.startsWith(STORE) && name !== own);
     } catch {
       // As above.
+    }
+    for (const key of keys) {
+      try {
+        const events = localStorage.getItem(key) ?? "[]";
+        localStorage.removeItem(key);
+        queue = [...(JSON.parse(events) as UptakeEvent[]), ...queue].slice(-QUEUE_EVENTS);
+      } catch {
+        // Somebody else wrote it: it is of no use to anybody.
+      }
     }
   };
   const flush = async (): Promise<void> => {
     clearTimeout(timer);
-    if (sending || !queue.length || !granted) return;
-    sending = true;
-    const events = batch();
-    // A page that dies meanwhile leaves them to the next one.
-    store(own, [...events, ...queue]);
+    due = Infinity;
+    if (sent.length || !queue.length || !granted) return;
+    const events = (sent = batch());
+    keep();
     try {
       // As text, so that no question has to be asked before.
       const answer = await fetch(url, {
         method: "POST", body: body(events), keepalive: true, credentials: "omit",
         headers: { "content-type": "text/plain" },
       });
-      if (answer.status === 429 || answer.status >= 500) throw new Error();
+      if ([408, 429].includes(answer.status) || answer.status >= 500) throw new Error();
       failures = 0;
       tell("sent", { events, status: answer.status, verdicts: await answer.json().catch(() => null) });
     } catch {
       failures++;
-      if (granted) queue = [...events, ...queue].slice(-QUEUE_EVENTS);
+      // Unless consent was withdrawn meanwhile.
+      if (sent === events) queue = [...events, ...queue].slice(-QUEUE_EVENTS);
     }
-    sending = false;
-    store(own, queue);
+    if (sent === events) sent = [];
+    keep();
     if (queue.length) later(0);
   };
   /** The page may not come back: what waits goes now, in one breath. */
   const leave = () => {
-    clearTimeout(timer);
     if (!granted) return;
     // Nobody says whether this arrives. Where the last time nothing did, it is kept as well: what
     // arrives twice counts once.
@@ -259,13 +281,15 @@ export function start(options: Options): Uptake {
       }
     }
     if (kept.length) queue = kept;
-    if (!sending) store(own, queue);
+    keep();
   };
 
   document.addEventListener("visibilitychange", () => {
     if (document.hidden) {
       [...timers.keys()].forEach(cancel);
-      leave();
+      // The page mostly lives on and hears the answer; where it does not, the next one finds what was kept.
+      keep();
+      void flush();
     } else {
       visible.forEach(wait);
     }
@@ -288,18 +312,18 @@ export function start(options: Options): Uptake {
     play: played,
     consent: (now) => {
       granted = now;
-      if (!now) {
-        queue = [];
-        store(own);
-        return;
-      }
       adopt();
-      look(document);
-      later(0);
+      if (now) {
+        visible.forEach(wait);
+        later(0);
+      } else {
+        queue = [];
+        sent = [];
+        keep();
+      }
     },
     flush,
   };
+  tell("start", undefined);
   return window.uptake;
 }
-
-if (script) start(script.dataset);
