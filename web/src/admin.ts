@@ -1,6 +1,6 @@
 // Requests of who runs it: with the admin token where one is needed. It is kept by this page alone, in memory.
 
-import { find } from "./page";
+import { find, set } from "./page";
 
 let token = "";
 
@@ -30,7 +30,6 @@ export const onToken = (then: () => void): void => {
 
 /** Shows what went wrong, or that nothing did. */
 export const failed = (error: unknown): void => {
-  const box = find("failed");
-  box.hidden = error === undefined;
-  box.textContent = error instanceof Error ? error.message : String(error ?? "");
+  set("failed", error instanceof Error ? error.message : String(error ?? ""));
+  find("failed").hidden = error === undefined;
 };

@@ -1,7 +1,7 @@
 // The demo: the rows a crowd is shown, what it does to them, and what is done to it.
 
 import uPlot from "uplot";
-import { axis, colour, find, grouped, hour, make, redraw, times } from "./page";
+import { axis, colour, find, grouped, hour, make, redraw, set, times } from "./page";
 import { showRows } from "./rows";
 
 interface Named {
@@ -86,10 +86,6 @@ for (const what of ["twice", "held", "clocks"]) {
 }
 
 // ---- What is shown
-
-const set = (id: string, text: string): void => {
-  if (find(id).textContent !== text) find(id).textContent = text;
-};
 
 const moments = (state: State): void => {
   const box = find("moments");

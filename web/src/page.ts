@@ -10,6 +10,24 @@ export const make = (name: string, text: string, parent?: HTMLElement): HTMLElem
   return made;
 };
 
+/** Gives an element a text, and leaves it alone where it has that text: what is selected stays, nothing is read out
+ * again. */
+export const set = (id: string, text: string): void => {
+  if (find(id).textContent !== text) find(id).textContent = text;
+};
+
+/** Calls `what` every so many milliseconds while somebody looks at the page, but not while its button `pause` is
+ * pressed; and at once when that is let go. */
+export const repeat = (what: () => void, every: number): void => {
+  const button = find("pause");
+  const isPaused = (): boolean => button.getAttribute("aria-pressed") === "true";
+  button.addEventListener("click", () => {
+    button.setAttribute("aria-pressed", String(!isPaused()));
+    if (!isPaused()) what();
+  });
+  setInterval(() => { if (!document.hidden && !isPaused()) what(); }, every);
+};
+
 /** A colour of the page as it is now, light or dark. */
 export const colour = (name: string): string => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
 

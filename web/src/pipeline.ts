@@ -2,7 +2,7 @@
 
 import uPlot from "uplot";
 import { ask, failed, onToken } from "./admin";
-import { axis, colour, find, grouped, make, redraw, times } from "./page";
+import { axis, colour, find, grouped, hour, make, redraw, repeat, set, times } from "./page";
 
 type Counts = Record<string, number>;
 
@@ -73,9 +73,6 @@ const number = (books: Books, name: string): number => {
   const entry = books[name];
   return typeof entry === "number" ? entry : 0;
 };
-const set = (id: string, text: string): void => {
-  if (find(id).textContent !== text) find(id).textContent = text;
-};
 const bytes = (n: number): string => (n < 1 << 20 ? `${(n / 1024).toFixed(0)} KiB` : `${(n / (1 << 20)).toFixed(1)} MiB`);
 const ago = (ms: number): string => (ms < 120_000 ? `${Math.max(0, Math.round(ms / 1000))} s` : `${Math.round(ms / 60_000)} min`);
 const utc = (at: number): string => new Date(at).toISOString().slice(0, 19).replace("T", " ");
@@ -124,6 +121,23 @@ const chart = (): void => {
 };
 let drawn = false;
 
+/** What the curves show, for who does not see them: a line for each minute, the newest first. */
+const minutes = (): void => {
+  const by = new Map<number, Point[]>();
+  for (const point of points) {
+    const minute = Math.floor(point.at / 60);
+    by.set(minute, [...(by.get(minute) ?? []), point]);
+  }
+  find("minutes").replaceChildren(...[...by].reverse().map(([minute, of]) => {
+    const line = make("tr", "");
+    make("th", hour(minute * 60_000), line).setAttribute("scope", "row");
+    make("td", grouped(of.reduce((sum, { appended }) => sum + appended, 0) / of.length), line).className = "number";
+    const read = of[of.length - 1]?.read ?? null;
+    make("td", read === null ? "" : grouped(read), line).className = "number";
+    return line;
+  }));
+};
+
 // ---- What is shown
 
 const ledger = (books: Books): void => {
@@ -167,6 +181,8 @@ const show = (state: State): void => {
   }));
   if (points.length < 2) return;
   find("no-rates").hidden = true;
+  find("rates-found").hidden = false;
+  minutes();
   if (drawn) return chart();
   drawn = true;
   redraw(find("rates"), chart);
@@ -203,8 +219,17 @@ find("count").addEventListener("click", guarded(() => replay(true)));
 find("again").addEventListener("click", guarded(() => replay(false)));
 
 const look = async (): Promise<void> => show(await ask<State>("/v1/pipeline"));
-const begin = guarded(async () => { await look(); await letters(); });
-onToken(begin);
-begin();
-setInterval(() => { if (find("token-form").hidden && !document.hidden) guarded(look)(); }, LOOK_EVERY);
-setInterval(() => { if (find("token-form").hidden && !document.hidden) guarded(letters)(); }, 5 * LOOK_EVERY);
+let looks = 0;
+/** Dead letters change seldom. Where they cannot be read that is what the next look tries again: what went wrong is
+ * not taken back, and told anew, in between. */
+const tend = guarded(async () => {
+  await look();
+  if (looks % 5 === 0) await letters();
+  looks++;
+});
+onToken(() => {
+  looks = 0;
+  tend();
+});
+tend();
+repeat(() => { if (find("token-form").hidden) tend(); }, LOOK_EVERY);

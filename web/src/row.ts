@@ -1,7 +1,7 @@
 // A row for who is responsible for it: each title with its numbers and why, now and half an hour ago.
 
 import { failed } from "./admin";
-import { find, grouped, hour, make } from "./page";
+import { find, grouped, hour, make, repeat, set } from "./page";
 
 interface Numbers {
   rate: number;
@@ -65,7 +65,7 @@ const show = (found: Inspected): void => {
   }
   const most = Math.max(0.001, ...found.items.map(({ numbers }) => (numbers ? numbers.rate + 2 * numbers.rate_sd : 0)));
   const known = found.before_at !== null;
-  find("when").textContent = `at ${hour(found.at)} UTC${known ? `, places compared with ${hour(found.before_at ?? 0)}` : ", how it stood before is not known yet"}`;
+  set("when", `at ${hour(found.at)} UTC${known ? `, places compared with ${hour(found.before_at ?? 0)}` : ", how it stood before is not known yet"}`);
   find("empty").hidden = found.items.length > 0;
   find("items").replaceChildren(...found.items.map(({ item, place_before, numbers, words }, n) => {
     const line = make("tr", "");
@@ -115,4 +115,4 @@ const change = (): void => {
 name.addEventListener("change", change);
 segment.addEventListener("change", change);
 begin();
-setInterval(() => { if (!document.hidden) begin(); }, LOOK_EVERY);
+repeat(begin, LOOK_EVERY);

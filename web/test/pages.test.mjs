@@ -129,6 +129,74 @@ test("the pipeline's page says what an entry of the books is made of", async () 
   await context.close();
 });
 
+test("a page that follows what happens can be paused", async () => {
+  for (const [path, asked, button] of [["/row", "**/inspect?*", "Pause changes of the row"], ["/pipeline", "**/v1/pipeline", "Pause changes of this page"]]) {
+    const { context, page } = await open(browser, "about:blank");
+    let looks = 0;
+    await page.route(asked, (route) => { looks++; return route.continue(); });
+    await page.goto(base + path);
+    await until("it looks again", () => looks >= 2);
+    const pauses = page.getByRole("button", { name: button });
+    await pauses.click();
+    assert.equal(await pauses.getAttribute("aria-pressed"), "true");
+    const then = looks;
+    await pause(3500);
+    assert.equal(looks, then, path);
+    await pauses.click();
+    await until("it goes on at once", () => looks === then + 1, 1);
+    await context.close();
+  }
+});
+
+test("what goes wrong is said once, not at every look", async () => {
+  const { context, page } = await open(browser, "about:blank");
+  await page.route("**/v1/dead-letters?*", (route) => route.fulfill({ status: 503, json: { detail: "the disk is away" } }));
+  await page.goto(`${base}/pipeline`);
+  await until("it is said", async () => (await page.locator("#failed").innerText()) === "the disk is away");
+  await page.evaluate(() => {
+    window.written = 0;
+    new MutationObserver((changes) => { window.written += changes.length; })
+      .observe(document.getElementById("failed"), { attributes: true, childList: true, characterData: true, subtree: true });
+  });
+  await pause(5000);
+  assert.equal(await page.locator("#failed").innerText(), "the disk is away");
+  // That it is there is set again, to what it is.
+  assert.equal(await page.evaluate(() => window.written), 0);
+  await page.unroute("**/v1/dead-letters?*");
+  await until("it is taken back", async () => page.locator("#failed").isHidden());
+  await context.close();
+});
+
+test("the curve of the pipeline's page is a table too", async () => {
+  const { context, page } = await open(browser, `${base}/pipeline`);
+  await page.locator("#rates canvas").waitFor();
+  assert.equal(await page.getByRole("img", { name: "records appended and read a second" }).count(), 1);
+  await page.click("#rates-found summary");
+  assert.match(await page.locator("#minutes tr").first().innerText(), /^\d\d:\d\d\s+[\d,]+/);
+  await context.close();
+});
+
+test("where one can write or choose stands out from the page, three to one", async () => {
+  for (const scheme of ["light", "dark"]) {
+    for (const path of ["/row", "/title?id=v1"]) {
+      const { context, page } = await open(browser, base + path, { scheme });
+      const ratios = await page.evaluate(() => {
+        const light = (colour) => {
+          const [r, g, b] = colour.match(/\d+/g).map((n) => (n / 255 <= 0.04045 ? n / 255 / 12.92 : ((n / 255 + 0.055) / 1.055) ** 2.4));
+          return 0.2126 * r + 0.7152 * g + 0.0722 * b + 0.05;
+        };
+        const ratio = (one, other) => Math.max(light(one) / light(other), light(other) / light(one));
+        return [...document.querySelectorAll("input, select, button")].map((of) => {
+          const { borderTopColor: edge, backgroundColor: inside } = getComputedStyle(of);
+          return Math.min(ratio(edge, inside), ratio(edge, getComputedStyle(document.body).backgroundColor));
+        });
+      });
+      assert.ok(ratios.length >= 3 && Math.min(...ratios) >= 3, `${path} ${scheme}: ${ratios}`);
+      await context.close();
+    }
+  }
+});
+
 test("an editor pins a title on its page, and ends the rule", async () => {
   const { context, page, wrong } = await open(browser, `${base}/title?id=v9`);
   await page.locator("#chart canvas").waitFor();
