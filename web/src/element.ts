@@ -53,6 +53,7 @@ img { display: block; width: 100%; aspect-ratio: 16 / 9; object-fit: cover; bord
 b { display: block; font-weight: 600; overflow: hidden; text-overflow: ellipsis; white-space: nowrap; }
 :focus-visible { outline: 2px solid currentColor; outline-offset: 2px; }
 header button { font: inherit; font-size: .85em; color: inherit; background: none; border: 1px solid; border-radius: 1em; padding: .1em .8em; }
+header button[aria-pressed="true"] { box-shadow: inset 0 0 0 1px; }
 `;
 
 export class TrendingRow extends HTMLElement {
