@@ -6,7 +6,7 @@
 
 use crate::hours::Hours;
 use crate::lift::{Level, Rising};
-use crate::memory::{MEMORIES, SEGMENT_FORGETTING, Scores, TITLE_FORGETTING};
+use crate::memory::{MEMORIES, Scores, TITLE_FORGETTING};
 use crate::options::{Exposure, Options};
 use crate::rate::{Evidence, Prior, discount};
 use crate::special::neg_binomial_ln;
@@ -45,6 +45,16 @@ pub(crate) struct Context<'a> {
     /// How much of the current epoch has passed.
     pub(crate) part: f64,
 }
+
+impl Context<'_> {
+    /// The last epoch that cannot grow any more.
+    pub(crate) fn settled_until(&self) -> i64 {
+        self.epoch - self.options.open_epochs - 1
+    }
+}
+
+/// Is told of an epoch, once, how well each half-life foretold it, relative to the best.
+pub(crate) type Foretold<'a> = dyn FnMut(i64, [f64; MEMORIES]) + 'a;
 
 /// Sums of the epochs that cannot grow any more.
 #[derive(Clone, Copy, PartialEq, Debug, Default)]
@@ -106,17 +116,32 @@ impl Cell {
         (grown != (0, 0) || exposed != 0.0).then_some((grown.0 as f64, exposed))
     }
 
-    /// Folds what cannot grow any more into the sums and looks at the rest.
-    pub(crate) fn look(&mut self, context: &Context, segment_scores: &mut Scores) {
-        let settle_until = context.epoch - context.options.open_epochs - 1;
+    /// Whether it has epochs that cannot grow any more as of `settled_until`.
+    pub(crate) fn is_due(&self, settled_until: i64) -> bool {
+        self.open.first().is_some_and(|open| open.epoch <= settled_until)
+    }
+
+    /// The plays of an epoch that may still grow.
+    pub(crate) fn plays_in(&self, epoch: i64) -> u64 {
+        self.open.iter().find(|open| open.epoch == epoch).map_or(0, |open| open.plays)
+    }
+
+    /// Folds what cannot grow any more into the sums and looks at the rest. `foretold` is told of each epoch that
+    /// is folded how well the half-lives foretold it.
+    pub(crate) fn look(&mut self, context: &Context, foretold: &mut Foretold<'_>) {
+        let settle_until = context.settled_until();
         let done = self.open.partition_point(|open| open.epoch <= settle_until);
         let closed: Vec<Open> = self.open.drain(..done).collect();
         let mut settled = self.settled;
-        fold(&mut settled, &closed, settle_until, context, Some(segment_scores), &mut View::default());
+        fold(&mut settled, &closed, settle_until, context, Some(foretold), &mut View::default());
         self.settled = settled;
         let mut view = View { now: settled, ..View::default() };
         let mut now = settled;
         fold(&mut now, &self.open, context.epoch, context, None, &mut view);
+        // What was shown to nobody for so long is not rising.
+        if context.epoch - now.until > context.options.lift_epochs {
+            now.rising = Rising::default();
+        }
         view.now = now;
         view.flat_epochs = flat(&self.open, context, settled.usual, context.usual);
         self.view = view;
@@ -138,7 +163,7 @@ fn fold(
     open: &[Open],
     until: i64,
     context: &Context,
-    mut segment_scores: Option<&mut Scores>,
+    mut foretold: Option<&mut Foretold<'_>>,
     view: &mut View,
 ) {
     let options = context.options;
@@ -153,6 +178,9 @@ fn fold(
         let epoch = if by_time { from.max(next - gap_max) } else { next };
         let row = rows.next_if(|row| row.epoch == epoch);
         let ticks = epoch - sums.until;
+        if ticks > options.lift_epochs {
+            sums.rising = Rising::default();
+        }
         let part = if epoch == context.epoch { context.part } else { 1.0 };
         let plays = row.map_or(0.0, |row| row.plays as f64);
         let shown = if by_time { part } else { row.map_or(0.0, |row| row.effective) };
@@ -169,8 +197,8 @@ fn fold(
             let best = scores.iter().copied().fold(f64::NEG_INFINITY, f64::max);
             let relative = scores.map(|score: f64| score - best);
             sums.scores.tick(TITLE_FORGETTING, relative);
-            if let Some(segment) = segment_scores.as_deref_mut() {
-                segment.tick(SEGMENT_FORGETTING, relative.map(|score| score * (1.0 - SEGMENT_FORGETTING)));
+            if let Some(tell) = foretold.as_deref_mut() {
+                tell(epoch, relative);
             }
         }
         for (j, sum) in sums.sums.iter_mut().enumerate() {
@@ -184,7 +212,8 @@ fn fold(
         let expected = shown * usual.rate * factor;
         let careful = shown * (usual.rate + usual.sd) * factor;
         if shown > 0.0 && epoch > context.cold_until {
-            sums.rising.step(plays, careful, options.evenness, &context.level);
+            let is_over = epoch < context.epoch || context.part >= 1.0;
+            sums.rising.step(plays, careful, options.evenness, is_over, &context.level);
         }
         // What was before a rise does not dilute it.
         if sums.rising.epochs == 1 {
@@ -197,7 +226,7 @@ fn fold(
         let decay = discount(options.baseline_half_life_hours, hours, ticks);
         let weight = if sums.rising.flagged { options.rising_weight } else { 1.0 };
         // An epoch in the open window is judged by what was usual before the window.
-        sums.usual = match segment_scores {
+        sums.usual = match foretold {
             Some(_) => {
                 let mut usual = sums.usual;
                 usual.tick(decay, weight * plays, weight * shown * factor);

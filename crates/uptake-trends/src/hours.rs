@@ -4,6 +4,8 @@
 //! would bring at the segment's mean rate, drawn to 1 while few epochs of that hour were seen. The
 //! sums forget with a half-life of four weeks. Hours are UTC; a segment of a country has its own.
 
+use uptake_model::EpochLength;
+
 /// Hours of a week.
 const WEEK: usize = 168;
 
@@ -13,9 +15,8 @@ pub const EPOCHS_PRIOR: f64 = 2.0;
 /// As many plays as it weighs besides, so that a handful of plays says nothing of an hour.
 pub const PLAYS_PRIOR: f64 = 50.0;
 
-/// Per epoch in which an hour is seen, this much of its sums stays: half after four weeks of two
-/// epochs each.
-const FORGETTING: f64 = 0.917;
+/// Of an hour's sums half stays after four weeks.
+const HALF_LIFE_WEEKS: f64 = 4.0;
 
 #[derive(Clone, Copy, PartialEq, Debug, Default)]
 struct Hour {
@@ -27,8 +28,9 @@ struct Hour {
 /// Factors by hour of the week.
 ///
 /// ```
+/// use uptake_model::EpochLength;
 /// use uptake_trends::hours::Hours;
-/// let mut hours = Hours::default();
+/// let mut hours = Hours::new(EpochLength::from_ms(3_600_000).unwrap());
 /// for day in 0..28 {
 ///     for hour in 0..24 {
 ///         let plays = if hour == 20 { 3_000.0 } else { 1_000.0 };
@@ -41,12 +43,8 @@ struct Hour {
 pub struct Hours {
     by_hour: Box<[Hour; WEEK]>,
     factors: Box<[f64; WEEK]>,
-}
-
-impl Default for Hours {
-    fn default() -> Self {
-        Self { by_hour: Box::new([Hour::default(); WEEK]), factors: Box::new([1.0; WEEK]) }
-    }
+    /// How much of an hour's sums stays whenever an epoch of it is added.
+    forgetting: f64,
 }
 
 /// Which hour of the week a time lies in; 1970 began on a Thursday.
@@ -55,12 +53,23 @@ fn hour_of_week(time_ms: i64) -> usize {
 }
 
 impl Hours {
+    /// Nothing is known yet; epochs are of this length.
+    pub fn new(epoch_length: EpochLength) -> Self {
+        // So many epochs of an hour are seen a week; of a longer one each begins in one hour only.
+        let a_week = (3_600_000.0 / epoch_length.ms() as f64).max(1.0);
+        Self {
+            by_hour: Box::new([Hour::default(); WEEK]),
+            factors: Box::new([1.0; WEEK]),
+            forgetting: (-1.0 / (HALF_LIFE_WEEKS * a_week)).exp2(),
+        }
+    }
+
     /// Adds a finished epoch of the whole segment that began at `time_ms`.
     pub fn add(&mut self, time_ms: i64, plays: f64, shown: f64) {
         let hour = &mut self.by_hour[hour_of_week(time_ms)];
-        hour.plays = hour.plays * FORGETTING + plays;
-        hour.shown = hour.shown * FORGETTING + shown;
-        hour.epochs = hour.epochs * FORGETTING + 1.0;
+        hour.plays = hour.plays * self.forgetting + plays;
+        hour.shown = hour.shown * self.forgetting + shown;
+        hour.epochs = hour.epochs * self.forgetting + 1.0;
         self.refit();
     }
 

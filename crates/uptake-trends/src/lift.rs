@@ -66,19 +66,20 @@ pub struct Level {
     pub ln_threshold: f64,
     /// The lift that is nothing yet: the test asks for more than this.
     pub lift_min: f64,
-    /// A flagged title whose last epoch's lift is below this has come to rest.
+    /// A flagged title whose last whole epoch's lift is below this has come to rest.
     pub lift_end: f64,
 }
 
 impl Rising {
     /// Takes an epoch, or what there is of it: its plays, the plays that were expected, and k: how
     /// evenly a title at rest is played (1/k is the variance of its rate from epoch to epoch, relative
-    /// to the mean's square).
+    /// to the mean's square). Only an epoch that `is_over` can end a rise: of one that has just begun the
+    /// plays of what was shown are still to come.
     ///
     /// Counts that vary more than Poisson's are tempered: both are multiplied by η = 1/(1 + e/k).
     /// For Poisson counts the process stays a supermartingale (λ^η ≤ 1 + η(λ−1)); for negative
     /// binomial ones of shape k it is one to second order in λ − 1.
-    pub fn step(&mut self, plays: f64, expected: f64, evenness: f64, level: &Level) {
+    pub fn step(&mut self, plays: f64, expected: f64, evenness: f64, is_over: bool, level: &Level) {
         let null = expected * level.lift_min;
         let temper = 1.0 / (1.0 + null / evenness);
         let before = *self;
@@ -91,7 +92,7 @@ impl Rising {
         };
         self.epochs += 1;
         self.flagged |= self.ln_evidence >= level.ln_threshold;
-        let at_rest = expected > 0.0 && lift(plays, expected, 1.0) < level.lift_end;
+        let at_rest = is_over && expected > 0.0 && lift(plays, expected, 1.0) < level.lift_end;
         if before.flagged && at_rest || !self.flagged && self.ln_evidence < 0.0 {
             *self = Self::default();
         }

@@ -4,15 +4,15 @@
 //! Before a tick is added, each half-life says how likely its plays are (negative binomial, given
 //! the tick's impressions). The logarithms are summed with forgetting, and the weights are their
 //! exponentials: dynamic model averaging (Raftery, Kárný and Ettler, *Technometrics*, 2010). The
-//! segment has a sum of its own, and so has each title, which so can be in a hurry when the others
-//! are not.
+//! segment has a mean over its titles, and each title a sum of its own, so that one can be in a hurry when
+//! the others are not.
 
 use serde::{Deserialize, Serialize};
 
 /// How many half-lives run in parallel.
 pub const MEMORIES: usize = 4;
 
-/// How much of the sum of log scores a segment keeps from epoch to epoch: half after 35.
+/// How much of its titles' log scores a segment keeps from epoch to epoch: half after 35.
 pub const SEGMENT_FORGETTING: f64 = 0.98;
 
 /// How much of it a title keeps: half after 3.
@@ -21,6 +21,9 @@ pub const TITLE_FORGETTING: f64 = 0.8;
 /// A segment's score is the mean per title times this many: the weight its habit has against what a
 /// title itself shows.
 pub const SEGMENT_STRENGTH: f64 = 20.0;
+
+/// As many titles of an epoch weighs it that no half-life is better than another: a few titles make no habit.
+pub const SEGMENT_PSEUDO: f64 = 50.0;
 
 /// Sums of log scores, one per half-life.
 #[derive(Clone, Copy, PartialEq, Debug, Default, Serialize, Deserialize)]
@@ -36,7 +39,36 @@ impl Scores {
     }
 }
 
-/// Weights that sum to 1, from the sums of a segment and of a title.
+/// What a segment's titles have shown in common: the log scores of all of them, epoch by epoch.
+///
+/// ```
+/// use uptake_trends::memory::Habit;
+/// let mut habit = Habit::default();
+/// habit.tick([0.0, -50.0, -100.0, -150.0], 50); // of 50 titles in one epoch
+/// assert_eq!(habit.scores().0, [0.0, -10.0, -20.0, -30.0], "20 times the mean, drawn to 0 by as many");
+/// ```
+#[derive(Clone, Copy, PartialEq, Debug, Default)]
+pub struct Habit {
+    sums: [f64; MEMORIES],
+    titles: f64,
+}
+
+impl Habit {
+    /// A finished epoch: the sums of its titles' log scores, and how many titles they are of.
+    pub fn tick(&mut self, ln_scores: [f64; MEMORIES], titles: u64) {
+        for (sum, score) in self.sums.iter_mut().zip(ln_scores) {
+            *sum = *sum * SEGMENT_FORGETTING + score;
+        }
+        self.titles = self.titles * SEGMENT_FORGETTING + titles as f64;
+    }
+
+    /// The segment's part of the weights: the mean per title, times [`SEGMENT_STRENGTH`].
+    pub fn scores(&self) -> Scores {
+        Scores(self.sums.map(|sum| (SEGMENT_STRENGTH * sum / (self.titles + SEGMENT_PSEUDO)) as f32))
+    }
+}
+
+/// Weights that sum to 1, from the scores of a segment and of a title.
 ///
 /// ```
 /// use uptake_trends::memory::{Scores, weights};

@@ -42,7 +42,7 @@ pub struct Options {
     pub level: f64,
     /// A lift up to this is nothing yet.
     pub lift_min: f64,
-    /// A rise is over when an epoch's lift is below this.
+    /// A rise is over when a whole epoch's lift is below this.
     pub lift_end: f64,
     /// How evenly a title at rest is played: 1/k is the relative variance from epoch to epoch.
     pub evenness: f64,

@@ -54,7 +54,7 @@ impl Trends {
         let options = crate::Options { lift_epochs: 1, ..context.options.clone() };
         let mut cell = Cell::new(first.epoch.0, None);
         // What the segment learns from it is known to it already.
-        let mut ignored = crate::memory::Scores::default();
+        let mut ignored = |_, _| {};
         let each = rows.iter().map(|row| {
             let epoch = row.epoch.0;
             let part = if epoch == context.epoch { context.part } else { 1.0 };

@@ -55,6 +55,11 @@ impl Prior {
         let (shape, whole) = (self.weight * self.mean + evidence.plays, self.weight + evidence.shown);
         Estimate { rate: shape / whole, sd: shape.sqrt() / whole, shape, whole }
     }
+
+    /// Which part of that estimate is this prior: κ/(κ + γ).
+    pub fn part(self, evidence: Evidence) -> f64 {
+        self.weight / (self.weight + evidence.shown)
+    }
 }
 
 /// A rate and how sure it is; the law of the rate is Gamma(`shape`, `whole`).

@@ -10,6 +10,8 @@ use uptake_model::tally::Counts;
 /// [`MEMBERS`] and [`CAPPED`] say.
 #[derive(Clone, Copy, PartialEq, Debug, Default, Serialize, Deserialize)]
 pub struct Support {
+    /// Requests that played it, whether they name a member or not.
+    pub played: u64,
     /// Requests of plays that name a member.
     pub plays: u64,
     /// Different members that played it; 0 if not known.
@@ -26,8 +28,9 @@ pub const MEMBERS_PLAYS_MIN: u64 = 20;
 pub const CAPPED_MIN: u64 = 5;
 /// More plays per member than this are no audience's.
 pub const PLAYS_PER_MEMBER_MAX: f64 = 5.0;
-/// A larger part of plays beyond the caps is no audience's.
-pub const CAPPED_PART_MAX: f64 = 0.2;
+/// A larger part of the requests that played it, of which something is wrong, is no audience's. A smaller one
+/// is let pass, so that a few requests that somebody sends take no title of others out of the rows.
+pub const PUSHED_PART_MAX: f64 = 0.2;
 
 /// Why a title is thought to be pushed.
 #[derive(Clone, Copy, PartialEq, Debug, Serialize, Deserialize)]
@@ -60,19 +63,25 @@ impl Support {
     ///
     /// ```
     /// use uptake_trends::robots::{Support, Suspicion};
-    /// let of = |plays, members, capped| Support { plays, members, capped }.suspicion();
+    /// let of = |plays, members, capped| Support { played: plays, plays, members, capped }.suspicion();
     /// assert_eq!(of(500, 400, 3), None);
     /// assert_eq!(of(500, 4, 0), Some(Suspicion::FewMembers { members: 4 }));
     /// assert!(matches!(of(500, 50, 0), Some(Suspicion::ManyPlaysPerMember { .. })));
     /// assert!(matches!(of(500, 400, 300), Some(Suspicion::BeyondCaps { .. })));
+    /// // What few do to a title of which others make most of the plays says nothing of it.
+    /// let few = Support { played: 100_000, plays: 20, members: 2, capped: 5 };
+    /// assert_eq!(few.suspicion(), None);
     /// ```
     pub fn suspicion(&self) -> Option<Suspicion> {
-        let Self { plays, members, capped } = *self;
-        let (all, known) = (plays + capped, members > 0 && plays >= MEMBERS_PLAYS_MIN);
-        let part = capped as f64 / all.max(1) as f64;
+        let Self { played, plays, members, capped } = *self;
+        let all = played.max(plays).saturating_add(capped).max(1) as f64;
+        let is_much = |requests: u64| requests as f64 > PUSHED_PART_MAX * all;
+        let known = members > 0 && plays >= MEMBERS_PLAYS_MIN && is_much(plays);
         let per_member = plays as f64 / members.max(1) as f64;
         match () {
-            () if capped >= CAPPED_MIN && part > CAPPED_PART_MAX => Some(Suspicion::BeyondCaps { part }),
+            () if capped >= CAPPED_MIN && is_much(capped) => {
+                Some(Suspicion::BeyondCaps { part: capped as f64 / all })
+            }
             () if known && members < MEMBERS_MIN => Some(Suspicion::FewMembers { members }),
             () if known && per_member > PLAYS_PER_MEMBER_MAX => {
                 Some(Suspicion::ManyPlaysPerMember { plays: per_member })
@@ -106,8 +115,12 @@ impl Behind {
         !self.0.is_empty()
     }
 
-    /// What is suspicious of the epochs from `first` on, the newest such first.
-    pub(crate) fn suspicion(&self, first: i64) -> Option<Suspicion> {
-        self.0.range(first..).rev().find_map(|(_, support)| support.suspicion())
+    /// What is suspicious of the epochs from `first` on, the newest such first. `played` says how many requests
+    /// played the title in an epoch.
+    pub(crate) fn suspicion(&self, first: i64, played: impl Fn(i64) -> u64) -> Option<Suspicion> {
+        let newest_first = self.0.range(first..).rev();
+        newest_first
+            .map(|(epoch, support)| Support { played: played(*epoch), ..*support })
+            .find_map(|support| support.suspicion())
     }
 }

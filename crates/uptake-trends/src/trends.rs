@@ -14,7 +14,7 @@ use uptake_model::{Epoch, EventTime, TallyRow};
 use crate::cell::{Cell, Context};
 use crate::hours::Hours;
 use crate::lift::{Level, lift, lift_lower};
-use crate::memory::{MEMORIES, SEGMENT_STRENGTH, Scores, weights};
+use crate::memory::{Habit, MEMORIES, Scores, weights};
 use crate::options::Options;
 use crate::position::{Places, is_place};
 use crate::prior::{Moments, UNKNOWN, mean_rate};
@@ -33,7 +33,11 @@ struct Segment {
     /// Cells by video, in the order in which they were first seen.
     cells: Vec<u32>,
     prior: Prior,
-    scores: Scores,
+    habit: Habit,
+    /// Log scores of the titles, and how many they are, of epochs that are closed and not in the habit yet.
+    foretold: BTreeMap<i64, ([f64; MEMORIES], u64)>,
+    /// Up to here they are in it.
+    foretold_until: i64,
     hours: Hours,
     /// Plays and exposure of the epochs that may still grow.
     totals: BTreeMap<i64, (f64, f64)>,
@@ -59,10 +63,14 @@ pub struct Numbers {
     pub plays: f64,
     /// Discounted exposure of the longest memory.
     pub evidence: f64,
+    /// The plays of that exposure, discounted alike.
+    pub evidence_plays: f64,
     /// The rate over all memories.
     pub estimate: Estimate,
     /// The prior that it leans on.
     pub prior: Prior,
+    /// Which part of the rate is the prior's.
+    pub prior_part: f64,
     /// The weight of each half-life.
     pub memories: [f64; MEMORIES],
     /// Plays of the last epochs, and what was to be expected.
@@ -219,8 +227,10 @@ impl Trends {
             first: i64::MAX,
             cells: Vec::new(),
             prior: UNKNOWN,
-            scores: Scores::default(),
-            hours: Hours::default(),
+            habit: Habit::default(),
+            foretold: BTreeMap::new(),
+            foretold_until: i64::MIN,
+            hours: Hours::new(self.options.epoch_length),
             totals: BTreeMap::new(),
             totals_until: i64::MIN,
             rising: HashSet::default(),
@@ -321,16 +331,29 @@ impl Trends {
         for ((_, segment, _), cell) in touched {
             self.look(segment, cell);
         }
-        // A rise ends also when nothing comes any more.
-        for segment in 0..self.segments.len() as u16 {
-            if rolled {
-                let mut rising: Vec<u32> =
-                    self.segments[usize::from(segment)].rising.iter().copied().collect();
-                rising.sort_unstable();
-                rising.into_iter().for_each(|cell| self.look(segment, cell));
-            }
+        if rolled {
+            self.close(closed);
         }
         refreshed
+    }
+
+    /// Looks at the titles of which nothing came: a rise ends all the same, and what cannot grow any more is folded,
+    /// so that an epoch's titles are all known when the segment learns from it.
+    fn close(&mut self, closed: i64) {
+        let mut order: Vec<u16> = (0..self.segments.len() as u16).collect();
+        order.sort_by_key(|id| (depth(&self.segments[usize::from(*id)].name), *id));
+        for id in order {
+            let segment = &self.segments[usize::from(id)];
+            let is_due =
+                |cell: &u32| self.cells[*cell as usize].is_due(closed) || segment.rising.contains(cell);
+            let due: Vec<u32> = segment.cells.iter().copied().filter(is_due).collect();
+            due.into_iter().for_each(|cell| self.look(id, cell));
+            let segment = &mut self.segments[usize::from(id)];
+            for (_, (scores, titles)) in std::mem::take(&mut segment.foretold) {
+                segment.habit.tick(scores, titles);
+            }
+            segment.foretold_until = closed;
+        }
     }
 
     /// Weighs the impressions of all epochs that may still grow by what is known of their places now.
@@ -397,7 +420,15 @@ impl Trends {
             part: self.part,
         };
         let cell = &mut self.cells[id as usize];
-        cell.look(&context, &mut segment.scores);
+        let (foretold, until) = (&mut segment.foretold, segment.foretold_until);
+        cell.look(&context, &mut |epoch, scores| {
+            // A title of which a row came late is not told: the segment has learnt from that epoch.
+            if epoch > until {
+                let (sums, titles) = foretold.entry(epoch).or_default();
+                sums.iter_mut().zip(scores).for_each(|(sum, score)| *sum += score.max(-50.0));
+                *titles += 1;
+            }
+        });
         match cell.view.now.rising.flagged {
             true => segment.rising.insert(id),
             false => segment.rising.remove(&id),
@@ -490,9 +521,7 @@ impl Trends {
     }
 
     fn weights_of(&self, segment: u16, scores: Scores) -> [f64; MEMORIES] {
-        let mut of_segment = self.segments[usize::from(segment)].scores;
-        of_segment.0.iter_mut().for_each(|score| *score *= SEGMENT_STRENGTH as f32);
-        weights(of_segment, scores)
+        weights(self.segments[usize::from(segment)].habit.scores(), scores)
     }
 
     fn estimate_of(&self, segment: u16, cell: u32) -> Estimate {
@@ -510,7 +539,8 @@ impl Trends {
         let o = &self.options;
         let video = self.video_of[id as usize];
         let behind = self.behind.get(&video);
-        let suspicion = match behind.and_then(|behind| behind.suspicion(self.lately())) {
+        let played = |epoch| self.played(video, epoch);
+        let suspicion = match behind.and_then(|behind| behind.suspicion(self.lately(), played)) {
             Some(why) => Some(why),
             None => (view.flat_epochs >= 3).then_some(Suspicion::Flat { epochs: view.flat_epochs }),
         };
@@ -518,8 +548,10 @@ impl Trends {
             video: self.names[video as usize].clone(),
             plays: sums[o.popular_memory].plays,
             evidence: sums[MEMORIES - 1].shown,
+            evidence_plays: sums[MEMORIES - 1].plays,
             estimate: mix(prior, sums, memories),
             prior,
+            prior_part: sums.iter().zip(memories).map(|(sum, w)| w * prior.part(*sum)).sum(),
             memories,
             recent_plays: view.recent_plays,
             recent_expected: view.recent_expected,
@@ -529,6 +561,13 @@ impl Trends {
             rising: view.now.rising.flagged,
             suspicion,
         }
+    }
+
+    /// How many requests played a title in an epoch that may still grow, in the largest segments.
+    fn played(&self, video: u32, epoch: i64) -> u64 {
+        let roots = (0..).zip(&self.segments).filter(|(_, segment)| segment.parent.is_none());
+        let cells = roots.filter_map(|(id, _)| self.index.get(&(id, video)));
+        cells.map(|cell| self.cells[*cell as usize].plays_in(epoch)).max().unwrap_or_default()
     }
 
     /// A title's numbers in a segment; `None` if it has no tally there.

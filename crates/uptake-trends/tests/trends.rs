@@ -5,13 +5,14 @@
 use std::sync::Arc;
 
 use proptest::prelude::*;
-use uptake_model::segment::MEMBERS;
+use uptake_model::segment::{CAPPED, MEMBERS};
 use uptake_model::tally::Counts;
 use uptake_model::{Epoch, EpochLength, EventTime, TallyRow};
 use uptake_trends::catalogue::Title;
 use uptake_trends::explore::{Random, draw, shares};
 use uptake_trends::lift::{Level, Rising};
 use uptake_trends::rate::{Evidence, Prior};
+use uptake_trends::robots::Suspicion;
 use uptake_trends::rows::{Choice, Lacks, candidates};
 use uptake_trends::rules::{Action, Rule};
 use uptake_trends::why::why;
@@ -132,6 +133,32 @@ fn a_burst_is_flagged_while_its_epoch_lasts_and_ends() {
     assert!(trends.rising("").is_empty(), "it is as usual again");
 }
 
+/// What has just begun, with a few impressions and no play yet, ends no rise; a whole epoch at rest does.
+#[test]
+fn an_epoch_that_has_just_begun_ends_no_rise() {
+    let rising = |trends: &Trends| trends.rising("").iter().map(|n| n.video.to_string()).collect::<Vec<_>>();
+    let mut trends = steady(Options::default(), 60);
+    trends.ingest(&row("v05", "", 1060, 300, 1000));
+    trends.refresh(end(1060));
+    assert_eq!(rising(&trends), ["v05"]);
+    trends.ingest(&row("v05", "", 1061, 0, 20));
+    trends.refresh(end(1060).plus(20_000));
+    assert_eq!(rising(&trends), ["v05"]);
+    trends.ingest(&row("v05", "", 1061, 50, 1000));
+    trends.refresh(end(1061).plus(-1));
+    assert_eq!(rising(&trends), ["v05"], "the epoch is still going on");
+    trends.refresh(end(1061).plus(1));
+    assert!(rising(&trends).is_empty());
+    // Without impressions a new epoch has no play of any title when it begins.
+    let mut trends = steady(Options { exposure: Exposure::Epochs, ..Options::default() }, 60);
+    trends.ingest(&row("v05", "", 1060, 300, 0));
+    trends.refresh(end(1060));
+    trends.refresh(end(1060).plus(60_000));
+    assert_eq!(rising(&trends), ["v05"]);
+    trends.refresh(end(1061).plus(60_000));
+    assert!(rising(&trends).is_empty());
+}
+
 /// The rate of a title follows the recursion α ← δα + P, γ ← δγ + I with each half-life.
 #[test]
 fn the_sums_are_those_of_the_formula() {
@@ -179,7 +206,7 @@ fn false_alarms_keep_to_the_level() {
                 plays += 1.0;
                 wait -= random.unit().ln();
             }
-            rising.step(plays, 8.0, f64::INFINITY, &level);
+            rising.step(plays, 8.0, f64::INFINITY, true, &level);
             if rising.flagged {
                 alarms += 1;
                 rising = Rising::default();
@@ -255,6 +282,45 @@ fn what_few_members_push_does_not_enter() {
     assert!(names(&shelf).is_empty());
     let answer = why(&trends, &shelf, RowName::Trending, "", "v05").unwrap();
     assert!(answer.to_string().contains("only 4 members"), "{answer}");
+}
+
+/// Somebody sends a few requests beyond the caps, or a few plays of two members, of a title that thousands play.
+#[test]
+fn a_few_requests_take_no_title_out_of_the_rows() {
+    let mut trends = steady(Options::default(), 60);
+    let suspicion = |trends: &Trends| trends.numbers("v05", "").unwrap().suspicion;
+    trends.ingest(&row("v05", "", 1060, 4_000, 10_000));
+    trends.ingest(&row("v05", CAPPED, 1060, 5, 0));
+    trends.ingest(&row("v05", MEMBERS, 1060, 2, 20));
+    trends.refresh(end(1060));
+    assert_eq!(suspicion(&trends), None);
+    // Where those are a quarter of all, they make it.
+    trends.ingest(&row("v05", CAPPED, 1060, 1_400, 0));
+    trends.refresh(end(1060));
+    assert!(matches!(suspicion(&trends), Some(Suspicion::BeyondCaps { part }) if (part - 0.26).abs() < 0.01));
+}
+
+/// What the half-lives of a segment are weighed by does not depend on which titles come last.
+#[test]
+fn a_segment_learns_from_all_titles_of_an_epoch_alike() {
+    // Half of the titles are played evenly, half in fits and starts.
+    let memories = |steady_first: bool| {
+        let mut trends = Trends::new(Options::default());
+        for epoch in 1000..1060i64 {
+            for title in 0..400i64 {
+                let is_steady = (title < 200) == steady_first;
+                let plays = if is_steady || epoch / 3 % 2 == 0 { 50 } else { 5 };
+                trends.ingest(&row(&format!("v{title:03}"), "", epoch, plays, 1000));
+            }
+            trends.refresh(end(epoch));
+        }
+        trends.ingest(&row("new", "", 1060, 1, 20));
+        trends.refresh(end(1060));
+        trends.numbers("new", "").unwrap().memories
+    };
+    for (forth, back) in memories(true).into_iter().zip(memories(false)) {
+        assert!((forth - back).abs() < 1e-6, "{forth} {back}");
+    }
 }
 
 /// Who looks at the third place is one in four of those who look at the first. The best titles are stuck at the
