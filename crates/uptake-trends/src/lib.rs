@@ -10,7 +10,7 @@ pub mod explore;
 pub mod hours;
 pub mod lift;
 pub mod memory;
-mod options;
+pub mod options;
 mod past;
 pub mod position;
 pub mod prior;

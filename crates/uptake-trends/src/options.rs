@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 use uptake_model::segment::is_reserved;
+use uptake_model::tally::Counts;
 use uptake_model::{EpochLength, TallyRow};
 
 use crate::memory::MEMORIES;
@@ -30,7 +31,7 @@ pub struct Options {
     pub popular_memory: usize,
     /// How long the usual rate of a title is remembered, in hours.
     pub baseline_half_life_hours: f64,
-    /// How many epochs before the current one may still grow: horizon and lateness, rounded up.
+    /// How many epochs before the current one may still grow, see [`open_epochs`].
     pub open_epochs: i64,
     /// a in (P + a)/(e + a).
     pub lift_pseudo: f64,
@@ -56,6 +57,34 @@ pub struct Options {
     pub rising_plays_min: f64,
 }
 
+/// The horizon of the default configuration, in milliseconds.
+const HORIZON_MS: i64 = 90 * 60_000;
+/// Its lateness.
+const LATENESS_MS: i64 = 2 * 3_600_000;
+
+/// Over how many of the last epochs the lift that is shown is.
+const LIFT_EPOCHS: i64 = 4;
+
+/// What comes later is so rare that no more is kept ready for it.
+const GROWTH_MAX_MS: i64 = 2 * 24 * 3_600_000;
+/// The most epochs that are kept as they are.
+const OPEN_MAX: i64 = 500;
+
+/// How many epochs before the current one may still grow: one is sealed when the newest event is twice horizon and
+/// lateness beyond its end. At least those over which a title is looked at; two days and 500 epochs at most.
+///
+/// ```
+/// use uptake_model::EpochLength;
+/// use uptake_trends::options::open_epochs;
+/// let of = |minutes: i64| open_epochs(EpochLength::from_ms(minutes * 60_000).unwrap(), 90 * 60_000, 7_200_000);
+/// assert_eq!((of(5), of(30), of(60), of(1_440)), (84, 14, 7, 4));
+/// ```
+pub fn open_epochs(epoch_length: EpochLength, horizon_ms: i64, lateness_ms: i64) -> i64 {
+    let growth = horizon_ms.saturating_add(lateness_ms).saturating_mul(2).clamp(0, GROWTH_MAX_MS);
+    let length = epoch_length.ms();
+    ((growth + length - 1) / length).clamp(LIFT_EPOCHS, OPEN_MAX)
+}
+
 impl Default for Options {
     fn default() -> Self {
         Self {
@@ -64,9 +93,9 @@ impl Default for Options {
             half_lives_hours: [0.5, 1.5, 6.0, 48.0],
             popular_memory: 2,
             baseline_half_life_hours: 168.0,
-            open_epochs: 8,
+            open_epochs: open_epochs(EpochLength::default(), HORIZON_MS, LATENESS_MS),
             lift_pseudo: 2.0,
-            lift_epochs: 4,
+            lift_epochs: LIFT_EPOCHS,
             lift_chance: 0.05,
             level: 1e-4,
             lift_min: 1.25,
@@ -81,12 +110,38 @@ impl Default for Options {
 }
 
 impl Options {
-    /// The defaults for such rows: without any impression, plays are held against time.
-    pub fn for_rows(rows: &[TallyRow], epoch_length: EpochLength) -> Self {
-        let exposure = match rows.iter().any(|row| row.counts.impressions > 0 && !is_reserved(&row.segment)) {
+    /// The defaults for such rows; so many epochs may still grow. Plays are held against time where there are far
+    /// fewer impressions than plays in the last day: no stream of rows that are shown is like that, but one of plays
+    /// alone in which an impression strayed is.
+    ///
+    /// ```
+    /// use uptake_model::{Epoch, EpochLength, TallyRow, tally::Counts};
+    /// use uptake_trends::{Exposure, Options};
+    /// let row = |epoch, plays, impressions| TallyRow {
+    ///     video_id: "v".into(), segment: "".into(), epoch: Epoch(epoch),
+    ///     counts: Counts { plays, impressions, exact: true }, sealed: false, sets: None,
+    /// };
+    /// let exposure = |rows: &[TallyRow]| Options::for_rows(rows, EpochLength::default(), 14).exposure;
+    /// assert_eq!(exposure(&[row(1, 5, 90), row(2, 0, 3)]), Exposure::Impressions);
+    /// assert_eq!(exposure(&[row(1, 900, 1), row(2, 900, 0)]), Exposure::Epochs);
+    /// ```
+    pub fn for_rows(rows: &[TallyRow], epoch_length: EpochLength, open_epochs: i64) -> Self {
+        let of_members = || rows.iter().filter(|row| !is_reserved(&row.segment));
+        let newest = of_members().map(|row| row.epoch.0).max().unwrap_or_default();
+        let lately = of_members().filter(|row| row.epoch.0 > newest - a_day(epoch_length));
+        let (plays, impressions) = lately.fold((0u64, 0u64), |(plays, impressions), row| {
+            let Counts { plays: p, impressions: i, .. } = row.counts;
+            (plays.saturating_add(p), impressions.saturating_add(i))
+        });
+        let exposure = match impressions > 0 && impressions >= plays / 2 {
             true => Exposure::Impressions,
             false => Exposure::Epochs,
         };
-        Self { epoch_length, exposure, ..Self::default() }
+        Self { epoch_length, exposure, open_epochs, ..Self::default() }
     }
+}
+
+/// How many epochs a day has; at least one.
+pub fn a_day(epoch_length: EpochLength) -> i64 {
+    (24 * 3_600_000 / epoch_length.ms()).max(1)
 }

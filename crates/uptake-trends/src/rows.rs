@@ -2,9 +2,10 @@
 //!
 //! A row is chosen from ranked candidates. An incumbent stays up to rank K + h; a newcomer takes an
 //! empty place, or at rank K or better that of an incumbent beyond K + h, or at rank K − h or better
-//! that of the worst incumbent beyond K. Within some minutes at most a budget of titles pushes others out,
-//! but a takedown yields at once; a genre or a franchise has at most so many places. People's rules
-//! come first.
+//! that of the worst incumbent beyond K. A genre or a franchise has at most so many places; ranks count
+//! only those that have one by their score, and a title takes the place of one of its own group that ranks at
+//! least h behind it. Within some minutes at most a budget of titles pushes others out, but a takedown
+//! yields at once. People's rules come first.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -115,13 +116,15 @@ pub enum Lacks {
     },
     /// Its rank is beyond what enters.
     Rank {
-        /// From 1.
+        /// From 1, among those that genres and franchises have places for.
         has: usize,
-        /// What is asked for.
+        /// The last rank that enters now; 0 if none does before somebody leaves.
         needs: usize,
     },
     /// The row has let in as many of late as it may.
     Budget,
+    /// Those that people pinned have all places.
+    Pinned,
 }
 
 /// The score of a title in a row, or what it lacks to have one.
@@ -249,88 +252,92 @@ impl Shelf {
         };
         let pinned = choice.rules.pinned(row, segment, choice.now);
         let pinned: Vec<(usize, Arc<str>)> = pinned.into_iter().filter(|(_, pin)| !blocked(pin)).collect();
-        let pins: BTreeSet<&Arc<str>> = pinned.iter().map(|(_, video)| video).collect();
+        let score_of =
+            |pin: &Arc<str>| candidates.iter().find(|(_, video)| video == pin).map(|(score, _)| *score);
+        let scores: Vec<f64> = pinned.iter().map(|(_, pin)| score_of(pin).unwrap_or(0.0)).collect();
         let mut groups = Groups::default();
-        let mut chosen: Vec<(f64, Arc<str>)> = Vec::new();
-        pins.iter().for_each(|pin| groups.take(pin, choice));
+        pinned.iter().for_each(|(_, pin)| groups.take(&Groups::of(pin, o, choice.catalogue)));
         let free = o.places.saturating_sub(pinned.iter().filter(|(at, _)| *at <= o.places).count());
-        // Incumbents within K + h first, so that nobody flutters in and out.
-        let rank_of: BTreeMap<&Arc<str>, usize> =
-            candidates.iter().enumerate().map(|(rank, (_, video))| (video, rank)).collect();
-        for (score, video) in candidates.iter().filter(|(_, video)| before.contains(video)) {
-            if chosen.len() == free || pins.contains(video) {
-                continue;
-            }
-            match groups.full(video, choice) {
-                Some(group) => _ = self.left_out.insert(video.clone(), Lacks::Capped { group }),
-                None => {
-                    groups.take(video, choice);
-                    chosen.push((*score, video.clone()));
-                }
+        let entrants = Entrant::ranked(candidates, &pinned, &groups, choice);
+        // Incumbents first, so that nobody flutters in and out.
+        let mut chosen: Vec<&Entrant> = Vec::with_capacity(free);
+        for one in entrants.iter().filter(|one| before.contains(&one.video)) {
+            if chosen.len() < free && groups.full(&one.groups).is_none() {
+                groups.take(&one.groups);
+                chosen.push(one);
             }
         }
         let mut entered = 0;
         let since = choice.now.minus(o.entries_every_ms);
         self.pushed.retain(|at| since < *at && *at <= choice.now);
-        for (rank, (score, video)) in candidates.iter().enumerate() {
-            if chosen.iter().any(|(_, chosen)| chosen == video) || pins.contains(video) {
+        for one in &entrants {
+            if chosen.iter().any(|chosen| chosen.video == one.video) {
                 continue;
             }
-            if let Some(group) = groups.full(video, choice) {
-                self.left_out.entry(video.clone()).or_insert(Lacks::Capped { group });
-                continue;
-            }
-            if chosen.len() < free {
-                // A place is empty: it is filled, whatever the budget says.
-                groups.take(video, choice);
-                chosen.push((*score, video.clone()));
-                entered += usize::from(!before.contains(video));
-                continue;
-            }
-            // A better one pushes the worst out, if the worst is beyond K and the budget allows it.
-            let worst = chosen
-                .iter()
-                .enumerate()
-                .min_by(|a, b| a.1.0.total_cmp(&b.1.0).then_with(|| b.1.1.cmp(&a.1.1)));
-            let Some((at, worst_rank)) = worst.map(|(at, (_, video))| (at, rank_of[video])) else { break };
-            // The first ranks always push the worst out; the others only one that is beyond K + h.
-            let pushes = rank + o.hysteresis < free || worst_rank >= free + o.hysteresis;
-            if rank >= free || worst_rank < free || !pushes {
-                let lacks = Lacks::Rank { has: rank + 1, needs: o.places };
-                self.left_out.entry(video.clone()).or_insert(lacks);
-                continue;
-            }
+            let out = match groups.full(&one.groups) {
+                // One of its own group makes room for it, if it has fallen far enough behind.
+                Some(group) => match groups.makes_room(&chosen, one, o.hysteresis) {
+                    Some(at) => at,
+                    None => {
+                        self.left_out.insert(one.video.clone(), Lacks::Capped { group });
+                        continue;
+                    }
+                },
+                None if chosen.len() < free => {
+                    // A place is empty: it is filled, whatever the budget says.
+                    groups.take(&one.groups);
+                    chosen.push(one);
+                    entered += usize::from(!before.contains(&one.video));
+                    continue;
+                }
+                None => {
+                    // A better one pushes the worst out, if the worst is beyond K and the budget allows it.
+                    let Some((at, worst)) = worst(chosen.iter().copied().enumerate()) else {
+                        self.left_out.insert(one.video.clone(), Lacks::Pinned);
+                        continue;
+                    };
+                    // The first ranks always push the worst out; the others only one that is beyond K + h.
+                    let enters = match worst.rank >= free + o.hysteresis {
+                        true => free,
+                        false => free.saturating_sub(o.hysteresis),
+                    };
+                    if one.rank >= enters || worst.rank < free {
+                        // Where all stand within K, it has to be better than the last of them.
+                        let needs = if worst.rank < free { free.min(one.rank) } else { enters };
+                        self.left_out.insert(one.video.clone(), Lacks::Rank { has: one.rank + 1, needs });
+                        continue;
+                    }
+                    at
+                }
+            };
             if self.pushed.len() >= o.entries_max {
-                self.left_out.entry(video.clone()).or_insert(Lacks::Budget);
+                self.left_out.insert(one.video.clone(), Lacks::Budget);
                 continue;
             }
-            groups.take(video, choice);
-            chosen[at] = (*score, video.clone());
+            groups.release(&chosen[out].groups);
+            groups.take(&one.groups);
+            chosen[out] = one;
             self.pushed.push(choice.now);
             entered += 1;
         }
-        chosen.sort_by(|a, b| b.0.total_cmp(&a.0).then_with(|| a.1.cmp(&b.1)));
-        let mut line: Vec<Placed> =
-            chosen.into_iter().map(|(score, video)| Placed { video, score, pinned: false }).collect();
-        let placed = line.len() + o.places - free;
-        let chosen: BTreeSet<Arc<str>> = line.iter().map(|placed| placed.video.clone()).collect();
-        for (score, video) in &candidates {
-            if line.len() >= o.places + o.behind {
+        chosen.sort_by_key(|one| one.at);
+        chosen.iter().for_each(|one| _ = self.left_out.remove(&one.video));
+        let place = |one: &Entrant| Placed { video: one.video.clone(), score: one.score, pinned: false };
+        let placed = chosen.len() + o.places - free;
+        let is_chosen: BTreeSet<usize> = chosen.iter().map(|one| one.at).collect();
+        let mut line: Vec<Placed> = chosen.into_iter().map(place).collect();
+        for one in entrants.iter().filter(|one| !is_chosen.contains(&one.at)) {
+            if o.behind == 0 || line.len() >= o.places + o.behind {
                 break;
             }
-            if o.behind > 0
-                && !chosen.contains(video)
-                && !pins.contains(video)
-                && groups.full(video, choice).is_none()
-            {
-                groups.take(video, choice);
-                line.push(Placed { video: video.clone(), score: *score, pinned: false });
+            if groups.full(&one.groups).is_none() {
+                groups.take(&one.groups);
+                line.push(place(one));
             }
         }
-        for (position, video) in &pinned {
-            let score = rank_of.get(video).map_or(0.0, |rank| candidates[*rank].0);
+        for ((position, video), score) in pinned.into_iter().zip(scores) {
             let at = (position - 1).min(line.len());
-            line.insert(at, Placed { video: video.clone(), score, pinned: true });
+            line.insert(at, Placed { video, score, pinned: true });
         }
         self.behind = line.split_off(placed.min(line.len()));
         self.placed = line;
@@ -338,30 +345,105 @@ impl Shelf {
     }
 }
 
+/// Who may enter a row: all but those that a person pinned.
+struct Entrant {
+    /// From 0, by score.
+    at: usize,
+    score: f64,
+    video: Arc<str>,
+    groups: Vec<(String, usize)>,
+    /// From 0, among those that genres and franchises have places for: how many of them are better.
+    rank: usize,
+}
+
+impl Entrant {
+    /// Best first. `groups` are taken by whom a person pinned.
+    fn ranked(
+        candidates: Vec<(f64, Arc<str>)>,
+        pinned: &[(usize, Arc<str>)],
+        groups: &Groups,
+        choice: &Choice,
+    ) -> Vec<Self> {
+        let pins: BTreeSet<&Arc<str>> = pinned.iter().map(|(_, video)| video).collect();
+        let mut groups = groups.clone();
+        let mut rank = 0;
+        let free = candidates.into_iter().filter(|(_, video)| !pins.contains(video));
+        let entrant = |(at, (score, video)): (usize, (f64, Arc<str>))| {
+            let of = Groups::of(&video, choice.options, choice.catalogue);
+            let one = Self { at, score, video, groups: of, rank };
+            if groups.full(&one.groups).is_none() {
+                groups.take(&one.groups);
+                rank += 1;
+            }
+            one
+        };
+        free.enumerate().map(entrant).collect()
+    }
+}
+
+/// The worst of some, and its place among them.
+fn worst<'a>(of: impl Iterator<Item = (usize, &'a Entrant)>) -> Option<(usize, &'a Entrant)> {
+    of.max_by_key(|(_, one)| one.at)
+}
+
 /// How many places genres and franchises have taken.
-#[derive(Default)]
-struct Groups(BTreeMap<String, usize>);
+///
+/// ```
+/// use uptake_trends::catalogue::Title;
+/// use uptake_trends::rows::{Groups, RowOptions};
+/// use uptake_trends::Catalogue;
+/// let part = |id: &str| Title { id: id.into(), franchise: Some("saga".into()), ..Title::default() };
+/// let catalogue = Catalogue::new(vec![part("one"), part("two")]);
+/// let of = |video| Groups::of(video, &RowOptions::default(), &catalogue);
+/// let mut groups = Groups::default();
+/// assert_eq!(groups.full(&of("one")), None);
+/// groups.take(&of("one"));
+/// assert_eq!(groups.full(&of("two")).as_deref(), Some("franchise saga"));
+/// assert_eq!(groups.full(&of("three")), None);
+/// ```
+#[derive(Clone, Debug, Default)]
+pub struct Groups(BTreeMap<String, usize>);
 
 impl Groups {
-    fn of(video: &str, choice: &Choice) -> Vec<(String, usize)> {
-        let Some(title) = choice.catalogue.get(video) else { return Vec::new() };
-        let o = choice.options;
-        let genres = title.genres.iter().map(|genre| (format!("genre {genre}"), o.genre_max));
-        let franchise = title.franchise.iter().map(|name| (format!("franchise {name}"), o.franchise_max));
+    /// The groups of a title of which a row has at most so many.
+    pub fn of(video: &str, options: &RowOptions, catalogue: &Catalogue) -> Vec<(String, usize)> {
+        let Some(title) = catalogue.get(video) else { return Vec::new() };
+        let genres = title.genres.iter().map(|genre| (format!("genre {genre}"), options.genre_max));
+        let franchise = title.franchise.iter();
+        let franchise = franchise.map(|name| (format!("franchise {name}"), options.franchise_max));
         genres.chain(franchise).filter(|(_, max)| *max > 0).collect()
     }
 
-    fn full(&self, video: &str, choice: &Choice) -> Option<String> {
-        let of = Self::of(video, choice);
-        of.into_iter()
-            .find(|(group, max)| self.0.get(group).is_some_and(|n| n >= max))
-            .map(|(group, _)| group)
+    /// The first of these groups that has all its places.
+    pub fn full(&self, of: &[(String, usize)]) -> Option<String> {
+        let is_full = |(group, max): &&(String, usize)| self.0.get(group).is_some_and(|n| n >= max);
+        of.iter().find(is_full).map(|(group, _)| group.clone())
     }
 
-    fn take(&mut self, video: &str, choice: &Choice) {
-        for (group, _) in Self::of(video, choice) {
-            *self.0.entry(group).or_default() += 1;
+    /// A title of these groups takes a place.
+    pub fn take(&mut self, of: &[(String, usize)]) {
+        of.iter().for_each(|(group, _)| *self.0.entry(group.clone()).or_default() += 1);
+    }
+
+    /// A title of these groups gives its place up.
+    fn release(&mut self, of: &[(String, usize)]) {
+        for (group, _) in of {
+            self.0.entry(group.clone()).and_modify(|taken| *taken = taken.saturating_sub(1));
         }
+    }
+
+    /// Which of `chosen` gives its place up to one that groups have no place for: the worst of those without
+    /// which they have one, if it ranks at least `margin` behind.
+    fn makes_room(&self, chosen: &[&Entrant], one: &Entrant, margin: usize) -> Option<usize> {
+        let would = |other: &Entrant| {
+            one.groups.iter().all(|(group, max)| {
+                let freed = other.groups.iter().filter(|(of, _)| of == group).count();
+                self.0.get(group).is_none_or(|taken| taken.saturating_sub(freed) < *max)
+            })
+        };
+        let behind = |other: &Entrant| other.at > one.at && other.rank >= one.rank + margin;
+        let of = chosen.iter().copied().enumerate();
+        worst(of.filter(|(_, other)| behind(other) && would(other))).map(|(at, _)| at)
     }
 }
 

@@ -2,8 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::rows::{Lacks, RowName, Shelf, score};
-use crate::trends::{Numbers, Trends};
+use crate::rows::{Choice, Lacks, RowName, Shelf, score};
+use crate::trends::Trends;
 
 /// The answer, as numbers (JSON) and as plain words ([`std::fmt::Display`]).
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
@@ -18,14 +18,26 @@ pub struct Why {
     pub place: Option<usize>,
     /// Whether a person pinned it.
     pub pinned: bool,
-    /// Its score, if it lacks nothing for one.
+    /// By what people multiply its score; 1 where nobody does.
+    pub boost: f64,
+    /// Its score, with that, if it lacks nothing for one.
     pub score: Option<f64>,
     /// What it lacks to enter, if it is not in.
     pub lacks: Option<Lacks>,
-    /// Discounted plays.
+    /// What was counted of it, if anything was.
+    #[serde(flatten)]
+    pub counted: Option<Counted>,
+}
+
+/// The numbers of a title in a segment, as they are told.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+pub struct Counted {
+    /// Discounted plays, by which Popular ranks.
     pub plays: f64,
-    /// Discounted impressions, or epochs.
+    /// Discounted impressions, or epochs, of the longest memory.
     pub evidence: f64,
+    /// The plays of those, discounted alike.
+    pub evidence_plays: f64,
     /// The estimated rate and its deviation.
     pub rate: f64,
     /// See `rate`.
@@ -55,32 +67,39 @@ pub struct Why {
     pub ln_evidence_needed: f64,
 }
 
-/// What is known of a title in a row.
-pub fn why(trends: &Trends, shelf: &Shelf, row: RowName, segment: &str, video: &str) -> Option<Why> {
-    let numbers: Numbers = trends.numbers(video, segment)?;
-    let scored = score(trends, row, &numbers);
+/// What is known of a title in a row. What people and the catalogue say of it comes before what it lacks for a score.
+pub fn why(
+    trends: &Trends,
+    shelf: &Shelf,
+    row: RowName,
+    segment: &str,
+    video: &str,
+    choice: &Choice<'_>,
+) -> Why {
+    let numbers = trends.numbers(video, segment);
+    let scored = match &numbers {
+        Some(numbers) => score(trends, row, numbers),
+        None => Err(Lacks::Unseen),
+    };
+    let boost = choice.rules.boost(video, row, segment, choice.now);
     let at = shelf.placed().iter().position(|placed| *placed.video == *video);
     let lacks = match (at, &scored) {
         (Some(_), _) => None,
+        _ if choice.rules.is_blocked(video, row, segment, choice.now) => Some(Lacks::Blocked),
+        _ if !choice.catalogue.is_available(video, choice.now) => Some(Lacks::Unavailable),
         (None, Err(lacks)) => Some(lacks.clone()),
         (None, Ok(_)) => Some(shelf.left_out(video).cloned().unwrap_or(Lacks::Budget)),
     };
-    Some(Why {
-        video: video.to_owned(),
-        row,
-        segment: segment.to_owned(),
-        place: at.map(|at| at + 1),
-        pinned: at.is_some_and(|at| shelf.placed()[at].pinned),
-        score: scored.ok(),
-        lacks,
+    let counted = numbers.map(|numbers| Counted {
         plays: numbers.plays,
         evidence: numbers.evidence,
+        evidence_plays: numbers.evidence_plays,
         rate: numbers.estimate.rate,
         rate_sd: numbers.estimate.sd,
         prior_rate: numbers.prior.mean,
         prior_weight: numbers.prior.weight,
         backed_off_to: trends.parent_of(segment).map(str::to_owned),
-        backed_off_part: numbers.prior.weight / (numbers.prior.weight + numbers.evidence),
+        backed_off_part: numbers.prior_part,
         memories: numbers.memories.to_vec(),
         recent_plays: numbers.recent_plays,
         recent_expected: numbers.recent_expected,
@@ -88,7 +107,18 @@ pub fn why(trends: &Trends, shelf: &Shelf, row: RowName, segment: &str, video: &
         lift_lower: numbers.lift_lower,
         ln_evidence: numbers.ln_evidence,
         ln_evidence_needed: -trends.options().level.ln(),
-    })
+    });
+    Why {
+        video: video.to_owned(),
+        row,
+        segment: segment.to_owned(),
+        place: at.map(|at| at + 1),
+        pinned: at.is_some_and(|at| shelf.placed()[at].pinned),
+        boost,
+        score: scored.ok().map(|score| score * boost),
+        lacks,
+        counted,
+    }
 }
 
 fn group(name: &str) -> &str {
@@ -108,6 +138,18 @@ impl std::fmt::Display for Why {
                 writeln!(f, "{} is not in {row} for {segment}: {lacks}.", self.video)?;
             }
         }
+        if self.boost != 1.0 {
+            writeln!(f, "People multiply its score by {}.", self.boost)?;
+        }
+        match &self.counted {
+            Some(counted) => counted.fmt(f),
+            None => write!(f, "Nothing was counted of it in this segment."),
+        }
+    }
+}
+
+impl std::fmt::Display for Counted {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         writeln!(
             f,
             "Lately {:.0} plays where {:.1} were to be expected: lift {:.2}, surely beyond {:.2}.",
@@ -121,7 +163,7 @@ impl std::fmt::Display for Why {
         writeln!(
             f,
             "Rate {:.4} ± {:.4} from {:.0} shown and {:.1} plays (discounted).",
-            self.rate, self.rate_sd, self.evidence, self.plays
+            self.rate, self.rate_sd, self.evidence, self.evidence_plays
         )?;
         let from = match &self.backed_off_to {
             Some(parent) => format!("its rate among {}", group(parent)),
@@ -164,7 +206,11 @@ impl std::fmt::Display for Lacks {
             Self::Blocked => write!(f, "a person blocked it"),
             Self::Unavailable => write!(f, "the catalogue does not have it now"),
             Self::Capped { group } => write!(f, "{group} has its places"),
+            Self::Rank { has, needs: 0 } => {
+                write!(f, "its rank is {has}, and none enters before somebody falls further behind")
+            }
             Self::Rank { has, needs } => write!(f, "its rank is {has}, it enters at {needs}"),
+            Self::Pinned => write!(f, "those that people pinned have all its places"),
             Self::Budget => write!(f, "the row has let in as many in the last minutes as it may"),
         }
     }

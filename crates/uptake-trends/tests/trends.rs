@@ -263,11 +263,33 @@ fn people_have_the_last_word() {
     let second = shelf_of(&rules);
     assert_eq!(names(&second), ["e", "c", "d"]);
     assert_eq!(second.left_out("a"), Some(&Lacks::Blocked));
-    let answer = why(&trends, &second, RowName::Popular, "", "a").unwrap();
+    let choice = Choice { options: &options, rules: &rules, catalogue: &catalogue, now: EventTime(1) };
+    let answer = why(&trends, &second, RowName::Popular, "", "a", &choice);
     assert!(answer.to_string().contains("a person blocked it"), "{answer}");
     let back: uptake_trends::why::Why =
         serde_json::from_str(&serde_json::to_string(&answer).unwrap()).unwrap();
     assert_eq!(back, answer);
+    // Blocked comes before what it lacks besides: it is not rising either.
+    let why_of = |row, video: &str| why(&trends, &Shelf::default(), row, "", video, &choice).to_string();
+    let answer = why_of(RowName::Trending, "a");
+    assert!(answer.contains("a person blocked it"), "{answer}");
+    let answer = why(&trends, &second, RowName::Popular, "", "c", &choice);
+    assert_eq!((answer.boost, answer.score), (2.0, Some(140.0)));
+    assert!(answer.to_string().contains("multiply its score by 2"), "{answer}");
+    // Of a premiere that is pinned nothing was counted yet.
+    rules.set(rule("new", Action::Pin));
+    let third = shelf_of(&rules);
+    let choice = Choice { options: &options, rules: &rules, catalogue: &catalogue, now: EventTime(1) };
+    let answer = why(&trends, &third, RowName::Popular, "", "new", &choice);
+    assert_eq!((answer.place, answer.pinned, answer.counted.is_some()), (Some(1), true, false));
+    assert!(answer.to_string().ends_with("Nothing was counted of it in this segment."), "{answer}");
+    let back: uptake_trends::why::Why =
+        serde_json::from_str(&serde_json::to_string(&answer).unwrap()).unwrap();
+    assert_eq!(back, answer);
+    // Pins have all places: whatever a title's rank, none is left.
+    rules.set(rule("d", Action::Pin));
+    let full = shelf_of(&rules);
+    assert_eq!((names(&full).len(), full.left_out("c")), (3, Some(&Lacks::Pinned)));
 }
 
 #[test]
@@ -280,7 +302,8 @@ fn what_few_members_push_does_not_enter() {
     let (rules, catalogue, options) = (Rules::default(), Catalogue::default(), RowOptions::default());
     let shelf = shelf(&trends, RowName::Trending, &rules, &catalogue, &options);
     assert!(names(&shelf).is_empty());
-    let answer = why(&trends, &shelf, RowName::Trending, "", "v05").unwrap();
+    let choice = Choice { options: &options, rules: &rules, catalogue: &catalogue, now: EventTime(1) };
+    let answer = why(&trends, &shelf, RowName::Trending, "", "v05", &choice);
     assert!(answer.to_string().contains("only 4 members"), "{answer}");
 }
 
@@ -412,6 +435,69 @@ fn at_most_the_budget_is_pushed_out_at_once_and_a_fall_within_the_buffer_is_none
         assert_eq!(shelf.update(RowName::Loved, "", ranked(20), &at(now)), 0, "{now}");
     }
     assert_eq!(shelf.update(RowName::Loved, "", ranked(20), &at(300_000)), 2);
+}
+
+/// Ten series of ten episodes rank first, and one of each may stand in the row; what changes behind them moves its
+/// other half all the same.
+#[test]
+fn caps_do_not_freeze_the_end_of_a_row() {
+    let titles = (0..100).map(|n| Title {
+        id: format!("s{}e{}", n / 10, n % 10),
+        franchise: Some(format!("series {}", n / 10)),
+        ..Title::default()
+    });
+    let catalogue = Catalogue::new(titles.collect());
+    let (rules, options) = (Rules::default(), RowOptions::default());
+    let ranked = |shift: u32| -> Vec<(f64, Arc<str>)> {
+        let episodes = (0..100).map(|n| (f64::from(1_000 - n), Arc::from(format!("s{}e{}", n % 10, n / 10))));
+        let others = (0..200).map(|n| (f64::from(500 - n), Arc::from(format!("t{:03}", (n + shift) % 200))));
+        episodes.chain(others).collect()
+    };
+    let at = |now| Choice { options: &options, rules: &rules, catalogue: &catalogue, now: EventTime(now) };
+    let mut shelf = Shelf::default();
+    shelf.update(RowName::Loved, "", ranked(0), &at(0));
+    assert_eq!(names(&shelf)[10..], (0..10).map(|n| format!("t{n:03}")).collect::<Vec<_>>());
+    // After it is all another order, three come in each time until those of the first ranks stand there.
+    for n in 1..=4 {
+        shelf.update(RowName::Loved, "", ranked(100), &at(n * 300_000));
+    }
+    assert_eq!(names(&shelf)[10..], (100..110).map(|n| format!("t{n}")).collect::<Vec<_>>());
+    // The last that may enter is told as it is: nobody stands beyond K, or between K and K + h.
+    assert_eq!(shelf.left_out("t110"), Some(&Lacks::Rank { has: 21, needs: 20 }));
+    let mut order = ranked(100);
+    order[..].iter_mut().filter(|(_, video)| &**video == "t108").for_each(|one| one.0 = 487.5);
+    order.sort_by(|a, b| b.0.total_cmp(&a.0));
+    shelf.update(RowName::Loved, "", order, &at(3_000_000));
+    assert!(names(&shelf).contains(&"t108"), "it fell behind, and not far enough");
+    assert_eq!(shelf.left_out("t110"), Some(&Lacks::Rank { has: 20, needs: 15 }));
+}
+
+/// Of a franchise the better title takes the place of the one that stands there, if it ranks far enough before it.
+#[test]
+fn a_better_part_of_a_franchise_takes_the_place_of_the_other() {
+    let part = |id: &str| Title { id: id.into(), franchise: Some("saga".into()), ..Title::default() };
+    let catalogue = Catalogue::new(vec![part("one"), part("two")]);
+    let (rules, options) = (Rules::default(), RowOptions::default());
+    let update = |shelf: &mut Shelf, first: usize, second: usize| {
+        let mut order: Vec<Arc<str>> = (0..40).map(|n| Arc::from(format!("x{n:02}"))).collect();
+        order.insert(first, "one".into());
+        order.insert(second, "two".into());
+        let ranked = order.into_iter().zip(0u32..).map(|(video, n)| (f64::from(100 - n), video));
+        let choice =
+            Choice { options: &options, rules: &rules, catalogue: &catalogue, now: EventTime(1_000) };
+        shelf.update(RowName::Loved, "", ranked.collect(), &choice);
+        let names = names(shelf);
+        assert_eq!(names.len(), 20);
+        names.into_iter().filter(|name| !name.starts_with('x')).collect::<Vec<_>>().join(" ")
+    };
+    let mut shelf = Shelf::default();
+    assert_eq!(update(&mut shelf, 3, 30), "one");
+    assert_eq!(update(&mut shelf, 3, 1), "one", "a little better is not enough");
+    assert!(matches!(shelf.left_out("two"), Some(Lacks::Capped { .. })));
+    assert_eq!(update(&mut shelf, 15, 0), "two");
+    assert!(matches!(shelf.left_out("one"), Some(Lacks::Capped { .. })));
+    // When it falls out of the row, the place of its franchise is free at once for the other.
+    assert_eq!(update(&mut shelf, 2, 39), "one");
 }
 
 #[test]

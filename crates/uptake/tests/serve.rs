@@ -468,9 +468,18 @@ fn a_row_has_what_the_catalogue_allows_and_draws_its_last_place_with_a_known_cha
         assert_eq!(api.send(&event("play", request, video)).json()["accepted"], 1);
     }
     let data = place.path("data").display().to_string();
-    let said: Value =
-        serde_json::from_str(&uptake(["eval", "served", "--data", &data, "--json"]).ok()).unwrap();
+    let judged = |settings: &[&str]| -> Value {
+        let args = [&["eval", "served", "--data", &data, "--json"], settings].concat();
+        serde_json::from_str(&uptake(args).ok()).unwrap()
+    };
+    // What was served within the horizon may still be played.
+    let said = judged(&[]);
+    assert_eq!((said["draws"].as_u64(), said["too_young"].as_u64()), (Some(0), Some(loved.len() as u64)));
+    let said = judged(&["--set", "join.horizon=0s"]);
     assert_eq!(said["draws"].as_u64(), Some(loved.len() as u64));
+    for (name, of) in said["rankings"].as_object().unwrap() {
+        assert_eq!(of["ips"].is_null(), of["effective"].as_f64() == Some(0.0), "{name}: {of}");
+    }
     let half = loved.len().div_ceil(2) as f64 / loved.len() as f64;
     let logged = said["rankings"]["wilson"]["logged"]["value"].as_f64().unwrap();
     assert!((logged - half).abs() < 1e-9, "{said}");

@@ -26,10 +26,10 @@ fn titles(data: &str, more: &[&str]) -> Vec<String> {
     rows.lines().map(id).collect()
 }
 
-/// 12 epochs of 8 titles at 10 %; in the last one everybody who sees v3 plays it.
+/// 20 epochs of 8 titles at 10 %; in the last one everybody who sees v3 plays it.
 fn table(folder: &Path) -> String {
     let mut events = String::new();
-    for epoch in 0..12i64 {
+    for epoch in 0..20i64 {
         for request in 0..100i64 {
             let time = 1_768_435_200_000 + epoch * 1_800_000 + request * 15_000;
             for title in 0..8i64 {
@@ -38,7 +38,7 @@ fn table(folder: &Path) -> String {
                     writeln!(events, "{{\"kind\":\"{kind}\",\"request_id\":\"{id:016x}\",\"video_id\":\"v{title}\",\"timestamp\":{time}}}").unwrap();
                 };
                 event("impression", time);
-                if (request + title) % 10 == 0 || epoch == 11 && title == 3 {
+                if (request + title) % 10 == 0 || epoch == 19 && title == 3 {
                     event("play", time + 2000);
                 }
             }
@@ -89,13 +89,13 @@ fn a_burst_trends_and_the_others_are_told_what_they_lack() {
     assert!(std::fs::read_to_string(page).unwrap().contains("<svg"));
 }
 
-/// In the last of 12 epochs three titles are played by all who see them: v3 by three members again and
+/// In the last of 20 epochs three titles are played by all who see them: v3 by three members again and
 /// again, v5 by as many members as requests, v6 by requests that send more than the cap allows.
 #[test]
 fn what_few_members_or_requests_beyond_the_caps_push_stands_in_no_row() {
     let folder = tempfile::tempdir().unwrap();
     let mut events = String::new();
-    for epoch in 0..12i64 {
+    for epoch in 0..20i64 {
         for request in 0..100i64 {
             let time = 1_768_435_200_000 + epoch * 1_800_000 + request * 15_000;
             for title in 0..8i64 {
@@ -105,9 +105,9 @@ fn what_few_members_or_requests_beyond_the_caps_push_stands_in_no_row() {
                 };
                 event("impression", request, request, time);
                 match title {
-                    3 if epoch == 11 => event("play", request, request % 3, time + 2000),
-                    5 if epoch == 11 => event("play", request, request, time + 2000),
-                    6 if epoch == 11 => {
+                    3 if epoch == 19 => event("play", request, request % 3, time + 2000),
+                    5 if epoch == 19 => event("play", request, request, time + 2000),
+                    6 if epoch == 19 => {
                         (0..60).for_each(|n| event("play", request, request, time + 2000 + n))
                     }
                     _ if (request + title) % 10 == 0 => event("play", request, request, time + 2000),
@@ -218,6 +218,39 @@ fn rows_keep_to_peoples_rules() {
     assert!(why.contains("a person blocked it"), "{why}");
     put("delete", pin);
     assert_ne!(row("popular")[0], last);
+}
+
+/// The command chooses with the configuration that a server has.
+#[test]
+fn rows_are_those_that_a_server_with_the_same_configuration_shows() {
+    let folder = tempfile::tempdir().unwrap();
+    let data = table(folder.path());
+    let popular = |more: &[&str]| titles(&data, &[&["--row", "popular"], more].concat());
+    let all = popular(&[]);
+    assert_eq!(all.len(), 8);
+    assert_eq!(popular(&["--limit", "3"]), all[..3], "a limit cuts what is printed");
+    let file = folder.path().join("titles.csv");
+    let saga: String = (0..8).map(|n| format!("v{n},{}\n", if n < 4 { "saga" } else { "" })).collect();
+    std::fs::write(&file, format!("id,franchise\n{saga}")).unwrap();
+    let catalogue = format!("rows.catalogue={}", file.display());
+    let set = ["--set", &catalogue];
+    let of_saga =
+        |rows: Vec<String>| rows.iter().filter(|video| ["v0", "v1", "v2", "v3"].contains(&&***video)).count();
+    assert_eq!(of_saga(popular(&set)), 1);
+    assert_eq!(of_saga(popular(&[&set[..], &["--set", "rows.franchise_max=0"]].concat())), 4);
+    std::fs::write(&file, "id\nv5\n").unwrap();
+    assert_eq!(popular(&[&set[..], &["--set", "rows.unknown_titles=hide"]].concat()), ["v5"]);
+    // What a person pinned stands there before anything is counted of it.
+    let (log, _) = EmbeddedLog::open(Path::new(&data), LogOptions::default()).unwrap();
+    log.create_topic("rules", 1).unwrap();
+    let pin = json!({"id": "r1", "action": "pin", "video_id": "premiere", "position": 2});
+    let entry = json!({"at": 0, "by": "ann", "op": "put", "rule": pin}).to_string();
+    log.append("rules", 0, &[Record::new("", entry)], 0).unwrap();
+    assert_eq!(popular(&[])[1], "premiere");
+    let (ok, text, err) = uptake(&["rows", "--data", &data, "--row", "popular"]);
+    assert!(ok && text.contains("premiere"), "{text}{err}");
+    let (ok, why, err) = uptake(&["why", "premiere", "--data", &data, "--row", "popular"]);
+    assert!(ok && why.contains("is number 2 of popular for everyone: a person pinned it"), "{why}{err}");
 }
 
 #[test]

@@ -15,6 +15,7 @@ use uptake_connectors::log::Record;
 use uptake_model::segment;
 use uptake_trends::Catalogue;
 use uptake_trends::explore::{Random, draw};
+use uptake_trends::rows::Groups;
 
 use super::board::{Ready, version};
 use super::{Candidate, Item, RowName};
@@ -215,7 +216,14 @@ fn explore(
     let mut from: Vec<Candidate> =
         ready.ranked.candidates.iter().filter(|one| is_free(&one.item.video_id)).cloned().collect();
     let places: Vec<usize> = (0..items.len()).rev().filter(|at| !items[*at].pinned).collect();
+    let groups_of = |video: &str| Groups::of(video, &app.settings.rows, &catalogue);
     for at in places.into_iter().take(app.settings.explore_slots) {
+        // A genre or a franchise has no more places for a draw.
+        let mut groups = Groups::default();
+        for (_, item) in items.iter().enumerate().filter(|(other, _)| *other != at) {
+            groups.take(&groups_of(&item.video_id));
+        }
+        from.retain(|one| groups.full(&groups_of(&one.item.video_id)).is_none());
         let Some(bits) = random::<8>() else { break };
         let unit = Random::new(u64::from_le_bytes(bits)).unit();
         let shares: Vec<f64> = from.iter().map(|one| one.share).collect();

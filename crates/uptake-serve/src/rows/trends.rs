@@ -17,7 +17,7 @@ use uptake_model::{Epoch, EpochLength, EventTime, TallyRow};
 use uptake_trends::explore::{CANDIDATES_MAX, Random, hopeful, shares};
 use uptake_trends::position::is_place;
 use uptake_trends::rate::{Estimate, Evidence};
-use uptake_trends::rows::{Choice, Placed, candidates};
+use uptake_trends::rows::{Choice, Groups, Lacks, Placed, candidates};
 use uptake_trends::{Exposure, Options, Past, RowName, Shelf, Trends, tree, why};
 
 use super::{Candidate, Item, Ranked, Rows};
@@ -27,6 +27,8 @@ use crate::ids::random;
 const FRESH: Duration = Duration::from_millis(100);
 /// The most segments that are kept; one more pushes out the one that nobody asked for longest.
 const SEGMENTS_MAX: usize = 64;
+/// How long the epochs stay as they were read over which no lift is taken any more: little comes so late.
+const OLDER: Duration = Duration::from_secs(5);
 /// How long it is taken as known at which places titles were shown.
 const PLACES: Duration = Duration::from_secs(60);
 /// How long the titles that a row may draw from stay the same: to find them, all are looked at.
@@ -49,7 +51,7 @@ const VIDEOS_MAX: usize = 10_000_000;
 /// };
 /// let mut table = MemoryTable::new();
 /// table.write(&[row("old", 7, 90, 9_000), row("new", 7, 10, 1_000)])?;
-/// let rows = TrendsRows::new(EpochLength::default(), &[]);
+/// let rows = TrendsRows::new(EpochLength::default(), 14, &[]);
 /// let (options, rules, catalogue) = Default::default();
 /// let choice = Choice { options: &options, rules: &rules, catalogue: &catalogue, now: EventTime(0) };
 /// assert_eq!(&*rows.rank(&table, RowName::Popular, "", 10, &choice)?.items[0].video_id, "old");
@@ -58,6 +60,7 @@ const VIDEOS_MAX: usize = 10_000_000;
 /// ```
 pub struct TrendsRows {
     length: EpochLength,
+    open_epochs: i64,
     exploring: Vec<RowName>,
     known: Mutex<HashMap<String, Known>>,
 }
@@ -72,6 +75,8 @@ struct Known {
     /// Plays and impressions of that epoch.
     counts: HashMap<Arc<str>, (u64, u64)>,
     read_at: Instant,
+    /// When all epochs that may still grow were read.
+    older_at: Instant,
     /// When it was read where titles were shown.
     places_at: Instant,
     /// By which rules its titles were chosen.
@@ -91,9 +96,10 @@ struct Ordered {
 }
 
 impl TrendsRows {
-    /// Nothing is known yet; the table's epochs are of this length, and those rows are to explore.
-    pub fn new(length: EpochLength, exploring: &[RowName]) -> Self {
-        Self { length, exploring: exploring.to_vec(), known: Mutex::default() }
+    /// Nothing is known yet; the table's epochs are of this length, so many of them may still grow
+    /// ([`open_epochs`](uptake_trends::options::open_epochs)), and those rows are to explore.
+    pub fn new(length: EpochLength, open_epochs: i64, exploring: &[RowName]) -> Self {
+        Self { length, open_epochs, exploring: exploring.to_vec(), known: Mutex::default() }
     }
 
     /// Does something with what is known of a segment now; `None` where nothing was counted.
@@ -114,7 +120,7 @@ impl TrendsRows {
             }
             return Ok(Some(ask(known)));
         }
-        let Some(mut known) = Known::load(table, segment, self.length, choice.now)? else { return Ok(None) };
+        let Some(mut known) = Known::load(table, segment, self, choice.now)? else { return Ok(None) };
         known.choose(&self.exploring, choice);
         if all.len() >= SEGMENTS_MAX {
             let oldest = all.iter().min_by_key(|(_, known)| known.read_at).map(|(name, _)| name.clone());
@@ -130,32 +136,51 @@ impl Known {
     fn load(
         table: &dyn Table,
         segment: &str,
-        length: EpochLength,
+        of: &TrendsRows,
         now: EventTime,
     ) -> Result<Option<Self>, TableError> {
         let Some(Lineage { segments, rows }) = read_lineage(table, segment)? else { return Ok(None) };
         let Some(epoch) = rows.iter().map(|row| row.epoch).max() else { return Ok(None) };
         let mut known = Self {
-            trends: Trends::new(Options::for_rows(&rows, length)),
+            trends: Trends::new(Options::for_rows(&rows, of.length, of.open_epochs)),
             rows: RowName::ALL.into_iter().map(|row| (row, Ordered::default())).collect(),
             segments,
             epoch,
             counts: HashMap::new(),
             read_at: Instant::now(),
+            older_at: Instant::now(),
             places_at: Instant::now(),
             rules: 0,
             hopeful_at: None,
             hopeful: Vec::new(),
         };
-        known.trends.replay(&rows, |epoch| as_of(epoch, length, now), |_, _| {});
+        known.trends.replay(&rows, |epoch| as_of(epoch, of.length, now), |_, _| {});
         known.note_counts(rows.iter());
         Ok(Some(known))
     }
 
+    /// The largest of the segments that it leans on: whatever is counted is counted there.
+    fn root(&self) -> &Arc<str> {
+        let of_members = |name: &&Arc<str>| !is_reserved(name) && !is_place(name);
+        self.segments.iter().rfind(of_members).unwrap_or(&self.segments[0])
+    }
+
     /// Takes in what has changed of the epochs that may still grow.
     fn catch_up(&mut self, table: &dyn Table, length: EpochLength, now: EventTime) -> Result<(), TableError> {
-        let first = self.epoch.0 - self.trends.options().open_epochs;
-        let newest = table.top(&self.segments[0], None, 1)?.first().map_or(self.epoch, |row| row.epoch);
+        let (open_epochs, lift_epochs) = {
+            let options = self.trends.options();
+            (options.open_epochs, options.lift_epochs)
+        };
+        // Time goes on also where nothing is counted in the segment itself.
+        let newest = table.top(self.root(), None, 1)?.first().map_or(self.epoch, |row| row.epoch);
+        let newest = newest.max(self.epoch);
+        let first = match newest > self.epoch || self.older_at.elapsed() >= OLDER {
+            true => {
+                self.older_at = Instant::now();
+                self.epoch.0 - open_epochs
+            }
+            false => newest.0 - lift_epochs + 1,
+        };
         // What was shown where moves slowly, and there are many places.
         let with_places = newest > self.epoch || self.places_at.elapsed() >= PLACES;
         if with_places {
@@ -169,7 +194,7 @@ impl Known {
         }
         let mut latest = Vec::new();
         for epoch in (first..=newest.0).map(Epoch) {
-            let is_lately = epoch.0 > newest.0 - self.trends.options().lift_epochs;
+            let is_lately = epoch.0 > newest.0 - lift_epochs;
             let is_asked = |segment: &&Arc<str>| match () {
                 () if is_place(segment) => with_places,
                 () if is_reserved(segment) => is_lately,
@@ -183,7 +208,7 @@ impl Known {
                 }
             }
         }
-        self.epoch = newest.max(self.epoch);
+        self.epoch = newest;
         self.trends.refresh(as_of(self.epoch, length, now));
         self.note_counts(latest.iter());
         self.read_at = Instant::now();
@@ -234,11 +259,19 @@ impl Known {
     }
 
     fn drawn_from(&self, row: RowName, segment: &str, shelf: &Shelf, choice: &Choice<'_>) -> Vec<Candidate> {
+        // Whom a genre or a franchise has no place for; the last place that no rule holds is the one that is drawn.
+        let groups_of = |video: &str| Groups::of(video, choice.options, choice.catalogue);
+        let drawn = shelf.placed().iter().rposition(|placed| !placed.pinned);
+        let mut groups = Groups::default();
+        for (_, placed) in shelf.placed().iter().enumerate().filter(|(at, _)| Some(*at) != drawn) {
+            groups.take(&groups_of(&placed.video));
+        }
         let is_placed = |video: &str| shelf.placed().iter().any(|placed| *placed.video == *video);
         let is_shown = |video: &str| {
             !is_placed(video)
                 && choice.catalogue.is_available(video, choice.now)
                 && !choice.rules.is_blocked(video, row, segment, choice.now)
+                && groups.full(&groups_of(video)).is_none()
         };
         let all = self.hopeful.iter().filter(|(video, _)| is_shown(video)).take(CANDIDATES_MAX);
         let all: Vec<&(Arc<str>, Estimate)> = all.collect();
@@ -390,22 +423,115 @@ impl Rows for TrendsRows {
         choice: &Choice<'_>,
     ) -> Result<Value, TableError> {
         let answer = self.with(table, segment, choice, |known| {
-            let all: Option<Vec<_>> = known
-                .rows
-                .iter()
-                .map(|(row, Ordered { shelf, .. })| why::why(&known.trends, shelf, *row, segment, video))
-                .collect();
-            let Some(all) = all else {
-                return json!({ "known": false, "lacks": "nothing was counted of it in this segment" });
+            let why_of = |(row, Ordered { shelf, .. }): (&RowName, &Ordered)| {
+                why::why(&known.trends, shelf, *row, segment, video, choice)
             };
+            let all: Vec<why::Why> = known.rows.iter().map(why_of).collect();
+            let lacks = "nothing was counted of it in this segment";
+            if all.iter().all(|why| why.lacks == Some(Lacks::Unseen)) {
+                return json!({ "known": false, "lacks": lacks });
+            }
+            let is_known = all.iter().any(|why| why.counted.is_some());
             let words: BTreeMap<&str, String> =
                 all.iter().map(|why| (why.row.as_str(), why.to_string())).collect();
             let rank: BTreeMap<&str, Option<usize>> =
                 all.iter().map(|why| (why.row.as_str(), why.place)).collect();
             let rows: BTreeMap<&str, &why::Why> = all.iter().map(|why| (why.row.as_str(), why)).collect();
-            json!({ "known": true, "epoch": known.epoch, "rank": rank, "words": words, "rows": rows })
+            // Of a title that a person pinned or blocked there may be no numbers.
+            let lacks = (!is_known).then_some(lacks);
+            json!({
+                "known": is_known, "lacks": lacks, "epoch": known.epoch, "rank": rank, "words": words, "rows": rows,
+            })
         })?;
         Ok(answer
             .unwrap_or_else(|| json!({ "known": false, "lacks": "there are no tallies in this segment" })))
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "tests")]
+mod tests {
+    use uptake_connectors::table::MemoryTable;
+    use uptake_model::tally::Counts;
+    use uptake_trends::{Catalogue, RowOptions, Rules, Title};
+
+    use super::*;
+
+    fn row(video: &str, segment: &str, epoch: i64, plays: u64) -> TallyRow {
+        TallyRow {
+            video_id: video.into(),
+            segment: segment.into(),
+            epoch: Epoch(epoch),
+            counts: Counts { plays, impressions: 100, exact: true },
+            sealed: false,
+            sets: None,
+        }
+    }
+
+    #[test]
+    fn a_quiet_segment_goes_on_with_the_stream() {
+        let (options, rules, catalogue) = (RowOptions::default(), Rules::default(), Catalogue::default());
+        let choice = Choice { options: &options, rules: &rules, catalogue: &catalogue, now: EventTime(0) };
+        let mut table = MemoryTable::new();
+        table.write(&[row("v", "", 100, 10), row("v", "country=BR", 100, 10)]).unwrap();
+        let rows = TrendsRows::new(EpochLength::default(), 14, &[]);
+        let ranked = rows.rank(&table, RowName::Popular, "country=BR", 10, &choice).unwrap();
+        assert_eq!((ranked.epoch, ranked.items[0].score), (Some(Epoch(100)), 10.0));
+        table.write(&[row("v", "", 112, 10)]).unwrap();
+        std::thread::sleep(FRESH);
+        let ranked = rows.rank(&table, RowName::Popular, "country=BR", 10, &choice).unwrap();
+        assert_eq!(ranked.epoch, Some(Epoch(112)));
+        assert!((ranked.items[0].score - 5.0).abs() < 1e-9, "six hours are a half-life: {ranked:?}");
+    }
+
+    /// Growth of an epoch long past comes to the same as if the server had just been started.
+    #[test]
+    fn what_comes_late_is_taken_in_while_an_epoch_may_grow() {
+        let (options, rules, catalogue) = (RowOptions::default(), Rules::default(), Catalogue::default());
+        let choice = Choice { options: &options, rules: &rules, catalogue: &catalogue, now: EventTime(0) };
+        let mut table = MemoryTable::new();
+        let epochs = 100..=113;
+        let all: Vec<TallyRow> =
+            epochs.flat_map(|epoch| [row("v", "", epoch, 10), row("w", "", epoch, 5)]).collect();
+        table.write(&all).unwrap();
+        let rows = TrendsRows::new(EpochLength::default(), 14, &[]);
+        let ranked = |rows: &TrendsRows, table: &MemoryTable| {
+            rows.rank(table, RowName::Popular, "", 10, &choice).unwrap().items
+        };
+        ranked(&rows, &table);
+        // The first epoch may grow until the end of the last one is 14 epochs behind.
+        table.write(&[row("v", "", 100, 60), row("v", "", 114, 10)]).unwrap();
+        std::thread::sleep(FRESH);
+        let fresh = TrendsRows::new(EpochLength::default(), 14, &[]);
+        assert_eq!(ranked(&rows, &table), ranked(&fresh, &table));
+    }
+
+    /// A franchise has one place, also where it is drawn; a pinned title of nobody's tallies is told as it stands.
+    #[test]
+    fn a_drawn_place_keeps_to_the_caps_and_a_pin_is_told() {
+        let part = |id: &str| Title { id: id.into(), franchise: Some("saga".into()), ..Title::default() };
+        let catalogue = Catalogue::new(vec![part("s1"), part("s2"), part("s3")]);
+        let options = RowOptions { places: 5, ..RowOptions::default() };
+        let mut rules = Rules::default();
+        rules.set(
+            serde_json::from_str(r#"{"id":"1","action":"pin","video_id":"premiere","position":2}"#).unwrap(),
+        );
+        let choice = Choice { options: &options, rules: &rules, catalogue: &catalogue, now: EventTime(0) };
+        let mut table = MemoryTable::new();
+        let titles = ["s1", "s2", "s3", "a", "b", "c", "d", "e", "f"];
+        let all: Vec<TallyRow> = (30..).zip(titles).map(|(n, video)| row(video, "", 100, 60 - n)).collect();
+        table.write(&all).unwrap();
+        let rows = TrendsRows::new(EpochLength::default(), 14, &[RowName::Loved]);
+        let ranked = rows.rank(&table, RowName::Loved, "", 5, &choice).unwrap();
+        assert_eq!((&*ranked.items[0].video_id, &*ranked.items[1].video_id), ("s1", "premiere"));
+        let from: Vec<&str> = ranked.candidates.iter().map(|one| &*one.item.video_id).collect();
+        assert_eq!(from, ["d", "e", "f"]);
+        let shares: f64 = ranked.candidates.iter().map(|one| one.share).sum();
+        assert!((shares - 1.0).abs() < 1e-9, "{ranked:?}");
+        let why = rows.why(&table, "", "premiere", &choice).unwrap();
+        assert_eq!((&why["known"], &why["rank"]["loved"]), (&json!(false), &json!(2)), "{why}");
+        assert!(why["words"]["loved"].as_str().unwrap().contains("a person pinned it"), "{why}");
+        let why = rows.why(&table, "", "nobody's", &choice).unwrap();
+        assert_eq!((&why["known"], why.get("words")), (&json!(false), None), "{why}");
     }
 }

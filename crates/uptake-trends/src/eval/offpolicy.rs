@@ -11,7 +11,8 @@
 //! - DR: mean of q̂e + wₙ(rₙ − q̂ₙ) (Dudík, Langford, Li, ICML 2011).
 //!
 //! Intervals are normal ones from the spread of the terms (for SNIPS, of its linearisation). The
-//! effective sample size is (Σw)²/Σw² (Kish, 1965).
+//! effective sample size is (Σw)²/Σw² (Kish, 1965). Where no weight is above 0 nothing that was logged speaks of the
+//! policy, so IPS, SNIPS and DR say nothing.
 
 use serde::{Deserialize, Serialize};
 
@@ -63,13 +64,13 @@ pub struct Report {
     /// Replay.
     pub replay: Option<Value>,
     /// Inverse propensity scores.
-    pub ips: Value,
+    pub ips: Option<Value>,
     /// Self-normalised ones.
-    pub snips: Value,
+    pub snips: Option<Value>,
     /// The direct method.
     pub dm: Value,
     /// Doubly robust.
-    pub dr: Value,
+    pub dr: Option<Value>,
 }
 
 /// Judges a policy; `None` without samples. `clip` bounds the weights, `confidence` is that of the
@@ -80,8 +81,10 @@ pub struct Report {
 /// let s = |reward, behaviour, target| Sample { reward, behaviour, target, predicted: 0.0, predicted_target: 0.0 };
 /// let log = [s(1.0, 0.5, 1.0), s(0.0, 0.5, 0.0), s(0.0, 0.5, 1.0), s(1.0, 0.5, 0.0)];
 /// let report = evaluate(&log, f64::INFINITY, 0.95).unwrap();
-/// assert_eq!((report.ips.value, report.snips.value, report.effective), (0.5, 0.5, 2.0));
+/// assert_eq!((report.ips.unwrap().value, report.snips.unwrap().value, report.effective), (0.5, 0.5, 2.0));
 /// assert_eq!(report.replay.unwrap().value, 0.5);
+/// let never = evaluate(&[s(1.0, 0.5, 0.0)], f64::INFINITY, 0.95).unwrap();
+/// assert!(never.ips.is_none() && never.snips.is_none() && never.dr.is_none());
 /// ```
 pub fn evaluate(samples: &[Sample], clip: f64, confidence: f64) -> Option<Report> {
     if samples.is_empty() {
@@ -96,8 +99,8 @@ pub fn evaluate(samples: &[Sample], clip: f64, confidence: f64) -> Option<Report
     let (sum, squares) = weights.iter().fold((0.0, 0.0), |(a, b), w| (a + w, b + w * w));
     let ips = mean_of(&of(&|s, w| w * s.reward));
     let mean_weight = sum / samples.len() as f64;
-    let ratio = if sum > 0.0 { ips.value / mean_weight } else { 0.0 };
-    let linear = mean_of(&of(&|s, w| if sum > 0.0 { w * (s.reward - ratio) / mean_weight } else { 0.0 }));
+    let ratio = ips.value / mean_weight;
+    let linear = mean_of(&of(&|s, w| w * (s.reward - ratio) / mean_weight));
     let snips = Value {
         value: ratio,
         error: linear.error,
@@ -112,10 +115,10 @@ pub fn evaluate(samples: &[Sample], clip: f64, confidence: f64) -> Option<Report
         weight_max: samples.iter().map(|s| s.target / s.behaviour).fold(0.0, f64::max),
         logged: mean_of(&of(&|s, _| s.reward)),
         replay: (!matched.is_empty()).then(|| mean_of(&matched)),
-        ips,
-        snips,
+        ips: (sum > 0.0).then_some(ips),
+        snips: (sum > 0.0).then_some(snips),
         dm: mean_of(&of(&|s, _| s.predicted_target)),
-        dr: mean_of(&of(&|s, w| s.predicted_target + w * (s.reward - s.predicted))),
+        dr: (sum > 0.0).then(|| mean_of(&of(&|s, w| s.predicted_target + w * (s.reward - s.predicted)))),
     })
 }
 

@@ -3,6 +3,10 @@
 //! A log of what one row showed says nothing of titles that were hardly shown, so a ranking is scored
 //! on the next epoch's impressions of its titles, and the part of them that had any is reported with
 //! it. It ranks rankings; it does not say what a row would have brought.
+//!
+//! Tallies are as they are in the end. With an inner join an impression counts because of a play that came up to
+//! a horizon later, so the last epochs that a ranking knows have a little of what came after them. It is the same
+//! for all rankings.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -11,7 +15,7 @@ use serde::{Deserialize, Serialize};
 use uptake_model::{Epoch, TallyRow};
 
 use super::wilson_lower;
-use crate::options::{Exposure, Options};
+use crate::options::{Exposure, Options, a_day};
 use crate::rows::{RowName, score};
 use crate::trends::Trends;
 
@@ -25,13 +29,13 @@ pub enum Ranking {
     Popular,
     /// The row Trending; where fewer rise than there are places, Loved follows.
     Trending,
-    /// Plays of the last 48 epochs.
+    /// Plays of the last day.
     Plays,
     /// Plays of the last epoch over those of the one before, each and one.
     Growth,
-    /// Plays of the last 48 epochs, each over (its age in hours + 2)^1.8, as news sites rank.
+    /// Plays of the last day, each over (its age in hours + 2)^1.8, as news sites rank.
     Gravity,
-    /// Plays per impression of the last 48 epochs.
+    /// Plays per impression of the last day.
     RawRate,
     /// The lower bound of Wilson's interval of the same.
     Wilson,
@@ -69,15 +73,22 @@ pub struct Score {
     pub epochs: usize,
 }
 
-/// How many epochs of the past the plain rankings look at.
-pub(super) const DAY: i64 = 48;
-
-/// Ranks rows of one segment epoch by epoch; the first `warm_up` epochs are not scored.
-pub fn progressive(rows: &[TallyRow], places: usize, warm_up: usize, options: Options) -> Vec<Score> {
+/// Ranks the titles of `segment` epoch by epoch; its first `warm_up` epochs are not scored. `rows` are those of the
+/// segment and of all that the scorer reads with it: the segments it leans on, the reserved ones, the places.
+pub fn progressive(
+    rows: &[TallyRow],
+    segment: &str,
+    places: usize,
+    warm_up: usize,
+    options: Options,
+) -> Vec<Score> {
     let mut epochs: BTreeMap<i64, Vec<&TallyRow>> = BTreeMap::new();
-    rows.iter().for_each(|row| epochs.entry(row.epoch.0).or_default().push(row));
+    rows.iter().filter(|row| *row.segment == *segment).for_each(|row| {
+        epochs.entry(row.epoch.0).or_default().push(row);
+    });
+    let mut all: BTreeMap<i64, Vec<&TallyRow>> = BTreeMap::new();
+    rows.iter().for_each(|row| all.entry(row.epoch.0).or_default().push(row));
     let (length, exposure) = (options.epoch_length, options.exposure);
-    let segment = rows.first().map(|row| row.segment.clone()).unwrap_or_default();
     let mut trends = Trends::new(options);
     let mut past: BTreeMap<Arc<str>, Vec<(i64, f64, f64)>> = BTreeMap::new();
     let mut marks: BTreeMap<Ranking, Vec<(f64, f64, f64)>> = BTreeMap::new();
@@ -85,14 +96,17 @@ pub fn progressive(rows: &[TallyRow], places: usize, warm_up: usize, options: Op
     let numbers: Vec<i64> = epochs.keys().copied().collect();
     for (n, pair) in numbers.windows(2).enumerate() {
         let (epoch, next) = (pair[0], pair[1]);
+        let later = all.split_off(&(epoch + 1));
+        for (at, rows) in std::mem::replace(&mut all, later) {
+            rows.into_iter().for_each(|row| trends.ingest(row));
+            trends.refresh(length.end(Epoch(at)));
+        }
         for row in &epochs[&epoch] {
-            trends.ingest(row);
             let of = past.entry(row.video_id.clone()).or_default();
             of.push((epoch, row.counts.plays as f64, row.counts.impressions as f64));
         }
-        trends.refresh(length.end(Epoch(epoch)));
         past.retain(|_, of| {
-            of.retain(|(at, _, _)| *at > epoch - DAY);
+            of.retain(|(at, _, _)| *at > epoch - a_day(length));
             !of.is_empty()
         });
         if n < warm_up {
@@ -104,7 +118,7 @@ pub fn progressive(rows: &[TallyRow], places: usize, warm_up: usize, options: Op
             .collect();
         for ranking in Ranking::ALL {
             let chosen =
-                rank(ranking, &trends, &segment, &past, epoch, places, length.ms() as f64 / 3_600_000.0);
+                rank(ranking, &trends, segment, &past, epoch, places, length.ms() as f64 / 3_600_000.0);
             let found: Vec<(f64, f64)> = chosen.iter().filter_map(|v| outcome.get(&**v)).copied().collect();
             let reward: f64 = match exposure {
                 Exposure::Epochs => found.iter().map(|(plays, _)| plays).sum(),

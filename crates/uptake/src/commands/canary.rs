@@ -183,10 +183,9 @@ impl Canary {
         let mut rows = Vec::new();
         for row in [Row::Popular, Row::Loved, Row::Trending] {
             let placed = |side: &Side| -> Result<Vec<Arc<str>>, CommandError> {
-                let of =
-                    Of::new(&side.folder, &self.segment, side.config.catalogue.clone(), &side.configured);
-                let loaded = of.load(row.name(), self.places as usize)?;
-                Ok(loaded.shelf.placed().iter().map(|placed| Arc::clone(&placed.video)).collect())
+                let of = Of::new(&side.folder, &self.segment, &side.configured);
+                let loaded = of.load(row.name())?;
+                Ok(loaded.line(self.places as usize).map(|placed| Arc::clone(&placed.video)).collect())
             };
             rows.push((row.name().as_str(), placed(before)?, placed(after)?));
         }

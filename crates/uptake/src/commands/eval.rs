@@ -51,7 +51,8 @@ fn positive(text: &str) -> Result<f64, String> {
 
 #[derive(Subcommand, Debug)]
 enum How {
-    /// Rank at the end of each epoch with the past only, and score on the next one
+    /// Rank at the end of each epoch with the past only, and score on the next one. Tallies are as they are today:
+    /// what came late to an epoch, up to the horizon after it, is in it already when it is ranked
     Progressive(Progressive),
     // Its help stands with its arguments.
     Served(served::Served),
@@ -132,7 +133,10 @@ impl Eval {
 fn named(report: &Report) -> Vec<(&'static str, Value)> {
     let mut named = vec![("logged", report.logged)];
     named.extend(report.replay.map(|value| ("replay", value)));
-    named.extend([("IPS", report.ips), ("SNIPS", report.snips), ("DM", report.dm), ("DR", report.dr)]);
+    named.extend(report.ips.map(|value| ("IPS", value)));
+    named.extend(report.snips.map(|value| ("SNIPS", value)));
+    named.push(("DM", report.dm));
+    named.extend(report.dr.map(|value| ("DR", value)));
     named
 }
 
@@ -157,10 +161,10 @@ impl Progressive {
     fn run(self) -> Result<(), CommandError> {
         let source = open(&self.data, &self.configured)?;
         let segment = stored_segment(&*source, &self.segment)?;
-        let mut rows = tallies(&*source, &segment)?;
-        rows.retain(|row| *row.segment == *segment);
-        let options = Options::for_rows(&rows, epoch_length(&*source)?);
-        let scores: Vec<Score> = progressive(&rows, self.places as usize, self.warm_up, options);
+        let rows = tallies(&*source, &segment)?;
+        let (config, length) = (self.configured.load()?, epoch_length(&*source)?);
+        let options = Options::for_rows(&rows, length, config.open_epochs(length));
+        let scores: Vec<Score> = progressive(&rows, &segment, self.places as usize, self.warm_up, options);
         let bars: Vec<html::Bar> = scores
             .iter()
             .map(|score| html::Bar {

@@ -152,7 +152,7 @@ fn parts(data: &Path, config: &Config, log: Arc<dyn Log>, world: World) -> Resul
     Ok(Parts {
         log,
         open_table: Box::new(open_table),
-        rows: Arc::new(TrendsRows::new(config.epoch, explore_rows(config))),
+        rows: Arc::new(TrendsRows::new(config.epoch, config.open_epochs(config.epoch), explore_rows(config))),
         books: Arc::new(Checkpoints { data: data.to_owned(), objects, config: config.clone() }),
         decode: Arc::clone(&config.decode),
         input_topics: config.input_topics.clone(),

@@ -3,7 +3,7 @@
 use std::io::Write;
 
 use clap::Args;
-use uptake_trends::why;
+use uptake_trends::rows::Lacks;
 
 use super::CommandError;
 use super::rows::{Of, Row};
@@ -26,12 +26,12 @@ pub(super) struct Why {
 
 impl Why {
     pub(super) fn run(self) -> Result<(), CommandError> {
-        let loaded = self.of.load(self.row.name(), 20)?;
-        let answer = why::why(&loaded.trends, &loaded.shelf, self.row.name(), &loaded.segment, &self.video);
-        let Some(answer) = answer else {
+        let loaded = self.of.load(self.row.name())?;
+        let answer = loaded.why(&self.video);
+        if answer.lacks == Some(Lacks::Unseen) {
             let what = format!("{}: there is no tally of it in that segment", self.video);
             return Err(CommandError::Usage(what));
-        };
+        }
         let mut out = std::io::stdout().lock();
         match self.json {
             true => writeln!(

@@ -135,6 +135,11 @@ impl Config {
         }
     }
 
+    /// How many epochs of this length before the newest one may still grow.
+    pub fn open_epochs(&self, length: EpochLength) -> i64 {
+        uptake_trends::options::open_epochs(length, self.join.horizon_ms, self.join.lateness_ms)
+    }
+
     /// Whether it is told that a cap cut an event of this kind: what plays were cut says something of who plays.
     pub fn tells_cut(&self, kind: Kind) -> bool {
         self.counts_members && kind == Kind::Play
