@@ -85,14 +85,12 @@ pub(crate) struct Cell {
     pub(crate) settled: Settled,
     pub(crate) open: Vec<Open>,
     pub(crate) view: View,
-    /// The same title in the parent segment.
-    pub(crate) parent: Option<u32>,
 }
 
 impl Cell {
-    pub(crate) fn new(epoch: i64, parent: Option<u32>) -> Self {
+    pub(crate) fn new(epoch: i64) -> Self {
         let settled = Settled { until: epoch - 1, ..Settled::default() };
-        Self { settled, open: Vec::new(), view: View::default(), parent }
+        Self { settled, open: Vec::new(), view: View::default() }
     }
 
     /// Puts a row's absolute values, an impression weighing `weight`; returns by how much plays and exposure

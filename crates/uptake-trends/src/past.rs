@@ -52,7 +52,7 @@ impl Trends {
         };
         // The expected plays of the last epoch alone.
         let options = crate::Options { lift_epochs: 1, ..context.options.clone() };
-        let mut cell = Cell::new(first.epoch.0, None);
+        let mut cell = Cell::new(first.epoch.0);
         // What the segment learns from it is known to it already.
         let mut ignored = |_, _| {};
         let each = rows.iter().map(|row| {

@@ -282,17 +282,19 @@ impl Positions {
         if factors.values().filter(|factor| factor.identified).count() < 2 {
             return BTreeMap::new();
         }
-        // The scale is that of the mean impression, and little evidence is drawn to it.
+        // The scale is that of the mean impression at the places that something is known of, and little evidence is
+        // drawn to it. An impression elsewhere is one like the mean.
         let mut shown: BTreeMap<u32, f64> = BTreeMap::new();
         self.seen.iter().for_each(|((_, cell), seen)| *shown.entry(*cell).or_default() += seen.0);
-        let mean = |of: &dyn Fn(u32) -> f64| {
-            let whole: f64 = shown.values().sum();
-            shown.iter().map(|(cell, shown)| shown * of(*cell)).sum::<f64>() / whole
+        let mean = |of: &dyn Fn(u32) -> Option<f64>| {
+            let told = shown.iter().filter_map(|(cell, shown)| Some((shown, shown * of(*cell)?)));
+            let (whole, weighed) = told.fold((0.0, 0.0), |sums, one| (sums.0 + one.0, sums.1 + one.1));
+            weighed / whole
         };
         let group = |cell: u32| cell / (POSITION_MAX + 1) * (POSITION_MAX + 1);
         let known = |factors: &BTreeMap<u32, Factor>, cell: u32| {
             let told = factors.range(group(cell)..=cell).rev().find(|(_, factor)| factor.identified);
-            told.map_or(1.0, |(_, factor)| factor.factor)
+            told.map(|(_, factor)| factor.factor)
         };
         let scale = mean(&|cell| known(&factors, cell));
         for (cell, factor) in &mut factors {
@@ -300,6 +302,29 @@ impl Positions {
             factor.factor = (factor.factor / scale).powf(of_cell / (of_cell + PLAYS_PSEUDO));
         }
         let scale = mean(&|cell| known(&factors, cell));
-        shown.keys().map(|cell| (*cell, known(&factors, *cell) / scale)).collect()
+        let weight = |cell: u32| known(&factors, cell).map_or(1.0, |factor| factor / scale);
+        shown.keys().map(|cell| (*cell, weight(*cell))).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A row of which nothing links the places is as it is without them, and does not move the others.
+    #[test]
+    fn places_that_nothing_is_known_of_weigh_as_the_mean() {
+        let mut positions = Positions::default();
+        for title in 0..12 {
+            for (cell, worth) in [(1, 1.0), (2, 0.5), (3, 0.25)] {
+                positions.add(title, cell, 2_000.0, 200.0 * worth);
+            }
+        }
+        let elsewhere = POSITION_MAX + 2;
+        positions.add(99, elsewhere, 24_000.0, 500.0);
+        let weights = positions.weights();
+        assert_eq!(weights[&elsewhere], 1.0);
+        let mean = (weights[&1] + weights[&2] + weights[&3]) / 3.0;
+        assert!((mean - 1.0).abs() < 1e-9 && weights[&1] > 1.5, "{weights:?}");
     }
 }

@@ -246,10 +246,8 @@ impl Trends {
         if let Some(id) = self.index.get(&(segment, video)) {
             return *id;
         }
-        let parent = self.segments[usize::from(segment)].parent;
-        let parent = parent.and_then(|parent| self.index.get(&(parent, video)).copied());
         let id = self.cells.len() as u32;
-        self.cells.push(Cell::new(epoch, parent));
+        self.cells.push(Cell::new(epoch));
         self.video_of.push(video);
         self.index.insert((segment, video), id);
         self.segments[usize::from(segment)].cells.push(id);
@@ -473,8 +471,8 @@ impl Trends {
             if evidence.shown <= 0.0 {
                 continue;
             }
-            let mean = match self.cells[cell as usize].parent {
-                Some(parent) => self.estimate_of(segment.parent.unwrap_or(0), parent).rate,
+            let mean = match self.in_parent(id, cell) {
+                Some((parent, cell)) => self.estimate_of(parent, cell).rate,
                 None => prior.mean,
             };
             let now = self.cells[cell as usize].view.now.until;
@@ -492,27 +490,33 @@ impl Trends {
         self.segments[usize::from(id)].prior = prior;
     }
 
+    /// The same title in the segment that this one leans on now: another one may come between them later.
+    fn in_parent(&self, segment: u16, cell: u32) -> Option<(u16, u32)> {
+        let parent = self.segments[usize::from(segment)].parent?;
+        Some((parent, *self.index.get(&(parent, self.video_of[cell as usize]))?))
+    }
+
     /// The prior of a cell: the parent's estimate of the same title, or the segment's mean.
     fn prior(&self, segment: u16, cell: u32) -> Prior {
         let of = &self.segments[usize::from(segment)];
-        match (self.cells[cell as usize].parent, of.parent) {
-            (Some(parent), Some(parent_segment)) => {
-                Prior { mean: self.estimate_of(parent_segment, parent).rate, weight: of.prior.weight }
+        match self.in_parent(segment, cell) {
+            Some((parent, cell)) => {
+                Prior { mean: self.estimate_of(parent, cell).rate, weight: of.prior.weight }
             }
-            _ => of.prior,
+            None => of.prior,
         }
     }
 
     /// The prior of a cell's usual rate: what is usual for the title in the parent segment.
     fn usual_prior(&self, segment: u16, cell: u32) -> Prior {
         let of = &self.segments[usize::from(segment)];
-        match (self.cells[cell as usize].parent, of.parent) {
-            (Some(parent), Some(parent_segment)) => {
-                let usual = self.cells[parent as usize].settled.usual;
-                let mean = self.usual_prior(parent_segment, parent).with(usual).rate;
+        match self.in_parent(segment, cell) {
+            Some((parent, cell)) => {
+                let usual = self.cells[cell as usize].settled.usual;
+                let mean = self.usual_prior(parent, cell).with(usual).rate;
                 Prior { mean, weight: of.prior.weight }
             }
-            _ => of.prior,
+            None => of.prior,
         }
     }
 

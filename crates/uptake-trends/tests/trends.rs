@@ -191,6 +191,21 @@ fn a_small_group_leans_on_the_larger_one() {
     assert!(small.estimate.rate > 0.8 * parent, "three without a play say little");
 }
 
+/// A segment between two others that is kept only later is leant on from then on.
+#[test]
+fn a_segment_that_comes_later_is_leant_on() {
+    let mut trends = steady(Options::default(), 20);
+    trends.ingest(&row("v05", "country=BR,device=tv", 1020, 0, 3));
+    trends.refresh(end(1020));
+    for title in 0..20 {
+        trends.ingest(&row(&format!("v{title:02}"), "country=BR", 1021, 300, 1000));
+    }
+    trends.refresh(end(1021));
+    assert_eq!(trends.parent_of("country=BR,device=tv"), Some("country=BR"));
+    let [small, parent] = ["country=BR,device=tv", "country=BR"].map(|of| trends.numbers("v05", of).unwrap());
+    assert!((small.prior.mean / parent.estimate.rate - 1.0).abs() < 1e-12, "{small:?} {parent:?}");
+}
+
 /// At rest, at most one false alarm in 1/level epochs; here 200 titles for 400 epochs at 1/100.
 #[test]
 fn false_alarms_keep_to_the_level() {

@@ -81,9 +81,9 @@ enum Format {
 
 /// The trends of a data directory, as of the end of its last epoch.
 pub(super) struct Loaded {
-    pub(super) trends: Trends,
-    pub(super) shelf: Shelf,
-    pub(super) segment: String,
+    trends: Trends,
+    shelf: Shelf,
+    segment: String,
     row: RowName,
     form: RowOptions,
     rules: Rules,
@@ -150,8 +150,9 @@ impl Of {
         let Some(path) = self.catalogue.as_ref().or(config.catalogue.as_ref()) else {
             return Ok(Catalogue::default());
         };
-        let read = crate::catalogue::read(path).map_err(CommandError::Usage)?;
-        Ok(Catalogue { strict: config.hides_unknown_titles, ..read })
+        let mut catalogue = crate::catalogue::read(path).map_err(CommandError::Usage)?;
+        catalogue.strict = config.hides_unknown_titles;
+        Ok(catalogue)
     }
 }
 

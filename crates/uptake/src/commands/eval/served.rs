@@ -211,7 +211,8 @@ fn plays(log: &dyn Log, config: &Config) -> Result<Plays, CommandError> {
                 found.kept_from = found.kept_from.max(EventTime(record.appended_ms));
             }
             let mut decoded = Decoded::default();
-            decoder.decode_block(record.value, EventTime(i64::MAX / 2), 0, &mut decoded);
+            // As the pipeline does: a stamp far ahead of its arrival says nothing of how far the events are.
+            decoder.decode_block(record.value, EventTime(record.appended_ms), 0, &mut decoded);
             for event in &decoded.events {
                 found.newest = found.newest.max(event.time);
                 if event.kind == Kind::Play {
