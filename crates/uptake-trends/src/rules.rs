@@ -2,7 +2,7 @@
 //!
 //! Who set a rule, when and why is kept where rules are written down; here is what they do.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
@@ -111,20 +111,47 @@ impl Rule {
 #[derive(Clone, PartialEq, Debug, Default)]
 pub struct Rules {
     rules: BTreeMap<String, Rule>,
+    /// Their ids by title: each title that is ranked is asked for.
+    of_videos: HashMap<String, BTreeSet<String>>,
     version: u64,
 }
 
 impl Rules {
     /// Sets a rule, in place of one with the same id.
     pub fn set(&mut self, rule: Rule) {
-        self.version += 1;
+        self.remove(&rule.id);
+        self.of_videos.entry(rule.video_id.clone()).or_default().insert(rule.id.clone());
         self.rules.insert(rule.id.clone(), rule);
     }
 
     /// Takes a rule back.
     pub fn remove(&mut self, id: &str) -> Option<Rule> {
         self.version += 1;
-        self.rules.remove(id)
+        let rule = self.rules.remove(id)?;
+        if let Some(ids) = self.of_videos.get_mut(&rule.video_id) {
+            ids.remove(id);
+            if ids.is_empty() {
+                self.of_videos.remove(&rule.video_id);
+            }
+        }
+        Some(rule)
+    }
+
+    /// Forgets those whose end has come. Returns how many.
+    ///
+    /// ```
+    /// use uptake_model::EventTime;
+    /// use uptake_trends::rules::Rules;
+    /// let mut rules = Rules::default();
+    /// rules.set(serde_json::from_str(r#"{"id":"1","action":"block","video_id":"v1","expires_at":100}"#).unwrap());
+    /// assert_eq!((rules.forget_ended(EventTime(99)), rules.forget_ended(EventTime(100))), (0, 1));
+    /// assert_eq!(rules.all().len(), 0);
+    /// ```
+    pub fn forget_ended(&mut self, now: EventTime) -> usize {
+        let ended: Vec<String> =
+            self.rules.values().filter(|rule| rule.is_over(now)).map(|rule| rule.id.clone()).collect();
+        ended.iter().for_each(|id| drop(self.remove(id)));
+        ended.len()
     }
 
     /// A rule by its id.
@@ -132,7 +159,7 @@ impl Rules {
         self.rules.get(id)
     }
 
-    /// All of them, also those whose end has come.
+    /// All of them, also those whose end has come and that were not forgotten yet.
     pub fn all(&self) -> impl ExactSizeIterator<Item = &Rule> {
         self.rules.values()
     }
@@ -142,19 +169,22 @@ impl Rules {
         self.version
     }
 
+    /// The rules about a title that do something in this row, for this segment, now.
     fn holding(
         &self,
-        action: Action,
+        video: &str,
         row: RowName,
         segment: &str,
         now: EventTime,
     ) -> impl Iterator<Item = &Rule> {
-        self.rules.values().filter(move |rule| rule.action == action && rule.holds(row, segment, now))
+        let ids = self.of_videos.get(video).into_iter().flatten();
+        ids.filter_map(|id| self.rules.get(id)).filter(move |rule| rule.holds(row, segment, now))
     }
 
     /// The pinned titles with their positions from 1, first ones first.
     pub fn pinned(&self, row: RowName, segment: &str, now: EventTime) -> Vec<(usize, Arc<str>)> {
-        let mut holding: Vec<&Rule> = self.holding(Action::Pin, row, segment, now).collect();
+        let pins = self.rules.values().filter(|rule| rule.action == Action::Pin);
+        let mut holding: Vec<&Rule> = pins.filter(|rule| rule.holds(row, segment, now)).collect();
         holding.sort_by_key(|rule| (rule.position, &rule.id));
         let mut pins: Vec<(usize, Arc<str>)> = Vec::new();
         for rule in holding {
@@ -167,12 +197,68 @@ impl Rules {
 
     /// Whether a title is not to be shown.
     pub fn is_blocked(&self, video: &str, row: RowName, segment: &str, now: EventTime) -> bool {
-        self.holding(Action::Block, row, segment, now).any(|rule| rule.video_id == video)
+        self.holding(video, row, segment, now).any(|rule| rule.action == Action::Block)
     }
 
     /// By what its score is multiplied.
     pub fn boost(&self, video: &str, row: RowName, segment: &str, now: EventTime) -> f64 {
-        let of = self.holding(Action::Boost, row, segment, now).filter(|rule| rule.video_id == video);
-        of.filter_map(|rule| rule.factor).product()
+        let boosts = self.holding(video, row, segment, now).filter(|rule| rule.action == Action::Boost);
+        boosts.filter_map(|rule| rule.factor).product()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const ROW: RowName = RowName::Popular;
+
+    fn rule(id: usize, action: Action, video: &str, expires_at: Option<i64>) -> Rule {
+        Rule {
+            id: format!("{id:04}"),
+            action,
+            video_id: video.to_owned(),
+            row: None,
+            segment: None,
+            position: (action == Action::Pin).then_some(1),
+            factor: (action == Action::Boost).then_some(1.1 + id as f64),
+            expires_at,
+            note: None,
+        }
+    }
+
+    /// What the index by title says is what a walk through all rules says, whatever was set, moved and taken back.
+    #[test]
+    fn a_title_is_found_by_its_rules_whatever_became_of_them() {
+        let mut rules = Rules::default();
+        let videos = ["a", "b", "c", "d"];
+        let actions = [Action::Pin, Action::Block, Action::Boost];
+        let mut seed = 7u32;
+        let mut draw = |n: usize| {
+            seed = seed.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+            (seed >> 16) as usize % n
+        };
+        for step in 0..2_000 {
+            let (id, now) = (draw(12), EventTime(step));
+            match draw(5) {
+                0 => drop(rules.remove(&format!("{id:04}"))),
+                1 => drop(rules.forget_ended(now)),
+                _ => {
+                    let end = (draw(2) == 0).then(|| step + draw(20) as i64);
+                    rules.set(rule(id, actions[draw(3)], videos[draw(4)], end));
+                }
+            }
+            for video in videos {
+                let of = |action| {
+                    let all = rules.all().filter(move |rule| rule.action == action && rule.video_id == video);
+                    all.filter(|rule| rule.holds(ROW, "", now))
+                };
+                assert_eq!(rules.is_blocked(video, ROW, "", now), of(Action::Block).count() > 0, "{step}");
+                let boost: f64 = of(Action::Boost).filter_map(|rule| rule.factor).product();
+                assert_eq!(rules.boost(video, ROW, "", now).to_bits(), boost.to_bits(), "{step}");
+            }
+            let indexed: usize = rules.of_videos.values().map(BTreeSet::len).sum();
+            assert_eq!(indexed, rules.all().len(), "{step}");
+        }
     }
 }
