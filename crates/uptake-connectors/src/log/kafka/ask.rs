@@ -19,6 +19,9 @@ use crate::error::{FailureKind, LogError};
 /// The pause before a question is asked again.
 const PAUSE: Duration = Duration::from_millis(100);
 
+/// The topic of people's rules: what stands in it holds until it is taken back, however long ago it was written.
+const RULES: &str = "rules";
+
 /// A client for questions: a reader's connections are held up by its fetches.
 pub(super) struct Asker {
     shared: Arc<Shared>,
@@ -153,11 +156,7 @@ impl Asker {
         let replication = options.replication.map_or(-1, i32::from);
         let mut new = NewTopic::new(name, number(partitions), TopicReplication::Fixed(replication));
         let settings = &options.topic;
-        if !settings.contains_key("max.message.bytes") {
-            // Room for a dead letter, which is a record and its reason.
-            new = new.set("max.message.bytes", "8388608");
-        }
-        for (key, value) in settings {
+        for (key, value) in settings_of(topic, settings) {
             new = new.set(key, value);
         }
         let allowed = options.ask_timeout;
@@ -217,7 +216,40 @@ impl Asker {
     }
 }
 
+/// The settings of a topic that is created: ours, those that are configured, and what a topic cannot do without.
+fn settings_of<'a>(topic: &str, configured: &'a BTreeMap<String, String>) -> BTreeMap<&'a str, &'a str> {
+    // Room for a dead letter, which is a record and its reason.
+    let mut settings = BTreeMap::from([("max.message.bytes", "8388608")]);
+    settings.extend(configured.iter().map(|(key, value)| (key.as_str(), value.as_str())));
+    if topic == RULES {
+        // Not by the age of events: a block that was dropped would hold no more when the next server starts.
+        settings.extend([("cleanup.policy", "delete"), ("retention.ms", "-1"), ("retention.bytes", "-1")]);
+    }
+    settings
+}
+
 /// A number as the driver takes it.
 pub(super) fn number(partition: u32) -> i32 {
     i32::try_from(partition).unwrap_or(i32::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rules_are_kept_whatever_is_configured_for_events() {
+        let configured: BTreeMap<String, String> =
+            [("retention.ms", "3600000"), ("segment.bytes", "1048576")]
+                .map(|(k, v)| (k.into(), v.into()))
+                .into();
+        let plays = settings_of("plays", &configured);
+        assert_eq!((plays["retention.ms"], plays["max.message.bytes"]), ("3600000", "8388608"));
+        let rules = settings_of("rules", &configured);
+        assert_eq!(
+            (rules["retention.ms"], rules["retention.bytes"], rules["segment.bytes"]),
+            ("-1", "-1", "1048576")
+        );
+        assert!(!settings_of("plays", &BTreeMap::new()).contains_key("retention.ms"), "as the broker is set");
+    }
 }
