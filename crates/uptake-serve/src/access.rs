@@ -1,11 +1,15 @@
 //! Who may do what: write keys, the admin token, and how often.
 
 use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use axum::http::{HeaderMap, header};
+use axum::extract::FromRequestParts;
+use axum::http::request::Parts;
+use axum::http::{HeaderMap, Version, header};
 
+use crate::app::App;
 use crate::ids::{is_equal, random};
 use crate::problem::{Answer, Problem};
 use crate::settings::{Secrets, Settings};
@@ -17,7 +21,7 @@ pub(crate) const KEY_HEADER: &str = "x-uptake-key";
 pub(crate) struct Access {
     write_keys: Vec<Vec<u8>>,
     admin_token: Option<Vec<u8>>,
-    /// Whether nobody but this machine can reach us.
+    /// Whether nobody but this machine can reach us: a proxy on it could, for the whole world.
     is_loopback: bool,
     proxies: usize,
     rate: Option<Rate>,
@@ -28,9 +32,18 @@ impl Access {
         Self {
             write_keys: secrets.write_keys.clone(),
             admin_token: secrets.admin_token.clone(),
-            is_loopback: listening.ip().is_loopback(),
+            is_loopback: listening.ip().is_loopback() && settings.proxies == 0,
             proxies: settings.proxies,
             rate: settings.rate_per_second.map(Rate::new),
+        }
+    }
+
+    /// Whether a body is to be read at all: a key that is wrong is refused before. A beacon has no headers, so its key
+    /// comes in the body; whoever compresses sets a header for that, and can set this one too.
+    pub(crate) fn check_before_reading(&self, headers: &HeaderMap, is_compressed: bool) -> Answer<()> {
+        match is_compressed || key_in(headers).is_some() {
+            true => self.check_write_key(headers, None),
+            false => Ok(()),
         }
     }
 
@@ -48,15 +61,15 @@ impl Access {
     }
 
     /// Whether rules and operations may be seen and changed.
-    pub(crate) fn check_admin(&self, headers: &HeaderMap) -> Answer<()> {
+    fn check_admin(&self, request: &Parts) -> Answer<()> {
         let Some(token) = &self.admin_token else {
-            if self.is_loopback && is_local(headers) {
+            if self.is_loopback && is_local(request) {
                 return Ok(());
             }
             let detail = "no admin token is configured, so this is for the machine itself only";
             return Err(Problem::new(403, "no-admin-token", detail));
         };
-        let given = bearer(headers).unwrap_or_default();
+        let given = bearer(&request.headers).unwrap_or_default();
         if is_equal(token, given.as_bytes()) {
             return Ok(());
         }
@@ -103,21 +116,49 @@ fn bearer(headers: &HeaderMap) -> Option<&str> {
     scheme.eq_ignore_ascii_case("bearer").then(|| token.trim())
 }
 
-/// Whether the request was meant for this machine, and comes from no page of somebody else: a page
-/// whose name points here says its own name, and one of another origin says that.
+/// Whoever may see and change rules and operations. Named first among what a route takes, so that nothing of the
+/// body is read for others.
+pub(crate) struct Admin;
+
+impl FromRequestParts<Arc<App>> for Admin {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, app: &Arc<App>) -> Answer<Self> {
+        app.access.check_admin(parts).map(|()| Self)
+    }
+}
+
+/// What proxies say of those who asked them.
+const OF_PROXIES: [&str; 5] = ["forwarded", "via", "x-forwarded-for", "x-forwarded-host", "x-real-ip"];
+
+/// Whether the request was meant for this machine and made on it, and comes from no page of somebody else: a page
+/// whose name points here says its own name, one of another origin says that, and a proxy says for whom it asks.
+/// A proxy that says nothing may still speak HTTP/1.0, as nginx does where it is not told otherwise; clients of today
+/// do not.
 ///
 /// ```
-/// use axum::http::{HeaderMap, HeaderValue, header};
-/// let mut headers = HeaderMap::new();
-/// headers.insert(header::HOST, HeaderValue::from_static("localhost:8080"));
-/// assert!(uptake_serve::is_local(&headers));
-/// headers.insert(header::ORIGIN, HeaderValue::from_static("https://elsewhere.example"));
-/// assert!(!uptake_serve::is_local(&headers));
+/// use axum::http::Request;
+/// let request = |name: &str, value: &str| {
+///     let request = Request::get("/v1/rules").header("host", "localhost:8080").header(name, value);
+///     request.body(()).unwrap().into_parts().0
+/// };
+/// assert!(uptake_serve::is_local(&request("origin", "http://localhost:8080")));
+/// assert!(!uptake_serve::is_local(&request("origin", "https://elsewhere.example")));
+/// assert!(!uptake_serve::is_local(&request("x-forwarded-for", "203.0.113.9")));
 /// ```
-pub fn is_local(headers: &HeaderMap) -> bool {
-    let text = |name| headers.get(name).map(|value| value.to_str().unwrap_or("?"));
-    let origin = text(header::ORIGIN).map(|origin| origin.split_once("://").map_or("?", |(_, host)| host));
-    text(header::HOST).is_none_or(is_this_machine) && origin.is_none_or(is_this_machine)
+pub fn is_local(request: &Parts) -> bool {
+    let headers = &request.headers;
+    let all = |name| headers.get_all(name).iter().map(|value| value.to_str().unwrap_or("?"));
+    // HTTP/2 has the name in the address.
+    let mut names =
+        all(header::HOST).chain(request.uri.authority().map(|authority| authority.as_str())).peekable();
+    let mut origins =
+        all(header::ORIGIN).map(|origin| origin.split_once("://").map_or("?", |(_, host)| host));
+    request.version > Version::HTTP_10
+        && names.peek().is_some()
+        && names.all(is_this_machine)
+        && origins.all(is_this_machine)
+        && !OF_PROXIES.iter().any(|name| headers.contains_key(*name))
 }
 
 fn is_this_machine(host: &str) -> bool {
@@ -184,7 +225,7 @@ impl Rate {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use axum::http::HeaderValue;
+    use axum::http::{HeaderValue, Request};
 
     #[test]
     fn a_rate_is_kept_after_a_burst() {
@@ -197,33 +238,75 @@ mod tests {
         assert!(rate.take_at(b"other", now), "another is not concerned");
     }
 
+    fn parts(address: &str, headers: &[(&str, &str)]) -> Parts {
+        let request = headers.iter().fold(Request::get(address), |request, (name, value)| {
+            request.header(*name, HeaderValue::from_bytes(value.as_bytes()).unwrap())
+        });
+        request.body(()).unwrap().into_parts().0
+    }
+
     #[test]
     fn a_page_elsewhere_whose_name_points_here_is_not_local() {
-        let host = |name: &str| {
-            let mut headers = HeaderMap::new();
-            headers.insert(header::HOST, name.parse().unwrap());
-            is_local(&headers)
-        };
+        let host = |name: &str| is_local(&parts("/", &[("host", name)]));
         assert!(host("127.0.0.1:8080") && host("localhost") && host("[::1]:8080") && host("LOCALHOST:1"));
-        let mut other = HeaderMap::new();
-        other.insert(header::HOST, HeaderValue::from_static("localhost:8080"));
-        other.insert(header::ORIGIN, HeaderValue::from_static("http://localhost:8080"));
-        assert!(is_local(&other));
-        other.insert(header::ORIGIN, HeaderValue::from_static("https://evil.example"));
-        assert!(!is_local(&other), "a page of another origin");
+        let from = |origin| is_local(&parts("/", &[("host", "localhost:8080"), ("origin", origin)]));
+        assert!(from("http://localhost:8080"));
+        assert!(!from("https://evil.example") && !from("null"), "a page of another origin");
         assert!(!host("evil.example:8080") && !host("localhost.evil.example") && !host("10.0.0.1"));
+        assert!(
+            !is_local(&parts("/", &[("host", "localhost"), ("host", "evil.example")])),
+            "both are asked for"
+        );
+    }
+
+    #[test]
+    fn http2_says_the_name_in_the_address_and_who_says_none_is_not_local() {
+        assert!(is_local(&parts("http://localhost:8080/v1/rules", &[])));
+        assert!(!is_local(&parts("http://evil.example:8080/v1/rules", &[])));
+        assert!(!is_local(&parts("http://evil.example/v1/rules", &[("host", "localhost")])));
+        assert!(!is_local(&parts("/v1/rules", &[])));
+    }
+
+    #[test]
+    fn whom_a_proxy_asks_for_is_not_local() {
+        for header in [
+            ("x-forwarded-for", "203.0.113.9"),
+            ("X-Forwarded-Host", "site.example"),
+            ("X-Real-IP", "203.0.113.9"),
+            ("Forwarded", "for=203.0.113.9"),
+            ("Via", "1.1 proxy"),
+        ] {
+            assert!(!is_local(&parts("/", &[("host", "127.0.0.1:8080"), header])), "{header:?}");
+        }
+        let mut old = parts("/", &[("host", "127.0.0.1:8080")]);
+        assert!(is_local(&old));
+        old.version = Version::HTTP_10;
+        assert!(!is_local(&old), "nginx, as it is set at first");
+    }
+
+    fn access(proxies: usize, admin_token: Option<&[u8]>) -> Access {
+        let secrets = Secrets {
+            write_keys: vec![b"key-one-two".to_vec()],
+            admin_token: admin_token.map(<[u8]>::to_vec),
+            request_keys: vec![vec![7; 32]],
+            member_key: vec![8; 32],
+        };
+        Access::new(&Settings { proxies, ..Settings::default() }, &secrets, ([127, 0, 0, 1], 80).into())
+    }
+
+    #[test]
+    fn behind_a_proxy_nobody_is_let_in_without_a_token() {
+        let own = parts("/", &[("host", "127.0.0.1:8080")]);
+        assert!(access(0, None).check_admin(&own).is_ok());
+        assert!(access(1, None).check_admin(&own).is_err(), "a proxy that says nothing of who asks");
+        let with_token =
+            parts("/", &[("host", "site.example"), ("authorization", "Bearer an admin token..")]);
+        assert!(access(1, Some(b"an admin token..")).check_admin(&with_token).is_ok());
     }
 
     #[test]
     fn the_client_is_whom_our_own_proxy_saw() {
-        let settings = Settings { proxies: 1, ..Settings::default() };
-        let secrets = Secrets {
-            write_keys: vec![b"key-one-two".to_vec()],
-            admin_token: Some(b"an admin token..".to_vec()),
-            request_keys: vec![vec![7; 32]],
-            member_key: vec![8; 32],
-        };
-        let access = Access::new(&settings, &secrets, ([127, 0, 0, 1], 80).into());
+        let access = access(1, Some(b"an admin token.."));
         let mut headers = HeaderMap::new();
         headers.insert("x-forwarded-for", "1.1.1.1, 9.9.9.9".parse().unwrap());
         let peer = IpAddr::from([127, 0, 0, 1]);
@@ -236,8 +319,5 @@ mod tests {
         assert!(access.check_write_key(&headers, Some("key-one-two")).is_ok());
         headers.insert(KEY_HEADER, "key-one-two".parse().unwrap());
         assert!(access.check_write_key(&headers, None).is_ok());
-        assert!(access.check_admin(&headers).is_err());
-        headers.insert(header::AUTHORIZATION, "Bearer an admin token..".parse().unwrap());
-        assert!(access.check_admin(&headers).is_ok());
     }
 }

@@ -5,7 +5,7 @@ use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Instant;
 
 use axum::Router;
-use axum::extract::{ConnectInfo, MatchedPath, Request, State};
+use axum::extract::{ConnectInfo, DefaultBodyLimit, MatchedPath, Request, State};
 use axum::http::{HeaderName, HeaderValue, Method, header};
 use axum::middleware::{Next, from_fn, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
@@ -39,6 +39,9 @@ use crate::{assets, letters, operations, pipeline, traces, videos};
 
 /// The topic of served rows: what was shown under which request, with which probability.
 pub const SERVED_ROWS: &str = "served-rows";
+
+/// The largest body beside those of events: a rule has less.
+const BODY_BYTES_MAX: usize = 64 << 10;
 
 /// Reads the catalogue; `None` where it is as it was when it was read last.
 pub type LoadCatalogue = Box<dyn Fn() -> Result<Option<Catalogue>, String> + Send + Sync>;
@@ -121,9 +124,17 @@ impl App {
         let served_partitions = log.partitions(SERVED_ROWS)?;
         let signer = Arc::new(Signer::new(&secrets.request_keys));
         let writer =
-            Writer::start(&log, settings.queue_events_max, &metrics, &now).map_err(ServeError::Thread)?;
+            Writer::start(&log, settings.queue_events_max, settings.bodies_bytes_max, &metrics, &now);
+        let writer = writer.map_err(ServeError::Thread)?;
         let rules = RuleBook::default();
-        rules.refresh(&*log)?;
+        rules.refresh(&*log, now())?;
+        let lost = log.start_offset(RULES, 0)?;
+        if lost > 0 {
+            metrics.say(&format!(
+                "the first {lost} records of the topic {RULES} were dropped, and the rules in them hold no more; let the \
+                 topic keep its records (in Kafka retention.ms=-1), and set those rules again"
+            ));
+        }
         let catalogue = load_catalogue().map_err(ServeError::Catalogue)?.unwrap_or_default();
         Ok(Self {
             access: Access::new(&settings, secrets, listening),
@@ -186,7 +197,7 @@ impl App {
 
     /// What the row of everyone has of a video: the number of its epoch, and the plays.
     pub(crate) fn plays(&self, video: &str) -> Option<(i64, u64)> {
-        self.board.rows().plays("", video).map(|(epoch, plays)| (epoch.0, plays))
+        self.board.rows().plays(video).map(|(epoch, plays)| (epoch.0, plays))
     }
 
     /// The answer where the table cannot be read: what is wrong with it is said to the operator.
@@ -245,6 +256,8 @@ pub(crate) fn router(app: &Arc<App>, beside: Router) -> Router {
         .method_not_allowed_fallback(|| async {
             Problem::new(405, "method-not-allowed", "this address does not take that method")
         })
+        // The collector reads its bodies itself, up to what is configured.
+        .layer(DefaultBodyLimit::max(BODY_BYTES_MAX))
         .layer(from_fn_with_state(Arc::clone(app), bounded))
         .layer(CatchPanicLayer::custom(of_panic))
         .layer(from_fn(in_one_form))
@@ -269,6 +282,7 @@ fn cors(settings: &Settings) -> CorsLayer {
             header::AUTHORIZATION,
             header::IF_NONE_MATCH,
             HeaderName::from_static(crate::access::KEY_HEADER),
+            HeaderName::from_static(collect::CLIENT),
             HeaderName::from_static("last-event-id"),
         ])
         .expose_headers([header::ETAG, header::RETRY_AFTER])

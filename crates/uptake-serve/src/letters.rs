@@ -5,10 +5,10 @@ use std::sync::Arc;
 use axum::Json;
 use axum::extract::rejection::{JsonRejection, QueryRejection};
 use axum::extract::{Query, State};
-use axum::http::HeaderMap;
 use serde::Deserialize;
 use serde_json::Value;
 
+use crate::access::Admin;
 use crate::app::App;
 use crate::problem::{Answer, Problem};
 
@@ -39,11 +39,10 @@ pub(crate) struct Again {
     responses((status = 200, description = "Counts by reason, and letters", body = Object),
         (status = 400, description = "A limit that is none"), (status = 401, description = "Not the admin token")))]
 pub(crate) async fn list(
+    _: Admin,
     State(app): State<Arc<App>>,
-    headers: HeaderMap,
     query: Result<Query<Listed>, QueryRejection>,
 ) -> Answer<Json<Value>> {
-    app.access.check_admin(&headers)?;
     let Query(Listed { limit }) = query.map_err(|error| Problem::new(400, "bad-query", error.body_text()))?;
     let limit = limit.unwrap_or(50);
     if !(1..=LISTED_MAX).contains(&limit) {
@@ -60,11 +59,10 @@ pub(crate) async fn list(
         (status = 400, description = "Not JSON, or no such reason"), (status = 401, description = "Not the admin token"),
         (status = 415, description = "Not application/json"), (status = 422, description = "Not these fields")))]
 pub(crate) async fn replay(
+    _: Admin,
     State(app): State<Arc<App>>,
-    headers: HeaderMap,
     again: Result<Json<Again>, JsonRejection>,
 ) -> Answer<Json<Value>> {
-    app.access.check_admin(&headers)?;
     let Json(Again { reason, dry_run }) =
         again.map_err(|error| Problem::new(error.status().as_u16(), "bad-replay", error.body_text()))?;
     let for_it = Arc::clone(&app);

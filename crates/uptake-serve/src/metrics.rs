@@ -12,6 +12,7 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::Registry;
 
+use crate::app::SERVED_ROWS;
 use crate::pipeline::Seen;
 use crate::process::Process;
 
@@ -38,7 +39,8 @@ pub(crate) struct Metrics {
     appended: Counter,
     append_failures: Counter,
     rows_served: Family<Labels, Counter>,
-    rows_unlogged: Counter,
+    /// Served rows that were not written down.
+    pub(crate) rows_unlogged: Counter,
     /// Connections that are open.
     pub(crate) connections: Gauge,
     /// Subscribers of row streams.
@@ -174,21 +176,21 @@ impl Metrics {
     }
 
     /// Records were appended together, or not.
-    pub(crate) fn append(&self, records: usize, is_done: bool) {
+    pub(crate) fn append(&self, topic: &str, records: usize, is_done: bool) {
         if is_done {
             self.appends.inc();
             self.appended.inc_by(records as u64);
-        } else {
-            self.append_failures.inc();
+            return;
+        }
+        self.append_failures.inc();
+        if topic == SERVED_ROWS {
+            self.rows_unlogged.inc_by(records as u64);
         }
     }
 
     /// A row was served.
-    pub(crate) fn row(&self, name: &str, is_logged: bool) {
+    pub(crate) fn row(&self, name: &str) {
         self.rows_served.get_or_create(&one("row", name)).inc();
-        if !is_logged {
-            self.rows_unlogged.inc();
-        }
     }
 
     /// Says that the log refuses, once in ten seconds.

@@ -6,7 +6,6 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use axum::Json;
 use axum::extract::State;
-use axum::http::HeaderMap;
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric};
 use prometheus_client::metrics::MetricType;
@@ -15,6 +14,7 @@ use prometheus_client::metrics::gauge::ConstGauge;
 use serde_json::{Map, Value, json};
 use uptake_model::Reason;
 
+use crate::access::Admin;
 use crate::app::App;
 use crate::problem::{Answer, Problem};
 
@@ -55,8 +55,7 @@ pub trait Books: Send + Sync {
 #[utoipa::path(get, path = "/v1/pipeline", tag = "operations",
     responses((status = 200, description = "As of the newest checkpoint", body = Object),
         (status = 401, description = "Not the admin token")))]
-pub(crate) async fn pipeline(State(app): State<Arc<App>>, headers: HeaderMap) -> Answer<Json<Value>> {
-    app.access.check_admin(&headers)?;
+pub(crate) async fn pipeline(_: Admin, State(app): State<Arc<App>>) -> Answer<Json<Value>> {
     let for_it = Arc::clone(&app);
     app.blocking(move || read(&for_it).map(Json)).await
 }

@@ -9,22 +9,24 @@ use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use axum::Json;
 use axum::extract::rejection::JsonRejection;
 use axum::extract::{Path, State};
-use axum::http::{HeaderMap, StatusCode};
+use axum::http::{HeaderMap, HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
 use serde::{Deserialize, Serialize};
 use uptake_connectors::LogError;
 use uptake_connectors::log::{Log, Record};
+use uptake_model::EventTime;
 use uptake_trends::RowName;
 use uptake_trends::Rules;
 use uptake_trends::rules::{Action, Rule};
 
+use crate::access::Admin;
 use crate::app::App;
 use crate::ids::random;
 use crate::problem::{Answer, Problem};
 use crate::rows::serve::stored_segment;
 
-/// The topic.
-pub(crate) const RULES: &str = "rules";
+/// The topic of people's rules. What stands in it holds until it is taken back, so nothing of it may be dropped.
+pub const RULES: &str = "rules";
 /// How many entries of the audit are kept in memory.
 const AUDIT_MAX: usize = 1_000;
 /// How many rules may hold at once.
@@ -90,14 +92,17 @@ pub(crate) struct Entry {
 #[derive(Default)]
 pub(crate) struct RuleBook {
     known: RwLock<Arc<Known>>,
-    next: Mutex<u64>,
+    /// Held by the one who looks.
+    looking: Mutex<()>,
 }
 
 #[derive(Clone, Default)]
 pub(crate) struct Known {
-    /// Also those whose end has come.
+    /// Those whose end has come since the last look are among them.
     pub(crate) rules: Rules,
     audit: VecDeque<Entry>,
+    /// Up to where the topic was read for this: the two are put in place together.
+    next: u64,
 }
 
 impl RuleBook {
@@ -106,17 +111,18 @@ impl RuleBook {
         Arc::clone(&self.known.read().unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// Reads what was added to the topic.
-    pub(crate) fn refresh(&self, log: &dyn Log) -> Result<(), LogError> {
-        let mut next = self.next.lock().unwrap_or_else(PoisonError::into_inner);
+    /// Reads what was added to the topic, and forgets the rules whose end has come by now.
+    pub(crate) fn refresh(&self, log: &dyn Log, now: EventTime) -> Result<(), LogError> {
+        let _looking = self.looking.lock().unwrap_or_else(PoisonError::into_inner);
         let end = log.end_offset(RULES, 0)?;
-        if *next >= end {
+        let before = self.known();
+        if before.next >= end && !before.rules.all().any(|rule| rule.is_over(now)) {
             return Ok(());
         }
-        let mut known = Known::clone(&self.known());
-        *next = (*next).max(log.start_offset(RULES, 0)?);
-        while *next < end {
-            *next = log.read_each(RULES, 0, *next, 10_000, 1 << 20, &mut |record| {
+        let mut known = Known::clone(&before);
+        let mut next = known.next.max(log.start_offset(RULES, 0)?);
+        while next < end {
+            next = log.read_each(RULES, 0, next, 10_000, 1 << 20, &mut |record| {
                 // What somebody else wrote there is no rule.
                 let Ok(entry) = serde_json::from_slice::<Entry>(record.value) else { return };
                 match entry.op.as_str() {
@@ -129,6 +135,8 @@ impl RuleBook {
                 }
             })?;
         }
+        known.next = next;
+        known.rules.forget_ended(now);
         *self.known.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(known);
         Ok(())
     }
@@ -153,7 +161,7 @@ impl RuleBook {
 pub fn rules_of(log: &dyn Log) -> Result<Rules, LogError> {
     let book = RuleBook::default();
     if log.topics().iter().any(|topic| topic == RULES) {
-        book.refresh(log)?;
+        book.refresh(log, EventTime::MIN)?;
     }
     Ok(book.known().rules.clone())
 }
@@ -161,8 +169,7 @@ pub fn rules_of(log: &dyn Log) -> Result<Rules, LogError> {
 /// The rules that hold.
 #[utoipa::path(get, path = "/v1/rules", tag = "rules",
     responses((status = 200, body = Vec<RuleSchema>), (status = 401, description = "Not the admin token")))]
-pub(crate) async fn list(State(app): State<Arc<App>>, headers: HeaderMap) -> Answer<Json<Vec<Rule>>> {
-    app.access.check_admin(&headers)?;
+pub(crate) async fn list(_: Admin, State(app): State<Arc<App>>) -> Answer<Json<Vec<Rule>>> {
     let (known, now) = (app.rules.known(), app.now());
     let holding = known.rules.all().filter(|rule| !rule.is_over(now));
     Ok(Json(holding.cloned().collect()))
@@ -171,8 +178,7 @@ pub(crate) async fn list(State(app): State<Arc<App>>, headers: HeaderMap) -> Ans
 /// Who did what with rules, newest first.
 #[utoipa::path(get, path = "/v1/rules/audit", tag = "rules",
     responses((status = 200, body = Vec<Entry>), (status = 401, description = "Not the admin token")))]
-pub(crate) async fn audit(State(app): State<Arc<App>>, headers: HeaderMap) -> Answer<Json<Vec<Entry>>> {
-    app.access.check_admin(&headers)?;
+pub(crate) async fn audit(_: Admin, State(app): State<Arc<App>>) -> Answer<Json<Vec<Entry>>> {
     Ok(Json(app.rules.known().audit.iter().rev().cloned().collect()))
 }
 
@@ -184,11 +190,11 @@ pub(crate) async fn audit(State(app): State<Arc<App>>, headers: HeaderMap) -> An
         (status = 415, description = "Not application/json"), (status = 422, description = "Not the fields of a rule"),
         (status = 401, description = "Not the admin token")))]
 pub(crate) async fn add(
+    _: Admin,
     State(app): State<Arc<App>>,
     headers: HeaderMap,
     rule: Result<Json<Rule>, JsonRejection>,
 ) -> Answer<Response> {
-    app.access.check_admin(&headers)?;
     let Json(mut rule) =
         rule.map_err(|error| Problem::new(error.status().as_u16(), "bad-rule", error.body_text()))?;
     rule.check().map_err(|what| Problem::new(400, "bad-rule", what))?;
@@ -197,7 +203,8 @@ pub(crate) async fn add(
         let for_it = Arc::clone(&app);
         rule.segment = Some(app.blocking(move || stored_segment(&for_it, &asked)).await?);
     }
-    if app.rules.known().rules.all().len() >= RULES_MAX {
+    let (known, now) = (app.rules.known(), app.now());
+    if known.rules.all().filter(|rule| !rule.is_over(now)).count() >= RULES_MAX {
         return Err(Problem::new(409, "too-many-rules", format!("there are {RULES_MAX} rules; delete some")));
     }
     let bytes =
@@ -213,20 +220,27 @@ pub(crate) async fn add(
     responses((status = 204, description = "It holds no more"), (status = 404, description = "There is none"),
         (status = 401, description = "Not the admin token")))]
 pub(crate) async fn remove(
+    _: Admin,
     State(app): State<Arc<App>>,
     headers: HeaderMap,
     Path(id): Path<String>,
 ) -> Answer<StatusCode> {
-    app.access.check_admin(&headers)?;
     let rule = app.rules.known().rules.get(&id).cloned();
     let rule = rule.ok_or_else(|| Problem::new(404, "no-such-rule", "there is no rule with this id"))?;
     write(&app, &headers, "delete", rule).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 
+/// A name as a header has it: in UTF-8, or as browsers write it, a byte for each character.
+fn actor(value: &HeaderValue) -> String {
+    let bytes = value.as_bytes();
+    let name = std::str::from_utf8(bytes)
+        .map_or_else(|_| bytes.iter().copied().map(char::from).collect(), str::to_owned);
+    name.chars().take(100).collect()
+}
+
 async fn write(app: &Arc<App>, headers: &HeaderMap, op: &str, rule: Rule) -> Answer<()> {
-    let by = headers.get("x-uptake-actor").and_then(|value| value.to_str().ok()).unwrap_or("unknown");
-    let by = by.chars().take(100).collect();
+    let by = headers.get("x-uptake-actor").map_or_else(|| "unknown".to_owned(), actor);
     let entry = Entry { at: app.now().0, by, op: op.to_owned(), rule };
     let record =
         serde_json::to_vec(&entry).map_err(|error| Problem::new(500, "defect", error.to_string()))?;
@@ -234,7 +248,7 @@ async fn write(app: &Arc<App>, headers: &HeaderMap, op: &str, rule: Rule) -> Ans
     let for_it = Arc::clone(app);
     app.blocking(move || {
         let done = for_it.log.append(RULES, 0, &[record], entry.at);
-        done.and_then(|_| for_it.rules.refresh(&*for_it.log)).map_err(|error| {
+        done.and_then(|_| for_it.rules.refresh(&*for_it.log, for_it.now())).map_err(|error| {
             for_it.metrics.say(&format!("cannot write a rule: {error}"));
             Problem::new(503, "log-away", "the log does not take the rule now").retry_after(5)
         })?;
@@ -245,4 +259,107 @@ async fn write(app: &Arc<App>, headers: &HeaderMap, op: &str, rule: Rule) -> Ans
         Ok(())
     })
     .await
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+    use uptake_connectors::log::{MemoryLog, StoredRef};
+
+    type Logged<T> = Result<T, LogError>;
+
+    /// A log of which one read fails.
+    struct Failing {
+        log: MemoryLog,
+        /// How many more reads succeed before.
+        reads: AtomicUsize,
+    }
+
+    impl Log for Failing {
+        fn create_topic(&self, topic: &str, partitions: u32) -> Logged<()> {
+            self.log.create_topic(topic, partitions)
+        }
+        fn partitions(&self, topic: &str) -> Logged<u32> {
+            self.log.partitions(topic)
+        }
+        fn topics(&self) -> Vec<String> {
+            self.log.topics()
+        }
+        fn append(&self, topic: &str, partition: u32, records: &[Record], now_ms: i64) -> Logged<u64> {
+            self.log.append(topic, partition, records, now_ms)
+        }
+        fn read_each(
+            &self,
+            topic: &str,
+            partition: u32,
+            from: u64,
+            _: usize,
+            max_bytes: usize,
+            each: &mut dyn FnMut(StoredRef<'_>),
+        ) -> Logged<u64> {
+            let left = self.reads.fetch_sub(1, Ordering::Relaxed);
+            // Read one by one, as a long topic is in chunks. There is no such partition.
+            self.log.read_each(topic, if left == 0 { 9 } else { partition }, from, 1, max_bytes, each)
+        }
+        fn start_offset(&self, topic: &str, partition: u32) -> Logged<u64> {
+            self.log.start_offset(topic, partition)
+        }
+        fn end_offset(&self, topic: &str, partition: u32) -> Logged<u64> {
+            self.log.end_offset(topic, partition)
+        }
+        fn offset_for_time(&self, topic: &str, partition: u32, ms: i64) -> Logged<u64> {
+            self.log.offset_for_time(topic, partition, ms)
+        }
+        fn truncate_before(&self, topic: &str, partition: u32, offset: u64) -> Logged<u64> {
+            self.log.truncate_before(topic, partition, offset)
+        }
+    }
+
+    fn log_of(rules: &[(&str, Option<i64>)]) -> MemoryLog {
+        let log = MemoryLog::new();
+        log.create_topic(RULES, 1).unwrap();
+        for (id, expires_at) in rules {
+            let rule = serde_json::json!({ "id": id, "action": "block", "video_id": "v1", "expires_at": expires_at });
+            let entry = serde_json::json!({ "at": 0, "by": "ann", "op": "put", "rule": rule });
+            log.append(RULES, 0, &[Record::new(*id, entry.to_string())], 0).unwrap();
+        }
+        log
+    }
+
+    fn ids(book: &RuleBook) -> Vec<String> {
+        book.known().rules.all().map(|rule| rule.id.clone()).collect()
+    }
+
+    #[test]
+    fn a_read_that_fails_half_way_loses_no_rule() {
+        let log =
+            Failing { log: log_of(&[("r1", None), ("r2", None), ("r3", None)]), reads: AtomicUsize::new(2) };
+        let book = RuleBook::default();
+        assert!(book.refresh(&log, EventTime(0)).is_err());
+        log.reads.store(100, Ordering::Relaxed);
+        book.refresh(&log, EventTime(0)).unwrap();
+        assert_eq!(ids(&book), ["r1", "r2", "r3"]);
+    }
+
+    #[test]
+    fn rules_whose_end_has_come_are_forgotten_though_nothing_is_added() {
+        let log = log_of(&[("r1", Some(100)), ("r2", None)]);
+        let book = RuleBook::default();
+        book.refresh(&log, EventTime(99)).unwrap();
+        assert_eq!(ids(&book), ["r1", "r2"]);
+        let before = book.known().rules.version();
+        book.refresh(&log, EventTime(100)).unwrap();
+        assert_eq!(ids(&book), ["r2"]);
+        assert!(book.known().rules.version() > before, "rows are chosen anew");
+        assert_eq!(book.known().audit.len(), 2, "the account stays");
+        assert_eq!(rules_of(&log).unwrap().all().len(), 2);
+    }
+
+    #[test]
+    fn who_did_it_may_have_any_name() {
+        assert_eq!(actor(&HeaderValue::from_bytes("José".as_bytes()).unwrap()), "José");
+        assert_eq!(actor(&HeaderValue::from_bytes(b"Jos\xe9").unwrap()), "José", "as a browser writes it");
+        assert_eq!(actor(&HeaderValue::from_static("ann")), "ann");
+    }
 }

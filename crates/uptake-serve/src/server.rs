@@ -25,6 +25,7 @@ use uptake_model::decode::DecodeConfig;
 
 use crate::app::{App, LoadCatalogue, ServeError, router};
 use crate::clock::Now;
+use crate::patience::Patient;
 use crate::pipeline::Books;
 use crate::rows::Rows;
 use crate::settings::{Secrets, Settings};
@@ -182,6 +183,7 @@ impl Connection {
             .max_header_list_size(32 << 10);
         // Around the router as a whole: a layer of the router would be made for each route of each connection.
         let service = TowerToHyperService::new(AddExtension::new(routes, ConnectInfo(peer)));
+        let stream = Patient::new(stream, app.settings.read_timeout, app.settings.timeout);
         let connection = builder.serve_connection(TokioIo::new(stream), service).into_owned();
         // How a connection ends is the client's matter.
         let _ = watcher.watch(connection).await;
@@ -223,7 +225,7 @@ async fn refresh(app: Arc<App>) {
         }
         let for_it = Arc::clone(&app);
         let looked = tokio::task::spawn_blocking(move || {
-            if let Err(error) = for_it.rules.refresh(&*for_it.log) {
+            if let Err(error) = for_it.rules.refresh(&*for_it.log, for_it.now()) {
                 for_it.metrics.say(&format!("cannot read the rules: {error}"));
             }
             for_it.refresh_catalogue();

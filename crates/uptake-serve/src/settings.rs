@@ -74,7 +74,7 @@ pub struct Settings {
     pub event_bytes_max: usize,
     /// The most events that wait to be appended.
     pub queue_events_max: usize,
-    /// The most bytes of bodies that are being read and decoded at once.
+    /// The most bytes of bodies that are being read and decoded at once, and of records that wait to be appended.
     pub bodies_bytes_max: usize,
     /// Whether an answered event survives a power cut.
     pub survives_power_cut: bool,

@@ -5,10 +5,10 @@ use std::sync::Arc;
 use axum::Json;
 use axum::extract::rejection::QueryRejection;
 use axum::extract::{Path, Query, State};
-use axum::http::HeaderMap;
 use serde_json::{Value, json};
 use uptake_model::{RequestId, TallyRow};
 
+use crate::access::Admin;
 use crate::app::App;
 use crate::ids::Signed;
 use crate::problem::{Answer, Problem};
@@ -87,12 +87,11 @@ pub(crate) async fn why(
     responses((status = 200, description = "The sealed tallies it counts in", body = Object),
         (status = 401, description = "Not the admin token")))]
 pub(crate) async fn explain(
+    // It reads the whole table, so not everyone may ask for it.
+    _: Admin,
     State(app): State<Arc<App>>,
-    headers: HeaderMap,
     Path(id): Path<String>,
 ) -> Answer<Json<Value>> {
-    // It reads the whole table, so not everyone may ask for it.
-    app.access.check_admin(&headers)?;
     let for_it = Arc::clone(&app);
     app.blocking(move || {
         let bare = match for_it.signer.check(&id) {

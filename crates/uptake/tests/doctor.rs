@@ -63,6 +63,14 @@ fn a_deployment_that_is_well_and_what_may_be_wrong_with_it() {
     // A server for everybody.
     let open = doctor(&data, &["--set", "serve.listen=0.0.0.0:8080"]);
     assert_eq!((open.code, found(&open, "serving").0.as_str()), (Some(0), "look"), "{open:?}");
+    // Keys that are none.
+    let mut command = std::process::Command::new(common::live::program());
+    command.args(["doctor", "--json", "--data", data.to_str().unwrap(), "--set", "serve.listen=0.0.0.0:8080"]);
+    let no_keys = common::run(command.env("UPTAKE_WRITE_KEYS", " "));
+    assert_eq!(found(&no_keys, "serving").0, "look", "{no_keys:?}");
+    // A proxy brings everybody to this machine.
+    let (state, words) = found(&doctor(&data, &["--set", "serve.proxies=1"]), "serving");
+    assert!(state == "look" && words.contains("behind a proxy") && words.contains("closed"), "{words}");
     // Damaged checkpoints: the newest is passed over; without any a run would begin again, so that is wrong.
     let manifests = data.join("checkpoints/main");
     let mut names: Vec<_> =

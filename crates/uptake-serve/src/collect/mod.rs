@@ -32,7 +32,7 @@ pub(crate) use judge::Judge;
 pub(crate) use writer::{Batch, NotWritten, Writer};
 
 /// The header in which a client that sends no envelope says what it is, as `app/7.1`.
-const CLIENT: &str = "uptake-client";
+pub(crate) const CLIENT: &str = "uptake-client";
 
 /// What became of the events of a body, in their order.
 #[derive(Serialize, utoipa::ToSchema)]
@@ -74,6 +74,7 @@ pub(crate) async fn events(State(app): State<Arc<App>>, headers: HeaderMap, body
     check_content_type(&headers)?;
     let encoding = headers.get(header::CONTENT_ENCODING).map(|v| v.to_str().unwrap_or("?").to_owned());
     let encoding = encoding.filter(|e| !e.trim().is_empty() && !e.trim().eq_ignore_ascii_case("identity"));
+    app.access.check_before_reading(&headers, encoding.is_some())?;
     let room = room(&app, &headers, encoding.is_some())?;
     let raw = read(&app, body).await?;
     let max = app.settings.decoded_bytes_max;
@@ -112,6 +113,7 @@ pub(crate) async fn events(State(app): State<Arc<App>>, headers: HeaderMap, body
             }
         }
     }
+    // What is taken is counted anew, as what waits.
     drop(room);
     let header = headers.get(CLIENT).and_then(|value| value.to_str().ok());
     let client = app.metrics.client(items.client.as_deref().or(header));

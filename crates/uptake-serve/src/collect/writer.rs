@@ -2,7 +2,7 @@
 //!
 //! A lane is a thread that appends. While it does, records of its partitions gather behind it;
 //! it then takes all of them at once. Who waits is answered when their records are in the log.
-//! What waits is bounded by permits, one for each record.
+//! What waits is bounded by permits, one for each record and one for each of its bytes.
 
 use std::collections::BTreeMap;
 use std::collections::hash_map::DefaultHasher;
@@ -34,7 +34,7 @@ struct Job {
     batch: Batch,
     done: oneshot::Sender<bool>,
     /// Held until the records are in the log, also where nobody waits any more.
-    _permit: Arc<OwnedSemaphorePermit>,
+    _permits: Arc<[OwnedSemaphorePermit; 2]>,
 }
 
 /// Why records were not appended.
@@ -52,12 +52,15 @@ pub(crate) struct Writer {
     lanes: Mutex<Vec<Sender<Job>>>,
     threads: Mutex<Vec<JoinHandle<()>>>,
     permits: Arc<Semaphore>,
+    bytes: Arc<Semaphore>,
+    bytes_max: usize,
 }
 
 impl Writer {
     pub(crate) fn start(
         log: &Arc<dyn Log>,
         records_max: usize,
+        bytes_max: usize,
         metrics: &Arc<Metrics>,
         now: &Now,
     ) -> std::io::Result<Self> {
@@ -70,7 +73,8 @@ impl Writer {
             lanes.push(sender);
         }
         let permits = Arc::new(Semaphore::new(records_max));
-        Ok(Self { lanes: Mutex::new(lanes), threads: Mutex::new(threads), permits })
+        let bytes = Arc::new(Semaphore::new(bytes_max));
+        Ok(Self { lanes: Mutex::new(lanes), threads: Mutex::new(threads), permits, bytes, bytes_max })
     }
 
     /// Appends batches; they are durable when this returns.
@@ -79,10 +83,14 @@ impl Writer {
         if count == 0 {
             return Ok(());
         }
-        let wanted = u32::try_from(count).unwrap_or(u32::MAX);
-        let permit =
-            Arc::clone(&self.permits).try_acquire_many_owned(wanted).map_err(|_| NotWritten::Full)?;
-        let permit = Arc::new(permit);
+        let records = batches.iter().flat_map(|batch| &batch.records);
+        let bytes: usize = records.map(|record| record.key.len() + record.value.len()).sum();
+        let take = |of: &Arc<Semaphore>, wanted: usize| {
+            let wanted = u32::try_from(wanted).unwrap_or(u32::MAX);
+            Arc::clone(of).try_acquire_many_owned(wanted).map_err(|_| NotWritten::Full)
+        };
+        // What is larger than all that may wait goes alone.
+        let permits = Arc::new([take(&self.permits, count)?, take(&self.bytes, bytes.min(self.bytes_max))?]);
         let mut waiting = Vec::with_capacity(batches.len());
         {
             let lanes = self.lanes.lock().unwrap_or_else(PoisonError::into_inner);
@@ -95,7 +103,7 @@ impl Writer {
                 let lane = &lanes[(hasher.finish() % lanes.len() as u64) as usize];
                 let (done, is_done) = oneshot::channel();
                 waiting.push(is_done);
-                if lane.send(Job { batch, done, _permit: Arc::clone(&permit) }).is_err() {
+                if lane.send(Job { batch, done, _permits: Arc::clone(&permits) }).is_err() {
                     return Err(NotWritten::Failed);
                 }
             }
@@ -134,7 +142,7 @@ fn run(log: &dyn Log, jobs: &Receiver<Job>, metrics: &Metrics, now: &Now) {
             let records: Vec<Record> =
                 group.iter_mut().flat_map(|job| std::mem::take(&mut job.batch.records)).collect();
             let appended = log.append(&topic, partition, &records, now().0);
-            metrics.append(records.len(), appended.is_ok());
+            metrics.append(&topic, records.len(), appended.is_ok());
             if let Err(error) = &appended {
                 metrics.say_not_appended(&topic, partition, error);
             }
@@ -143,5 +151,33 @@ fn run(log: &dyn Log, jobs: &Receiver<Job>, metrics: &Metrics, now: &Now) {
                 let _ = job.done.send(appended.is_ok());
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use uptake_connectors::log::MemoryLog;
+
+    #[test]
+    fn what_waits_is_bounded_by_records_and_by_bytes() {
+        let log = MemoryLog::new();
+        log.create_topic("plays", 1).unwrap();
+        let log: Arc<dyn Log> = Arc::new(log);
+        let writer = Writer::start(&log, 10, 100, &Arc::default(), &crate::clock::system()).unwrap();
+        let append = |records: usize, bytes: usize| {
+            let records = (0..records).map(|_| Record::new("", vec![b'x'; bytes])).collect();
+            writer.append(vec![Batch { topic: "plays".into(), partition: 0, records }])
+        };
+        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+        let held = Arc::clone(&writer.bytes).try_acquire_many_owned(60).unwrap();
+        assert_eq!(runtime.block_on(append(1, 41)), Err(NotWritten::Full));
+        assert_eq!(runtime.block_on(append(4, 10)), Ok(()));
+        drop(held);
+        assert_eq!(runtime.block_on(append(11, 1)), Err(NotWritten::Full));
+        assert_eq!(runtime.block_on(append(1, 1_000)), Ok(()), "a large one waits for nobody");
+        // Who is answered may be so before the lane has let go.
+        writer.close();
+        assert_eq!((writer.permits.available_permits(), writer.bytes.available_permits()), (10, 100));
     }
 }

@@ -10,12 +10,13 @@ use tokio::sync::watch;
 use uptake_model::{Epoch, EventTime};
 use uptake_trends::rows::Choice;
 
-use super::{Item, Ranked, RowName, Rows, only_pinned};
+use super::{Item, Ranked, RowName, Rows, SEGMENTS_KNOWN, only_pinned};
 use crate::settings::ITEMS_MAX;
 use crate::tables::{Tables, TablesError};
 
-/// The most rows that are kept ready; one more pushes out the one that nobody asked for longest.
-const KEPT_MAX: usize = 1_000;
+/// Of as many segments rows are kept ready; one more pushes out the one that nobody asked for longest. What ranks them
+/// must know more segments than that: one that it had forgotten would be read anew at each look, and push out the next.
+const SEGMENTS_MAX: usize = SEGMENTS_KNOWN * 3 / 4;
 /// A row that nobody asks for is not looked at any more.
 const FORGOTTEN_AFTER: Duration = Duration::from_secs(300);
 
@@ -25,11 +26,14 @@ pub(crate) struct Ready {
     pub(crate) ranked: Ranked,
     /// Says whether two are the same, in every process.
     pub(crate) version: u64,
+    /// The version of the rules that it was ranked by, in this process.
+    pub(crate) rules: u64,
 }
 
 impl Ready {
-    fn of(ranked: Ranked, scorer: &str) -> Self {
-        Self { version: version(scorer, ranked.epoch, &ranked.items), ranked }
+    fn of(ranked: Ranked, scorer: &str, choice: &Choice<'_>) -> Self {
+        let rules = choice.rules.version();
+        Self { version: version(scorer, ranked.epoch, &ranked.items), ranked, rules }
     }
 }
 
@@ -75,6 +79,20 @@ impl Kept {
         }
     }
 
+    /// Tells who is subscribed, if the row has changed. What was ranked by rules that are older than those of the row
+    /// as it stands is not taken: a rule that was answered holds.
+    fn publish(&self, ready: Ready) {
+        self.sender.send_if_modified(|now| {
+            if ready.rules < now.rules {
+                return false;
+            }
+            let is_new = now.version != ready.version;
+            // Whom is drawn from may change where the row does not.
+            *now = Arc::new(ready);
+            is_new
+        });
+    }
+
     fn asked(&self) -> Instant {
         *self.asked.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -111,7 +129,8 @@ impl Board {
         past.iter().find(|past| past.at >= at).cloned()
     }
 
-    /// Looks at a row for the first time. Reads the table.
+    /// Looks at a row for the first time. Reads the table. By which rules is said with it: those that were added
+    /// meanwhile are not among them, and who added them did not find the row here.
     pub(crate) fn make_ready(
         &self,
         tables: &Tables,
@@ -119,25 +138,20 @@ impl Board {
         segment: &str,
         choice: &Choice<'_>,
     ) -> Result<watch::Receiver<Arc<Ready>>, TablesError> {
-        let ranked = self.rank(tables, row, segment, choice)?;
-        let ready = Arc::new(Ready::of(ranked, self.rows.scorer()));
+        let ready = Ready::of(self.rank(tables, row, segment, choice)?, self.rows.scorer(), choice);
         let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
-        if kept.len() >= KEPT_MAX {
-            let oldest = kept.iter().filter(|(_, kept)| kept.sender.receiver_count() == 0);
-            let oldest = oldest.min_by_key(|(_, kept)| kept.asked());
-            match oldest.map(|(key, _)| key.clone()) {
-                Some(key) => drop(kept.remove(&key)),
-                // Everybody is subscribed to another one: this one is served and not kept.
-                None => return Ok(watch::Sender::new(ready).subscribe()),
-            }
+        if !has_room(&mut kept, segment) {
+            // Everybody is subscribed to another one: this one is served and not kept.
+            return Ok(watch::Sender::new(Arc::new(ready)).subscribe());
         }
         let one = kept.entry((row, segment.to_owned())).or_insert_with(|| {
             Arc::new(Kept {
                 past: Mutex::default(),
                 asked: Mutex::new(Instant::now()),
-                sender: watch::Sender::new(ready),
+                sender: watch::Sender::new(Arc::default()),
             })
         });
+        one.publish(ready);
         Ok(one.sender.subscribe())
     }
 
@@ -160,15 +174,117 @@ impl Board {
             kept.iter().map(|(key, one)| (key.clone(), Arc::clone(one))).collect()
         };
         for ((row, segment), one) in all {
-            let ready = Ready::of(self.rank(tables, row, &segment, choice)?, self.rows.scorer());
+            let ready = Ready::of(self.rank(tables, row, &segment, choice)?, self.rows.scorer(), choice);
             one.note(&ready, choice.now);
-            one.sender.send_if_modified(|now| {
-                let is_new = now.version != ready.version;
-                // Whom is drawn from may change where the row does not.
-                *now = Arc::new(ready);
-                is_new
-            });
+            one.publish(ready);
         }
         Ok(())
+    }
+}
+
+/// Whether a row of the segment may be kept. If its segment is one too many, that which nobody asked for longest goes.
+fn has_room(kept: &mut HashMap<(RowName, String), Arc<Kept>>, segment: &str) -> bool {
+    let mut asked: HashMap<&str, (bool, Instant)> = HashMap::new();
+    for ((_, name), one) in &*kept {
+        let (is_followed, last) = asked.entry(name).or_insert((false, one.asked()));
+        *is_followed |= one.sender.receiver_count() > 0;
+        *last = one.asked().max(*last);
+    }
+    if asked.contains_key(segment) || asked.len() < SEGMENTS_MAX {
+        return true;
+    }
+    let free = asked.iter().filter(|(_, (is_followed, _))| !is_followed);
+    let Some(oldest) = free.min_by_key(|(_, (_, last))| *last).map(|(name, _)| (*name).to_owned()) else {
+        return false;
+    };
+    kept.retain(|(_, name), _| *name != oldest);
+    true
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::rows::TrendsRows;
+    use std::sync::mpsc::{Receiver, Sender, channel};
+    use uptake_model::EpochLength;
+    use uptake_trends::{Catalogue, RowOptions, Rules};
+
+    fn board() -> Board {
+        Board::new(Arc::new(TrendsRows::new(EpochLength::default(), &[])))
+    }
+
+    /// The rules with another title at the top.
+    fn pinned(rules: &Rules, video: &str) -> Rules {
+        let mut rules = rules.clone();
+        rules.remove("top");
+        let rule = serde_json::json!({ "id": "top", "action": "pin", "video_id": video, "position": 1 });
+        rules.set(serde_json::from_value(rule).unwrap());
+        rules
+    }
+
+    fn choosing<T>(rules: &Rules, choose: impl FnOnce(&Choice<'_>) -> T) -> T {
+        let (options, catalogue) = (RowOptions::default(), Catalogue::default());
+        choose(&Choice { options: &options, rules, catalogue: &catalogue, now: EventTime(0) })
+    }
+
+    fn first(ready: &watch::Receiver<Arc<Ready>>) -> Option<String> {
+        ready.borrow().ranked.items.first().map(|item| item.video_id.to_string())
+    }
+
+    /// A table that is opened only when it is said; says when somebody waits for it.
+    fn slow_tables() -> (Arc<Tables>, Receiver<()>, Sender<()>) {
+        let ((waits, is_waiting), (go, is_free)) = (channel(), channel::<()>());
+        let is_free = Mutex::new(is_free);
+        let open = move || {
+            waits.send(()).unwrap();
+            is_free.lock().unwrap().recv().unwrap();
+            Ok(None)
+        };
+        (Arc::new(Tables::new(Box::new(open))), is_waiting, go)
+    }
+
+    #[test]
+    fn who_ranked_by_older_rules_does_not_take_a_newer_rule_back() {
+        let board = Arc::new(board());
+        let quick = Tables::new(Box::new(|| Ok(None)));
+        let old = pinned(&Rules::default(), "v1");
+        let row = choosing(&old, |choice| board.make_ready(&quick, RowName::Popular, "", choice)).unwrap();
+        assert_eq!(first(&row).as_deref(), Some("v1"));
+        // The background has taken the rules and reads the table when one more is added.
+        let (slow, is_waiting, go) = slow_tables();
+        let (for_it, rules) = (Arc::clone(&board), old.clone());
+        let background =
+            std::thread::spawn(move || choosing(&rules, |choice| for_it.refresh(&slow, choice)).unwrap());
+        is_waiting.recv().unwrap();
+        let new = pinned(&old, "v0");
+        choosing(&new, |choice| board.refresh(&quick, choice)).unwrap();
+        assert_eq!(first(&row).as_deref(), Some("v0"));
+        go.send(()).unwrap();
+        background.join().unwrap();
+        assert_eq!(first(&row).as_deref(), Some("v0"), "it was answered");
+        // What a request finds meanwhile is told apart too.
+        let again = choosing(&old, |choice| board.make_ready(&quick, RowName::Popular, "", choice)).unwrap();
+        assert_eq!(first(&again).as_deref(), Some("v0"));
+        let loved = choosing(&old, |choice| board.make_ready(&quick, RowName::Loved, "", choice)).unwrap();
+        assert!(loved.borrow().rules < new.version());
+    }
+
+    #[test]
+    fn rows_of_so_many_segments_are_kept_and_those_that_are_followed_stay() {
+        let (board, tables, rules) = (board(), Tables::new(Box::new(|| Ok(None))), Rules::default());
+        let ask = |row, segment: &str| {
+            choosing(&rules, |choice| board.make_ready(&tables, row, segment, choice)).unwrap()
+        };
+        let followed = ask(RowName::Popular, "followed");
+        for n in 0..3 * SEGMENTS_MAX {
+            RowName::ALL.into_iter().for_each(|row| drop(ask(row, &format!("s{n}"))));
+        }
+        let kept = |segment: &str| board.ready(RowName::Popular, segment).is_some();
+        assert!(kept("followed") && kept(&format!("s{}", 3 * SEGMENTS_MAX - 1)) && !kept("s0"));
+        assert_eq!((0..3 * SEGMENTS_MAX).filter(|n| kept(&format!("s{n}"))).count(), SEGMENTS_MAX - 1);
+        drop(followed);
+        let all: Vec<_> = (0..SEGMENTS_MAX).map(|n| ask(RowName::Popular, &format!("f{n}"))).collect();
+        assert_eq!(first(&ask(RowName::Popular, "one more")), None);
+        assert!(!kept("one more") && all.len() == SEGMENTS_MAX, "it is served and not kept");
     }
 }

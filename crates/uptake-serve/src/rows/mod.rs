@@ -20,8 +20,8 @@ use uptake_trends::Past;
 pub use uptake_trends::RowName;
 use uptake_trends::rows::Choice;
 
-pub(crate) use self::trends::only_pinned;
 pub use self::trends::{Lineage, TrendsRows, read_lineage};
+pub(crate) use self::trends::{SEGMENTS_KNOWN, only_pinned};
 
 /// A video in a row.
 #[derive(Clone, PartialEq, Debug, Serialize, utoipa::ToSchema)]
@@ -92,8 +92,9 @@ pub trait Rows: Send + Sync {
         choice: &Choice<'_>,
     ) -> Result<Ranked, TableError>;
 
-    /// The newest epoch of a segment that is ranked, and the plays of a video in it; `None` where it is not ranked.
-    fn plays(&self, segment: &str, video: &str) -> Option<(Epoch, u64)>;
+    /// The newest epoch that was ranked of everyone, and the plays of a video in it; `None` where nothing was. Waits
+    /// for nobody who reads the table.
+    fn plays(&self, video: &str) -> Option<(Epoch, u64)>;
 
     /// How the epochs of a video were judged, oldest first; `rows` are its tallies of the segment.
     ///

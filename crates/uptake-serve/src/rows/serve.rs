@@ -2,6 +2,7 @@
 
 use std::collections::HashSet;
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::Json;
 use axum::extract::rejection::QueryRejection;
@@ -20,7 +21,7 @@ use uptake_trends::rows::Groups;
 use super::board::{Ready, version};
 use super::{Candidate, Item, RowName};
 use crate::app::{App, SERVED_ROWS};
-use crate::collect::Batch;
+use crate::collect::{Batch, NotWritten};
 use crate::ids::{new_request, random};
 use crate::problem::{Answer, Problem};
 
@@ -56,6 +57,8 @@ pub(crate) struct Served {
     items: Vec<Item>,
 }
 
+/// How long a row waits until it is written down.
+const LOGGED_WITHIN: Duration = Duration::from_millis(200);
 /// The most ids that are left out.
 const EXCLUDED_MAX: usize = 500;
 
@@ -138,8 +141,9 @@ pub(crate) async fn row(
     if let Ok(tag) = HeaderValue::from_str(&tag) {
         out.insert(header::ETAG, tag);
     }
-    // Each has a request id of its own: nobody in between may keep it for others.
-    out.insert(header::CACHE_CONTROL, HeaderValue::from_static("private, no-cache"));
+    // Each has a request id of its own, with its time: nobody may keep it for others, and a browser not for a later
+    // page, whose events would be told from that time on. Who holds a row may ask with its tag all the same.
+    out.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
     Ok(response)
 }
 
@@ -158,9 +162,16 @@ pub(crate) async fn follow(
         if let Some(ready) = for_it.board.ready(name, &segment) {
             return Ok((segment, ready));
         }
-        let ready = for_it.choosing(|choice| for_it.board.make_ready(&for_it.tables, name, &segment, choice));
-        let ready = ready.map_err(|e| for_it.table_away(&e))?;
-        Ok((segment, ready))
+        loop {
+            let ready =
+                for_it.choosing(|choice| for_it.board.make_ready(&for_it.tables, name, &segment, choice));
+            let ready = ready.map_err(|e| for_it.table_away(&e))?;
+            let ranked_by = ready.borrow().rules;
+            // A rule that was added while the table was read holds already.
+            if ranked_by >= for_it.rules.known().rules.version() {
+                return Ok((segment, ready));
+            }
+        }
     })
     .await
 }
@@ -283,9 +294,13 @@ pub(crate) async fn serve(
         partition: request.partition(app.served_partitions),
         records: vec![Record::new(request.to_string(), record.to_string())],
     };
-    // A row is served also while the log is away; that it was not written down is counted.
-    let is_logged = app.writer.append(vec![batch]).await.is_ok();
-    app.metrics.row(name.as_str(), is_logged);
+    // A row is served also while the log is away. What is not written by then may still be; what never is is counted
+    // where it fails, or here where it was not even taken.
+    let logging = tokio::time::timeout(LOGGED_WITHIN, app.writer.append(vec![batch])).await;
+    if logging == Ok(Err(NotWritten::Full)) {
+        app.metrics.rows_unlogged.inc();
+    }
+    app.metrics.row(name.as_str());
     Ok(Served {
         request_id: app.signer.sign(request, served_at),
         row: name.as_str(),

@@ -6,7 +6,7 @@
 //! hysteresis.
 
 use std::collections::{BTreeMap, HashMap};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
@@ -25,8 +25,8 @@ use crate::ids::random;
 
 /// Several rows of a segment that are looked at together read the table once.
 const FRESH: Duration = Duration::from_millis(100);
-/// The most segments that are kept; one more pushes out the one that nobody asked for longest.
-const SEGMENTS_MAX: usize = 64;
+/// The most segments that are known; one more pushes out the one that nobody asked for longest.
+pub(crate) const SEGMENTS_KNOWN: usize = 64;
 /// How long the epochs stay as they were read over which no lift is taken any more: little comes so late.
 const OLDER: Duration = Duration::from_secs(5);
 /// How long it is taken as known at which places titles were shown.
@@ -63,7 +63,12 @@ pub struct TrendsRows {
     open_epochs: i64,
     exploring: Vec<RowName>,
     known: Mutex<HashMap<String, Known>>,
+    /// The newest epoch of everyone and its counts, for those who must not wait.
+    everyone: RwLock<Option<(Epoch, Arc<Counts>)>>,
 }
+
+/// Plays and impressions of an epoch, by video.
+type Counts = HashMap<Arc<str>, (u64, u64)>;
 
 /// What is known of a segment.
 struct Known {
@@ -72,8 +77,8 @@ struct Known {
     /// It and those it leans on.
     segments: Vec<Arc<str>>,
     epoch: Epoch,
-    /// Plays and impressions of that epoch.
-    counts: HashMap<Arc<str>, (u64, u64)>,
+    /// Of that epoch.
+    counts: Arc<Counts>,
     read_at: Instant,
     /// When all epochs that may still grow were read.
     older_at: Instant,
@@ -99,7 +104,8 @@ impl TrendsRows {
     /// Nothing is known yet; the table's epochs are of this length, so many of them may still grow
     /// ([`open_epochs`](uptake_trends::options::open_epochs)), and those rows are to explore.
     pub fn new(length: EpochLength, open_epochs: i64, exploring: &[RowName]) -> Self {
-        Self { length, open_epochs, exploring: exploring.to_vec(), known: Mutex::default() }
+        let (known, everyone) = (Mutex::default(), RwLock::default());
+        Self { length, open_epochs, exploring: exploring.to_vec(), known, everyone }
     }
 
     /// Does something with what is known of a segment now; `None` where nothing was counted.
@@ -114,6 +120,7 @@ impl TrendsRows {
         if let Some(known) = all.get_mut(segment) {
             if known.read_at.elapsed() >= FRESH {
                 known.catch_up(table, self.length, choice.now)?;
+                self.note_everyone(segment, known);
                 known.choose(&self.exploring, choice);
             } else if known.rules != choice.rules.version() {
                 known.choose(&self.exploring, choice);
@@ -121,14 +128,22 @@ impl TrendsRows {
             return Ok(Some(ask(known)));
         }
         let Some(mut known) = Known::load(table, segment, self, choice.now)? else { return Ok(None) };
+        self.note_everyone(segment, &known);
         known.choose(&self.exploring, choice);
-        if all.len() >= SEGMENTS_MAX {
+        if all.len() >= SEGMENTS_KNOWN {
             let oldest = all.iter().min_by_key(|(_, known)| known.read_at).map(|(name, _)| name.clone());
             oldest.and_then(|name| all.remove(&name));
         }
         let answer = ask(&known);
         all.insert(segment.to_owned(), known);
         Ok(Some(answer))
+    }
+
+    fn note_everyone(&self, segment: &str, known: &Known) {
+        if segment.is_empty() {
+            let counts = (known.epoch, Arc::clone(&known.counts));
+            *self.everyone.write().unwrap_or_else(PoisonError::into_inner) = Some(counts);
+        }
     }
 }
 
@@ -146,7 +161,7 @@ impl Known {
             rows: RowName::ALL.into_iter().map(|row| (row, Ordered::default())).collect(),
             segments,
             epoch,
-            counts: HashMap::new(),
+            counts: Arc::default(),
             read_at: Instant::now(),
             older_at: Instant::now(),
             places_at: Instant::now(),
@@ -217,9 +232,8 @@ impl Known {
 
     fn note_counts<'a>(&mut self, latest: impl Iterator<Item = &'a TallyRow>) {
         let of_it = latest.filter(|row| row.segment == self.segments[0] && row.epoch == self.epoch);
-        self.counts = of_it
-            .map(|row| (Arc::clone(&row.video_id), (row.counts.plays, row.counts.impressions)))
-            .collect();
+        let counts = of_it.map(|row| (Arc::clone(&row.video_id), (row.counts.plays, row.counts.impressions)));
+        self.counts = Arc::new(counts.collect());
     }
 
     /// Chooses who stands in the rows.
@@ -397,10 +411,10 @@ impl Rows for TrendsRows {
         Ok(ranked.unwrap_or_else(|| only_pinned(row, segment, choice)))
     }
 
-    fn plays(&self, segment: &str, video: &str) -> Option<(Epoch, u64)> {
-        let all = self.known.lock().unwrap_or_else(PoisonError::into_inner);
-        let known = all.get(segment)?;
-        Some((known.epoch, known.counts.get(video).map_or(0, |(plays, _)| *plays)))
+    fn plays(&self, video: &str) -> Option<(Epoch, u64)> {
+        let everyone = self.everyone.read().unwrap_or_else(PoisonError::into_inner);
+        let (epoch, counts) = everyone.as_ref()?;
+        Some((*epoch, counts.get(video).map_or(0, |(plays, _)| *plays)))
     }
 
     fn past(

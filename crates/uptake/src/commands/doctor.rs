@@ -11,6 +11,7 @@ use serde::Serialize;
 use uptake_connectors::log::Log;
 use uptake_connectors::{TableError, archive, table};
 use uptake_model::EventTime;
+use uptake_serve::RULES;
 
 use super::text::grouped;
 use super::{CommandError, Configured, dead_letters, existing, existing_checkpoints, existing_log};
@@ -114,6 +115,9 @@ impl Doctor {
             reading(&**log, &config, manifest, &mut found);
             clocks(&**log, &config, manifest, &mut found);
             leftovers(&**log, manifest, &mut found);
+        }
+        if let Some(log) = &log {
+            rules(&**log, &mut found);
         }
         serving(&config, &mut found);
         let mut out = std::io::stdout().lock();
@@ -384,28 +388,71 @@ fn leftovers(log: &dyn Log, manifest: &Manifest, found: &mut Findings) {
     }
 }
 
+/// Whether people's rules were dropped with old records.
+fn rules(log: &dyn Log, found: &mut Findings) {
+    // No topic, no rules: a server makes it.
+    let lost = log.start_offset(RULES, 0).unwrap_or(0);
+    if lost > 0 {
+        found.look(
+            "rules",
+            format!("the first {} records of the topic {RULES} were dropped: the rules in them hold no more", grouped(lost)),
+            "let the topic keep its records (in Kafka retention.ms=-1 and retention.bytes=-1), and set those rules again",
+        );
+    }
+}
+
 /// Whether a server with this configuration lets in whom it should not.
 fn serving(config: &Config, found: &mut Findings) {
-    let host = config.serve.listen.rsplit_once(':').map_or("", |(host, _)| host);
-    let is_local = host == "localhost"
+    let serve = &config.serve;
+    let host = serve.listen.rsplit_once(':').map_or("", |(host, _)| host);
+    let is_loopback = host == "localhost"
         || host.trim_matches(['[', ']']).parse::<std::net::IpAddr>().is_ok_and(|ip| ip.is_loopback());
-    let has_keys = config.serve.write_keys_file.is_some() || std::env::var_os("UPTAKE_WRITE_KEYS").is_some();
-    if is_local || has_keys {
-        found.well(
-            "serving",
-            format!(
-                "on {}, {}",
-                config.serve.listen,
-                if has_keys { "with write keys" } else { "this machine only" }
-            ),
-        );
+    let is_own = is_loopback && serve.proxies == 0;
+    let is_given = |variable: &str| std::env::var(variable).is_ok_and(|text| !text.trim().is_empty());
+    let has_keys = serve.write_keys_file.is_some() || is_given("UPTAKE_WRITE_KEYS");
+    let has_token = serve.admin_token_file.is_some() || is_given("UPTAKE_ADMIN_TOKEN");
+    let senders = if has_keys { "with write keys" } else { "this machine only" };
+    let admins = match (has_token, is_own) {
+        (true, _) => "rules and operations with the admin token",
+        (false, true) => {
+            "rules and operations without a token, for this machine: with a proxy in front set UPTAKE_ADMIN_TOKEN"
+        }
+        (false, false) => "rules and operations closed, for there is no admin token",
+    };
+    if is_own || has_keys {
+        found.well("serving", format!("on {}, {senders}; {admins}", serve.listen));
     } else {
-        let words =
-            format!("serve.listen is {}, and anybody who reaches it may send events", config.serve.listen);
+        let words = format!(
+            "serve.listen is {}{}, and anybody who reaches it may send events; {admins}",
+            serve.listen,
+            if is_loopback { " behind a proxy" } else { "" },
+        );
         found.look(
             "serving",
             words,
             "set serve.write_keys_file, or keep it behind a proxy that asks who it is",
         );
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use uptake_connectors::log::{MemoryLog, Record};
+
+    #[test]
+    fn rules_that_were_dropped_are_told() {
+        let log = MemoryLog::new();
+        let looked = || {
+            let mut found = Findings::default();
+            rules(&log, &mut found);
+            found.0
+        };
+        assert!(looked().is_empty(), "no server was started");
+        log.create_topic(RULES, 1).unwrap();
+        log.append(RULES, 0, &[Record::new("r1", "{}"), Record::new("r2", "{}")], 0).unwrap();
+        assert!(looked().is_empty());
+        log.truncate_before(RULES, 0, 1).unwrap();
+        assert!(looked()[0].found.contains("first 1 records"), "{:?}", looked());
     }
 }

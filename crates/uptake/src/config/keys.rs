@@ -215,7 +215,7 @@ pub const KEYS: &[Key] = &[
     key(
         "serve.admin_token_file",
         r#""""#,
-        "A file with the token for rules and operations; or UPTAKE_ADMIN_TOKEN. Without one they are\nopen on a loopback address and closed on every other.",
+        "A file with the token for rules and operations; or UPTAKE_ADMIN_TOKEN. Without one they are\nopen to this machine on a loopback address without proxies, and closed otherwise.",
     ),
     key(
         "serve.request_key_file",
@@ -259,7 +259,7 @@ pub const KEYS: &[Key] = &[
     key(
         "serve.bodies_bytes_max",
         "268435456",
-        "The most bytes of bodies that are read at once; beyond it the answer is 503.",
+        "The most bytes of bodies that are read at once, and as many of events that wait to be appended;\nbeyond it the answer is 503.",
     ),
     key(
         "serve.durability",

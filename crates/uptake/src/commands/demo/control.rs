@@ -7,7 +7,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use axum::extract::{ConnectInfo, State};
-use axum::http::{HeaderMap, StatusCode};
+use axum::http::StatusCode;
+use axum::http::request::Parts;
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Json, Router};
@@ -219,10 +220,10 @@ pub(super) fn routes(shared: &Arc<Shared>) -> Router {
 async fn control(
     State(shared): State<Arc<Shared>>,
     ConnectInfo(peer): ConnectInfo<SocketAddr>,
-    headers: HeaderMap,
+    parts: Parts,
     action: Result<Json<Do>, axum::extract::rejection::JsonRejection>,
 ) -> Response {
-    if !peer.ip().is_loopback() || !is_local(&headers) {
+    if !peer.ip().is_loopback() || !is_local(&parts) {
         return Problem::new(403, "not-local", "the demo is controlled from this machine alone")
             .into_response();
     }
