@@ -1,8 +1,9 @@
 //! Who may do what: write keys, the admin token, and how often.
 
+use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use axum::extract::FromRequestParts;
@@ -128,8 +129,10 @@ impl FromRequestParts<Arc<App>> for Admin {
     }
 }
 
-/// What proxies say of those who asked them.
-const OF_PROXIES: [&str; 5] = ["forwarded", "via", "x-forwarded-for", "x-forwarded-host", "x-real-ip"];
+/// Whether a header says for whom a proxy asks.
+fn is_of_a_proxy(name: &str) -> bool {
+    name.starts_with("x-forwarded") || matches!(name, "forwarded" | "via" | "x-real-ip")
+}
 
 /// Whether the request was meant for this machine and made on it, and comes from no page of somebody else: a page
 /// whose name points here says its own name, one of another origin says that, and a proxy says for whom it asks.
@@ -158,7 +161,7 @@ pub fn is_local(request: &Parts) -> bool {
         && names.peek().is_some()
         && names.all(is_this_machine)
         && origins.all(is_this_machine)
-        && !OF_PROXIES.iter().any(|name| headers.contains_key(*name))
+        && !headers.keys().any(|name| is_of_a_proxy(name.as_str()))
 }
 
 fn is_this_machine(host: &str) -> bool {
@@ -175,6 +178,59 @@ fn address_bytes(address: IpAddr) -> Vec<u8> {
     match address.to_canonical() {
         IpAddr::V4(v4) => v4.octets().to_vec(),
         IpAddr::V6(v6) => v6.octets()[..8].to_vec(),
+    }
+}
+
+/// The part of all connections that one address may hold, so that no one takes them all.
+const SHARE: usize = 4;
+
+/// How many connections each address holds; no more addresses than there are connections.
+pub(crate) struct Holders {
+    /// The most of one; `None` where all come from proxies, which hold them for others.
+    most: Option<usize>,
+    held: Mutex<HashMap<Vec<u8>, usize>>,
+}
+
+/// A connection of an address, as long as it is open.
+pub(crate) struct Held {
+    of: Arc<Holders>,
+    address: Vec<u8>,
+}
+
+impl Holders {
+    pub(crate) fn new(settings: &Settings) -> Arc<Self> {
+        let most = (settings.proxies == 0).then(|| settings.connections_max.div_ceil(SHARE));
+        Arc::new(Self { most, held: Mutex::default() })
+    }
+
+    /// One more of this address; `None` if it has as many as it may. On this machine may be a proxy that nobody counts.
+    pub(crate) fn take(self: &Arc<Self>, address: IpAddr) -> Option<Held> {
+        let most = self.most.filter(|_| !address.to_canonical().is_loopback()).unwrap_or(usize::MAX);
+        let address = address_bytes(address);
+        let mut held = self.held();
+        let count = held.entry(address.clone()).or_default();
+        if *count >= most {
+            return None;
+        }
+        *count += 1;
+        drop(held);
+        Some(Held { of: Arc::clone(self), address })
+    }
+
+    fn held(&self) -> MutexGuard<'_, HashMap<Vec<u8>, usize>> {
+        self.held.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        let mut held = self.of.held();
+        if let Some(count) = held.get_mut(&self.address) {
+            *count -= 1;
+            if *count == 0 {
+                held.remove(&self.address);
+            }
+        }
     }
 }
 
@@ -246,6 +302,26 @@ mod tests {
     }
 
     #[test]
+    fn nobody_holds_all_connections() {
+        let of = |proxies| Holders::new(&Settings { connections_max: 10, proxies, ..Settings::default() });
+        let (one, other) = (IpAddr::from([203, 0, 113, 9]), IpAddr::from([203, 0, 113, 10]));
+        let holders = of(0);
+        let mut held: Vec<Held> = (0..3).map(|_| holders.take(one).unwrap()).collect();
+        assert!(holders.take(one).is_none() && holders.take(other).is_some());
+        held.pop();
+        assert!(holders.take(one).is_some(), "one was let go");
+        let network = |last| holders.take(IpAddr::from([0x2001, 0xdb8, 0, 1, 0, 0, 0, last]));
+        let of_one: Vec<Option<Held>> = (0..4).map(network).collect();
+        assert_eq!(of_one.iter().flatten().count(), 3, "of IPv6, a whole network");
+        let mine: Vec<Option<Held>> = (0..9).map(|_| holders.take(IpAddr::from([127, 0, 0, 1]))).collect();
+        assert!(mine.iter().all(Option::is_some));
+        drop((held, of_one, mine));
+        assert!(holders.held().is_empty(), "nothing is kept of who has left");
+        let behind = of(1);
+        assert!((0..9).map(|_| behind.take(one)).collect::<Vec<_>>().iter().all(Option::is_some));
+    }
+
+    #[test]
     fn a_page_elsewhere_whose_name_points_here_is_not_local() {
         let host = |name: &str| is_local(&parts("/", &[("host", name)]));
         assert!(host("127.0.0.1:8080") && host("localhost") && host("[::1]:8080") && host("LOCALHOST:1"));
@@ -272,6 +348,7 @@ mod tests {
         for header in [
             ("x-forwarded-for", "203.0.113.9"),
             ("X-Forwarded-Host", "site.example"),
+            ("X-Forwarded-Proto", "https"),
             ("X-Real-IP", "203.0.113.9"),
             ("Forwarded", "for=203.0.113.9"),
             ("Via", "1.1 proxy"),

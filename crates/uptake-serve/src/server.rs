@@ -23,6 +23,7 @@ use uptake_connectors::log::Log;
 use uptake_model::EpochLength;
 use uptake_model::decode::DecodeConfig;
 
+use crate::access::{Held, Holders};
 use crate::app::{App, LoadCatalogue, ServeError, router};
 use crate::clock::Now;
 use crate::patience::Patient;
@@ -111,6 +112,7 @@ impl Server {
         let routes = router(&app, beside);
         let graceful = GracefulShutdown::new();
         let connections = Arc::new(Semaphore::new(app.settings.connections_max));
+        let holders = Holders::new(&app.settings);
         let mut stop = std::pin::pin!(stop);
         loop {
             // Beyond the limit the next one waits in the system's queue, which is bounded too.
@@ -128,12 +130,13 @@ impl Server {
                 tokio::time::sleep(Duration::from_millis(20)).await;
                 continue;
             };
+            let Some(held) = holders.take(peer.ip()) else { continue };
             let connection = Connection {
                 app: Arc::clone(&app),
                 routes: routes.clone(),
                 peer,
                 watcher: graceful.watcher(),
-                _permit: permit,
+                _holds: (permit, held),
             };
             tokio::spawn(connection.serve(stream, tls.clone()));
         }
@@ -152,7 +155,8 @@ struct Connection {
     routes: Router,
     peer: SocketAddr,
     watcher: hyper_util::server::graceful::Watcher,
-    _permit: OwnedSemaphorePermit,
+    /// One of all connections, and one of its address.
+    _holds: (OwnedSemaphorePermit, Held),
 }
 
 impl Connection {
@@ -167,7 +171,7 @@ impl Connection {
     }
 
     async fn speak(self, stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static) {
-        let Self { app, routes, peer, watcher, _permit } = self;
+        let Self { app, routes, peer, watcher, _holds } = self;
         app.metrics.connections.inc();
         let mut builder = Builder::new(TokioExecutor::new());
         builder

@@ -82,7 +82,7 @@ pub struct Settings {
     pub timeout: Duration,
     /// How long a client may take to send a request.
     pub read_timeout: Duration,
-    /// The most connections at once.
+    /// The most connections at once; of one address a quarter of them, unless it is a proxy's.
     pub connections_max: usize,
     /// Requests a second by one key or address; `None` for no limit.
     pub rate_per_second: Option<u32>,
