@@ -65,7 +65,14 @@ fn a_deployment_that_is_well_and_what_may_be_wrong_with_it() {
     assert_eq!((open.code, found(&open, "serving").0.as_str()), (Some(0), "look"), "{open:?}");
     // Keys that are none.
     let mut command = std::process::Command::new(common::live::program());
-    command.args(["doctor", "--json", "--data", data.to_str().unwrap(), "--set", "serve.listen=0.0.0.0:8080"]);
+    command.args([
+        "doctor",
+        "--json",
+        "--data",
+        data.to_str().unwrap(),
+        "--set",
+        "serve.listen=0.0.0.0:8080",
+    ]);
     let no_keys = common::run(command.env("UPTAKE_WRITE_KEYS", " "));
     assert_eq!(found(&no_keys, "serving").0, "look", "{no_keys:?}");
     // A proxy brings everybody to this machine.

@@ -268,7 +268,11 @@ pub const KEYS: &[Key] = &[
     ),
     key("serve.timeout", r#""30s""#, "How long a request may take."),
     key("serve.read_timeout", r#""10s""#, "How long a client may take to send a request."),
-    key("serve.connections_max", "10000", "The most connections at once; further ones wait. One address may hold a quarter of them, unless\nproxies stand in front or it is this machine's own."),
+    key(
+        "serve.connections_max",
+        "10000",
+        "The most connections at once; further ones wait. One address may hold a quarter of them, unless\nproxies stand in front or it is this machine's own.",
+    ),
     key(
         "serve.rate_per_second",
         "1000",
