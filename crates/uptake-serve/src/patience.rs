@@ -127,7 +127,7 @@ mod tests {
             let mut bytes = [0; 64];
             for part in sent {
                 client.write_all(part).await.unwrap();
-                server.read(&mut bytes).await.unwrap();
+                server.read_exact(&mut bytes[..part.len()]).await.unwrap();
             }
             let read = tokio::time::timeout(5 * SOON, server.read(&mut bytes)).await;
             read.ok().map(|read| read.unwrap_err().kind())
