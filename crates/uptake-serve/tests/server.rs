@@ -210,7 +210,7 @@ impl Running {
         let parts = Parts {
             log: Arc::new(log),
             open_table: table(&table_gate),
-            rows: Arc::new(TrendsRows::new(EpochLength::default(), &[])),
+            rows: Arc::new(TrendsRows::new(EpochLength::default(), 8, &[])),
             books: Arc::new(NoBooks),
             decode: Arc::default(),
             input_topics: vec!["impressions".into(), "plays".into()],

@@ -47,6 +47,11 @@ pub(crate) struct Context<'a> {
 }
 
 impl Context<'_> {
+    /// The first epoch of those that a rise is looked for in.
+    pub(crate) fn window_from(&self) -> i64 {
+        self.epoch - self.options.window_epochs()
+    }
+
     /// The last epoch that cannot grow any more.
     pub(crate) fn settled_until(&self) -> i64 {
         self.epoch - self.options.open_epochs - 1
@@ -78,6 +83,8 @@ pub(crate) struct View {
     pub(crate) recent_expected: f64,
     /// Epochs at one height out of nowhere, as no audience makes.
     pub(crate) flat_epochs: u32,
+    /// The first epoch that said nothing of what is usual.
+    pub(crate) window_from: i64,
 }
 
 #[derive(Clone, PartialEq, Debug)]
@@ -114,9 +121,12 @@ impl Cell {
         (grown != (0, 0) || exposed != 0.0).then_some((grown.0 as f64, exposed))
     }
 
-    /// Whether it has epochs that cannot grow any more as of `settled_until`.
-    pub(crate) fn is_due(&self, settled_until: i64) -> bool {
+    /// Whether it has epochs that cannot grow any more as of `settled_until`, or that say what is usual since the window
+    /// begins at `window_from`.
+    pub(crate) fn is_due(&self, settled_until: i64, window_from: i64) -> bool {
+        let newly_usual = self.view.window_from..window_from;
         self.open.first().is_some_and(|open| open.epoch <= settled_until)
+            || self.open.iter().any(|open| newly_usual.contains(&open.epoch))
     }
 
     /// The plays of an epoch that may still grow.
@@ -133,7 +143,7 @@ impl Cell {
         let mut settled = self.settled;
         fold(&mut settled, &closed, settle_until, context, Some(foretold), &mut View::default());
         self.settled = settled;
-        let mut view = View { now: settled, ..View::default() };
+        let mut view = View { now: settled, window_from: context.window_from(), ..View::default() };
         let mut now = settled;
         fold(&mut now, &self.open, context.epoch, context, None, &mut view);
         // What was shown to nobody for so long is not rising.
@@ -141,7 +151,7 @@ impl Cell {
             now.rising = Rising::default();
         }
         view.now = now;
-        view.flat_epochs = flat(&self.open, context, settled.usual, context.usual);
+        view.flat_epochs = flat(&self.open, context, now.usual, context.usual);
         self.view = view;
     }
 
@@ -223,15 +233,10 @@ fn fold(
         }
         let decay = discount(options.baseline_half_life_hours, hours, ticks);
         let weight = if sums.rising.flagged { options.rising_weight } else { 1.0 };
-        // An epoch in the open window is judged by what was usual before the window.
-        sums.usual = match foretold {
-            Some(_) => {
-                let mut usual = sums.usual;
-                usual.tick(decay, weight * plays, weight * shown * factor);
-                usual
-            }
-            None => sums.usual,
-        };
+        // An epoch of the window is judged by what was usual before the window.
+        if epoch < context.window_from() {
+            sums.usual.tick(decay, weight * plays, weight * shown * factor);
+        }
         if rows.peek().is_none() && !by_time {
             break;
         }

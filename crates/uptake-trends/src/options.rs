@@ -65,6 +65,9 @@ const LATENESS_MS: i64 = 2 * 3_600_000;
 /// Over how many of the last epochs the lift that is shown is.
 const LIFT_EPOCHS: i64 = 4;
 
+/// So many epochs before the current one say nothing of what is usual: a rise is looked for in them.
+const WINDOW_EPOCHS: i64 = 8;
+
 /// What comes later is so rare that no more is kept ready for it.
 const GROWTH_MAX_MS: i64 = 2 * 24 * 3_600_000;
 /// The most epochs that are kept as they are.
@@ -83,6 +86,14 @@ pub fn open_epochs(epoch_length: EpochLength, horizon_ms: i64, lateness_ms: i64)
     let growth = horizon_ms.saturating_add(lateness_ms).saturating_mul(2).clamp(0, GROWTH_MAX_MS);
     let length = epoch_length.ms();
     ((growth + length - 1) / length).clamp(LIFT_EPOCHS, OPEN_MAX)
+}
+
+impl Options {
+    /// How many epochs before the current one say nothing of what is usual. Older ones do, whether they may still grow
+    /// or not: little comes so late, and a usual rate of half a day ago would take every morning for a rise.
+    pub fn window_epochs(&self) -> i64 {
+        self.open_epochs.min(WINDOW_EPOCHS)
+    }
 }
 
 impl Default for Options {

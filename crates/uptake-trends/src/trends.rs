@@ -48,9 +48,9 @@ struct Segment {
 }
 
 impl Segment {
-    /// Up to this epoch none is settled that could say what is usual.
+    /// Up to this epoch there is none that could say what is usual.
     fn cold_until(&self, options: &Options) -> i64 {
-        self.first.saturating_add(options.open_epochs)
+        self.first.saturating_add(options.window_epochs())
     }
 }
 
@@ -340,10 +340,12 @@ impl Trends {
     fn close(&mut self, closed: i64) {
         let mut order: Vec<u16> = (0..self.segments.len() as u16).collect();
         order.sort_by_key(|id| (depth(&self.segments[usize::from(*id)].name), *id));
+        let window_from = self.epoch - self.options.window_epochs();
         for id in order {
             let segment = &self.segments[usize::from(id)];
-            let is_due =
-                |cell: &u32| self.cells[*cell as usize].is_due(closed) || segment.rising.contains(cell);
+            let is_due = |cell: &u32| {
+                self.cells[*cell as usize].is_due(closed, window_from) || segment.rising.contains(cell)
+            };
             let due: Vec<u32> = segment.cells.iter().copied().filter(is_due).collect();
             due.into_iter().for_each(|cell| self.look(id, cell));
             let segment = &mut self.segments[usize::from(id)];
@@ -512,7 +514,7 @@ impl Trends {
         let of = &self.segments[usize::from(segment)];
         match self.in_parent(segment, cell) {
             Some((parent, cell)) => {
-                let usual = self.cells[cell as usize].settled.usual;
+                let usual = self.cells[cell as usize].view.now.usual;
                 let mean = self.usual_prior(parent, cell).with(usual).rate;
                 Prior { mean, weight: of.prior.weight }
             }

@@ -210,7 +210,7 @@ mod tests {
     use uptake_trends::{Catalogue, RowOptions, Rules};
 
     fn board() -> Board {
-        Board::new(Arc::new(TrendsRows::new(EpochLength::default(), &[])))
+        Board::new(Arc::new(TrendsRows::new(EpochLength::default(), 8, &[])))
     }
 
     /// The rules with another title at the top.
