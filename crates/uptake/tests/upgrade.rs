@@ -11,12 +11,21 @@ mod common;
 use std::path::{Path, PathBuf};
 
 use common::live::copy_dir;
+use uptake_connectors::log::{EmbeddedLog, Log, LogOptions, Record};
 
 const SETTINGS: [&str; 4] =
     ["input.partitions=1", r#"segments=[[],["country"]]"#, "tally.exact_max=16", "tally.sketch_lg_k=5"];
 
 fn fixture(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/checkpoint-v1").join(name)
+}
+
+/// When the checkpoint was begun.
+fn created_ms() -> i64 {
+    let manifest = fixture("checkpoints/main/manifest-000001-00000000.json");
+    let text = std::fs::read_to_string(manifest).unwrap();
+    let line: serde_json::Value = serde_json::from_str(text.lines().next().unwrap()).unwrap();
+    line["created_ms"].as_i64().unwrap()
 }
 
 /// Runs the program; returns what it printed and what it said.
@@ -34,9 +43,18 @@ fn a_checkpoint_of_the_format_before_is_gone_on_with() {
     let (old, plain) = (old.to_str().unwrap(), plain.to_str().unwrap());
     let (first, second) = (fixture("first.jsonl"), fixture("second.jsonl"));
     let (first, second) = (first.to_str().unwrap(), second.to_str().unwrap());
-    for half in [first, second] {
-        uptake(&["append", half, "--data", old]);
+    // What the checkpoint has read came before it.
+    let now = place.path().join("now");
+    uptake(&["append", first, "--data", now.to_str().unwrap()]);
+    let (log, _) = EmbeddedLog::open(Path::new(old), LogOptions::default()).unwrap();
+    for topic in ["impressions", "plays"] {
+        let kept = common::topic(&now, topic);
+        let records: Vec<Record> = kept.into_iter().map(|r| Record::new(r.key, r.value)).collect();
+        log.create_topic(topic, 1).unwrap();
+        log.append(topic, 0, &records, created_ms() - 1).unwrap();
     }
+    drop(log);
+    uptake(&["append", second, "--data", old]);
     copy_dir(&fixture("checkpoints"), &Path::new(old).join("checkpoints"));
     let (_, said) = uptake(&["run", "--data", old, "--workers", "3", "--until-caught-up"]);
     assert!(said.contains("going on from checkpoint 1.0"), "{said}");
