@@ -217,9 +217,14 @@ pub(crate) fn meaning(config: &Config) -> String {
 /// The key under which a table says in how many objects an epoch stands in the archive.
 const SHARDS: &str = "archive.shards";
 
-/// Writes down what the rows of a new table mean, and what has to stay as it is.
+/// What a table holds to: what its rows mean, and what has to stay as it is.
+fn kept(config: &Config) -> [(&'static str, String); 2] {
+    [(MEANING, meaning(config)), (SHARDS, config.archive_shards.to_string())]
+}
+
+/// Writes down what a new table holds to.
 fn write_meaning(table: &mut dyn Table, config: &Config) -> Result<(), uptake_connectors::TableError> {
-    for (key, value) in [(MEANING, meaning(config)), (SHARDS, config.archive_shards.to_string())] {
+    for (key, value) in kept(config) {
         if table.meta_get(key)?.is_none() {
             table.meta_put(key, &value)?;
         }
@@ -233,11 +238,11 @@ pub(crate) fn other_meaning(
     table: &dyn Table,
     config: &Config,
 ) -> Result<Option<(String, String)>, uptake_connectors::TableError> {
-    let shards = |n: &str| format!("archive.shards={n}");
-    let asked = [(MEANING, meaning(config)), (SHARDS, config.archive_shards.to_string())];
-    for (key, asked) in asked {
+    for (key, asked) in kept(config) {
         if let Some(stored) = table.meta_get(key)?.filter(|stored| *stored != asked) {
-            return Ok(Some(if key == SHARDS { (shards(&stored), shards(&asked)) } else { (stored, asked) }));
+            // A meaning names its keys itself.
+            let told = |value: String| if key == MEANING { value } else { format!("{key}={value}") };
+            return Ok(Some((told(stored), told(asked))));
         }
     }
     Ok(None)

@@ -94,9 +94,7 @@ pub fn state_meaning(config: &Config) -> String {
         JoinMethod::Window => "window",
         JoinMethod::BatchToWindow => "batch-to-window",
     };
-    let any = vec!["*"; config.segments.dimensions().len()];
-    let segments: Vec<_> = config.segments.names(&any).map(|name| format!("[{name}]")).collect();
-    let segments = segments.join("");
+    let segments: String = config.segment_forms().iter().map(|name| format!("[{name}]")).collect();
     format!("{} join.method={method} segments={segments}", meaning(config))
 }
 
@@ -149,7 +147,7 @@ pub fn within_log(
     // Its records have copies, and times that producers may make up.
     let is_kafka = matches!(config.places.log, Place::Url(Backend::Kafka { .. }));
     let since = EventTime(restored.manifest.created_ms.saturating_sub(CLOCKS_DIFFER_MS));
-    for position in positions.iter_mut().filter(|position| config.input_topics.contains(&position.topic)) {
+    for position in positions.iter_mut().filter(|position| config.reads(&position.topic)) {
         let (topic, partition) = (position.topic.as_str(), position.partition);
         let end = log.end_offset(topic, partition)?;
         let found = if end < position.offset {

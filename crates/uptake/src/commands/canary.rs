@@ -207,9 +207,7 @@ impl Canary {
 
 /// Whether runs with this configuration keep the segment, as far as can be said before one has.
 fn kept_segment(config: &Config, asked: &str) -> Result<(), CommandError> {
-    let any = vec!["*"; config.segments.dimensions().len()];
-    let names: Vec<_> = config.segments.names(&any).collect();
-    let found = segment::find(asked, names.iter().map(|name| &**name));
+    let found = segment::find(asked, config.segment_forms().iter().map(|name| &**name));
     found.map(drop).map_err(|what| CommandError::Usage(format!("--segment {asked}: {what}")))
 }
 

@@ -125,7 +125,7 @@ impl Run {
         let start_serving = |listen| Serving::start(&self.data, &config, Some(listen), World::default());
         let serving = self.serve.map(start_serving).transpose()?;
         let topics = config.input_topics.join(", ");
-        let read = partitions.iter().filter(|position| config.input_topics.contains(&position.topic)).count();
+        let read = partitions.iter().filter(|position| config.reads(&position.topic)).count();
         notice(&format!("reading {topics}: {read} partitions; SIGTERM or Ctrl-C stops"));
         let printed_by = Arc::clone(&config);
         let finished = engine::run(
@@ -169,7 +169,7 @@ impl Run {
 
 /// The offset where each partition ends now; of those that are not read, where it was read to.
 fn ends(data: &DataDir, partitions: &[PartitionPosition], config: &Config) -> Result<Vec<u64>, CommandError> {
-    let end = |p: &PartitionPosition| match config.input_topics.contains(&p.topic) {
+    let end = |p: &PartitionPosition| match config.reads(&p.topic) {
         true => data.log.end_offset(&p.topic, p.partition),
         false => Ok(p.offset),
     };
@@ -179,7 +179,7 @@ fn ends(data: &DataDir, partitions: &[PartitionPosition], config: &Config) -> Re
 /// Says which topics of the checkpoint are not read any more.
 fn tell_topics_from_before(partitions: &[PartitionPosition], config: &Config) {
     let topics: BTreeSet<&str> = partitions.iter().map(|position| position.topic.as_str()).collect();
-    for topic in topics.into_iter().filter(|topic| !config.input_topics.iter().any(|of| of == topic)) {
+    for topic in topics.into_iter().filter(|topic| !config.reads(topic)) {
         notice(&format!(
             "topic {topic} is not in input.topics and is not read any more; what was read stays counted"
         ));

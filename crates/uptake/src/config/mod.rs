@@ -118,6 +118,17 @@ pub struct Config {
 }
 
 impl Config {
+    /// Whether a topic is one of the input. Others may be in a checkpoint, which were read before.
+    pub fn reads(&self, topic: &str) -> bool {
+        self.input_topics.iter().any(|of| of == topic)
+    }
+
+    /// The names of the segments, with `*` for each value.
+    pub fn segment_forms(&self) -> Vec<std::sync::Arc<str>> {
+        let any = vec!["*"; self.segments.dimensions().len()];
+        self.segments.names(&any).collect()
+    }
+
     /// When an epoch is sealed: the watermark has then passed all that can still count in it.
     #[inline]
     pub fn sealed_at(&self, epoch: Epoch) -> EventTime {

@@ -118,7 +118,7 @@ impl LogSource {
         reader: Reader,
     ) -> Self {
         // Those of topics that are no longer configured keep their place in ledger and checkpoints, and nothing more.
-        let is_read = |topic: &String| reader.config.input_topics.contains(topic);
+        let is_read = |topic: &str| reader.config.reads(topic);
         let read = input.partitions.iter().enumerate().filter(|(_, position)| is_read(&position.topic));
         let mine = read.filter(|(number, _)| number % workers == worker);
         let partitions = mine.map(|(number, position)| Partition {
