@@ -9,6 +9,7 @@ write the table and the archive, and compares row by row what each of these has 
   - table.sqlite, read with Python's sqlite3 and with the `sqlite3` command if there is one
   - the archive's Parquet files, read with DuckDB
   - the sketches, read with Apache DataSketches
+  - the joined events that `uptake export` writes, read with DuckDB
 
 Prints what differs and ends with 1; a missing package ends with 2.
 """
@@ -75,6 +76,8 @@ def main():
         check.command(options.uptake, data, table)
         check.sqlite_command(data / "table.sqlite", table)
         check.archive(data, table)
+        export(options.uptake, folder / "events.ndjson", folder / "exports")
+        check.joined(folder / "exports", expected)
     check.end(seed)
     print(f"{len(table)} rows read by everyone alike, {check.checks} comparisons")
 
@@ -124,6 +127,13 @@ def replay(uptake, events, data):
     if not ledger["balances"]:
         sys.exit(f"the ledger does not balance: {ledger}")
     print(f"{ledger['read']} events, {ledger['counted']} counted, {ledger['expired']} without their other half")
+
+
+def export(uptake, events, to):
+    command = [uptake, "export", "joined", events, "--to", to, "--json"]
+    for setting in SETTINGS:
+        command += ["--set", setting]
+    print(f"{json.loads(run(command))['rows']} joined events")
 
 
 def run(command):
@@ -259,6 +269,23 @@ class Outputs(Check):
         everyone = db.execute(f"SELECT {sums} FROM {archive} WHERE segment = ''").fetchone()
         mine = [row for key, row in table.items() if key[1] == ""]
         self.equal("sums over everyone", everyone, (sum(row[0] for row in mine), sum(row[1] for row in mine)))
+
+    def joined(self, exports, expected):
+        """The joined events as DuckDB reads them, counted again as sets."""
+        files = str(exports / "joined" / "**" / "*.parquet").replace("'", "''")
+        db = duckdb.connect()
+        db.execute("SET TimeZone = 'UTC'")
+        events = db.execute(
+            f"""SELECT request_id, kind, video_id, epoch_ms(timestamp), epoch_number, country, device,
+                       epoch::VARCHAR, strftime(to_timestamp(epoch_number * {EPOCH_MS // 1000}), '%Y-%m-%dT%H-%M')
+                FROM read_parquet('{files}', hive_partitioning = true)"""
+        ).fetchall()
+        found = defaultdict(lambda: (set(), set()))
+        for request, kind, video, time, epoch, country, device, label, label_of_epoch in events:
+            self.equal("epoch of a joined event", (time // EPOCH_MS, label), (epoch, label_of_epoch))
+            for segment in segments(country or "", device):
+                found[video, segment, epoch][kind == "impression"].add(request)
+        self.rows("the joined events", dict(found), dict(expected))
 
 
 def estimate(sketch):

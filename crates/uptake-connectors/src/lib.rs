@@ -18,6 +18,7 @@ pub mod notices;
 pub mod objects;
 pub mod options;
 mod runtime;
+pub mod sheet;
 mod store;
 
 pub mod table;

@@ -15,7 +15,7 @@ use proptest::prelude::*;
 use tempfile::TempDir;
 use uptake_connectors::archive::{Archive, DirectoryArchive, MemoryArchive};
 use uptake_connectors::log::{Durability, EmbeddedLog, Log, LogOptions, MemoryLog};
-use uptake_connectors::objects::{DirectoryObjects, MemoryObjects, Objects};
+use uptake_connectors::objects::{CHECKPOINTS, DirectoryObjects, MemoryObjects, Objects};
 use uptake_connectors::table::{MemoryTable, SqliteTable, Table};
 use uptake_model::{Epoch, TallyRow};
 
@@ -66,7 +66,7 @@ fn memory_objects() -> Made<dyn Objects> {
 }
 
 fn directory_objects() -> Made<dyn Objects> {
-    on_disk::<dyn Objects>(|path| Box::new(DirectoryObjects::open(path).unwrap()))
+    on_disk::<dyn Objects>(|path| Box::new(DirectoryObjects::open(path, CHECKPOINTS).unwrap()))
 }
 
 #[test]

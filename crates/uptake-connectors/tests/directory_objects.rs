@@ -6,7 +6,7 @@ use std::fs::{self, File};
 use std::path::Path;
 use std::time::{Duration, SystemTime};
 
-use uptake_connectors::objects::{DirectoryObjects, Objects, PutObject};
+use uptake_connectors::objects::{CHECKPOINTS, DirectoryObjects, Objects, PutObject};
 
 fn names(folder: &Path) -> Vec<String> {
     let entries = fs::read_dir(folder).unwrap();
@@ -18,7 +18,7 @@ fn names(folder: &Path) -> Vec<String> {
 #[test]
 fn an_object_is_a_file_and_nothing_else_is_left() {
     let directory = tempfile::tempdir().unwrap();
-    let objects = DirectoryObjects::open(directory.path()).unwrap();
+    let objects = DirectoryObjects::open(directory.path(), CHECKPOINTS).unwrap();
     objects.put_if_absent("run/7/state", b"bytes").unwrap();
     let root = directory.path().join("checkpoints");
     assert_eq!(fs::read(root.join("run/7/state")).unwrap(), b"bytes");
@@ -34,7 +34,7 @@ fn an_object_is_a_file_and_nothing_else_is_left() {
     assert!(names(&root).is_empty(), "folders go with their last object");
     // Another one on the same directory sees the same.
     objects.put_if_absent("a", b"1").unwrap();
-    let other = DirectoryObjects::open(directory.path()).unwrap();
+    let other = DirectoryObjects::open(directory.path(), CHECKPOINTS).unwrap();
     assert_eq!(other.put_if_absent("a", b"2").unwrap(), PutObject::Exists);
     assert_eq!(other.get("a").unwrap().unwrap(), b"1");
 }
@@ -54,7 +54,7 @@ fn what_a_crash_left_is_removed_an_hour_later() {
     ] {
         File::create(root.join(name)).unwrap().set_modified(hours(age)).unwrap();
     }
-    let objects = DirectoryObjects::open(directory.path()).unwrap();
+    let objects = DirectoryObjects::open(directory.path(), CHECKPOINTS).unwrap();
     assert_eq!(names(&root), [".b.1-1.tmp", ".lock", "object.tmp", "old-object", "run"]);
     let listed: Vec<_> = objects.list("").unwrap().into_iter().map(|info| info.name).collect();
     assert_eq!(listed, ["object.tmp", "old-object"]);

@@ -9,7 +9,7 @@ use std::process::{Command, Output, Stdio};
 use uptake_connectors::archive::{Archive, DirectoryArchive, Put, TallyPart};
 use uptake_connectors::faults;
 use uptake_connectors::log::{Durability, EmbeddedLog, Log, LogOptions, Record};
-use uptake_connectors::objects::{DirectoryObjects, Objects};
+use uptake_connectors::objects::{CHECKPOINTS, DirectoryObjects, Objects};
 use uptake_connectors::table::{SqliteTable, Table};
 use uptake_model::tally::Counts;
 use uptake_model::{Epoch, EpochLength, TallyRow};
@@ -64,7 +64,7 @@ fn work(directory: &Path, done: &mut dyn FnMut(String)) {
     }
     table.meta_put("ledger", "{}").unwrap();
     done("meta".into());
-    let objects = DirectoryObjects::open(directory).unwrap();
+    let objects = DirectoryObjects::open(directory, CHECKPOINTS).unwrap();
     for name in OBJECTS {
         objects.put_if_absent(name, name.as_bytes()).unwrap();
         done(name.into());
@@ -119,7 +119,7 @@ fn check(directory: &Path, done: &[&str]) {
         let rows = DirectoryArchive::open(directory).read_tallies(&part()).unwrap();
         assert!(rows[0].counts.plays >= if is_done("part 2") { 2 } else { 1 });
     }
-    let objects = DirectoryObjects::open(directory).unwrap();
+    let objects = DirectoryObjects::open(directory, CHECKPOINTS).unwrap();
     for name in OBJECTS {
         let found = objects.get(name).unwrap();
         assert!(found.is_some() || !is_done(name) || name == OBJECTS[0], "{name}");
@@ -146,7 +146,7 @@ fn the_work_survives_a_crash_at_every_point() {
         for _ in 0..2 {
             work(directory.path(), &mut |_| {});
         }
-        let objects = DirectoryObjects::open(directory.path()).unwrap();
+        let objects = DirectoryObjects::open(directory.path(), CHECKPOINTS).unwrap();
         let left: Vec<_> = objects.list("").unwrap().into_iter().map(|info| info.name).collect();
         assert_eq!(left, OBJECTS[1..]);
         let mut archive = DirectoryArchive::open(directory.path());

@@ -86,7 +86,9 @@ fn s3_archive_conforms() {
 
 #[test]
 fn s3_objects_conform() {
-    families::objects::objects(|| (objects::open(&bucket(&own_name()), &real_s3()).unwrap(), ()));
+    families::objects::objects(|| {
+        (objects::open(&bucket(&own_name()), objects::CHECKPOINTS, &real_s3()).unwrap(), ())
+    });
 }
 
 /// An address that nobody listens on, and one where connections are taken and nothing is said.
@@ -155,7 +157,7 @@ fn an_s3_server_that_does_not_answer_is_named() {
         let named = backend.to_string();
         let parts = [&*named, "endpoint"];
         refuses(|| archive::open(&backend, &options), &parts);
-        refuses(|| objects::open(&backend, &options), &parts);
+        refuses(|| objects::open(&backend, objects::CHECKPOINTS, &options), &parts);
     }
 }
 

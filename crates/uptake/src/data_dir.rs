@@ -132,7 +132,7 @@ impl DataDir {
         write_meaning(&mut *table, config)?;
         let (archive, objects) = (
             archive::open(archive, &config.places.s3)?,
-            objects::open(checkpoints, &config.places.s3)?.into(),
+            objects::open(checkpoints, objects::CHECKPOINTS, &config.places.s3)?.into(),
         );
         Ok(Self { log, table, archive, objects, notices })
     }

@@ -20,6 +20,7 @@ use crate::memory::Memory;
 use crate::outputs::{OutputError, OutputThreads, Outputs, notice};
 use crate::pipeline;
 use crate::stages::collect::Input;
+use crate::stages::keep::Keeping;
 use crate::stages::outlets::{Accounts, Outlets, Restoring};
 use crate::stages::spill::Spill;
 
@@ -40,6 +41,8 @@ pub struct Setup {
     pub checkpoints: Option<Checkpointing>,
     /// Where requests go that memory has no room for, if they may.
     pub spill: Option<Spill>,
+    /// Takes what counts, where that is wanted in place of its tallies. Such a run takes no checkpoints.
+    pub keeping: Option<Keeping>,
     /// Stops the run.
     pub halt: Halt,
     /// The processes that run together, if there are several.
@@ -204,6 +207,7 @@ pub fn run(setup: Setup, watch: Option<&dyn Fn(&Outlets)>) -> Result<Finished, E
         seals_at_end,
         checkpoints,
         spill,
+        keeping,
         halt,
         cluster,
         clock,
@@ -234,6 +238,7 @@ pub fn run(setup: Setup, watch: Option<&dyn Fn(&Outlets)>) -> Result<Finished, E
         workers,
         memory: Arc::new(Memory::new(config.memory_max)),
         spill,
+        keeping,
         clock,
     };
     if let Some(watch) = watch {

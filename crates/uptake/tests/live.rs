@@ -155,7 +155,8 @@ fn a_stopped_replay_goes_on() {
     assert!(took["taken"].as_u64() > Some(1) && took["bytes"].as_u64() > Some(1), "{took}");
     assert!(took["longest_stall_ms"].as_f64() > Some(0.0), "{took}");
     assert_eq!(place.csv(), plain.csv());
-    let objects = objects::open(&Backend::File(data.clone()), &Options::default()).unwrap();
+    let objects =
+        objects::open(&Backend::File(data.clone()), objects::CHECKPOINTS, &Options::default()).unwrap();
     let left: Vec<String> = objects.list("").unwrap().into_iter().map(|object| object.name).collect();
     let books_only = left.iter().all(|name| name.starts_with("replay-last/"));
     assert!(books_only && !left.is_empty(), "a replay that came to its end leaves its books: {left:?}");

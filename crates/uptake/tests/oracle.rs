@@ -330,6 +330,7 @@ fn came_to(config: Config, case: &Case, lines: &[String]) -> Came {
         seals_at_end: true,
         checkpoints: None,
         spill: None,
+        keeping: None,
         halt: Halt::default(),
         cluster: None,
         clock: Clock::system(),

@@ -14,7 +14,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use common::http::{Answer, ask};
 use common::live::{Live, PATIENCE, SOON, program, wait_until};
-use common::{Place, say, uptake};
+use common::{Place, parquet_rows, say, uptake};
 use serde_json::{Value, json};
 use uptake_connectors::log::{EmbeddedLog, Log, LogOptions, Record};
 use uptake_model::RequestId;
@@ -341,6 +341,43 @@ fn what_few_members_push_leaves_a_served_row() {
     wait_until("one is left", SOON, || ids(&api.get("/v1/rows/popular").ok()) == "good");
     let why = api.get("/v1/videos/pushed/why").ok();
     assert!(why.to_string().contains("only 2 members played it"), "{why}");
+}
+
+#[test]
+fn served_rows_are_exported_with_a_row_for_each_place() {
+    let place = Place::new();
+    let api = Api::start(&place, &[]);
+    counted(&place, &api);
+    wait_until("the row is there", SOON, || ids(&api.get("/v1/rows/popular").ok()) == "v1 v2 v3");
+    let served = api.get("/v1/rows/popular?limit=2").ok();
+    let request =
+        RequestId::from_text(served["request_id"].as_str().unwrap().split('.').next().unwrap().as_bytes());
+    let (data, out) = (place.path("data"), place.path("out"));
+    let export = || {
+        let paths = ["--data", data.to_str().unwrap(), "--to", out.to_str().unwrap(), "--json"];
+        uptake([&["export", "served-rows"], &paths[..]].concat()).ok()
+    };
+    let of_request = || -> Vec<Value> {
+        parquet_rows(&out).into_iter().filter(|row| row["request_id"] == json!(request.0)).collect()
+    };
+    // A row is served also while what is served waits to be written down.
+    wait_until("it is in the log", SOON, || {
+        export();
+        !of_request().is_empty()
+    });
+    let places = of_request();
+    assert_eq!(places.len(), 2, "{places:?}");
+    for (n, place) in places.iter().enumerate() {
+        let (video, score) = (&served["items"][n]["video_id"], &served["items"][n]["score"]);
+        assert_eq!((&place["video_id"], &place["score"], &place["position"]), (video, score, &json!(n + 1)));
+        assert_eq!(
+            (&place["row"], &place["segment"], &place["explored"]),
+            (&json!("popular"), &json!(""), &json!(false))
+        );
+        assert_eq!(place["propensity"], 1.0);
+    }
+    api.stop();
+    assert!(export().contains(r#""rows":0"#), "nothing is exported twice");
 }
 
 #[test]

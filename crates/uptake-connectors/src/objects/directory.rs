@@ -1,4 +1,4 @@
-//! Objects in a directory: `checkpoints/NAME`, a file each.
+//! Objects in a folder of a directory, as `checkpoints/NAME`, a file each.
 //!
 //! An object appears whole or not at all: it is written under a hidden name, flushed to the
 //! device, then linked to its own. What a crash leaves behind begins with a dot and ends in
@@ -31,13 +31,13 @@ pub struct DirectoryObjects {
 }
 
 impl DirectoryObjects {
-    /// Opens the objects in `directory/checkpoints`, which the first one that is put makes. Removes
+    /// Opens the objects in `folder` of `directory`, which the first one that is put makes. Removes
     /// what a process that crashed an hour ago or earlier had not finished writing.
     ///
     /// # Errors
     /// The system refuses to list the directory.
-    pub fn open(directory: &Path) -> Result<Self> {
-        let root = directory.join("checkpoints");
+    pub fn open(directory: &Path, folder: &str) -> Result<Self> {
+        let root = directory.join(folder);
         let there = match files::list(&root) {
             Err(e) if e.source.kind() == io::ErrorKind::NotFound => None,
             listed => Some(listed?),

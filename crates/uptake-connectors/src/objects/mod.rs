@@ -83,15 +83,18 @@ pub trait Objects: Send + Sync {
     fn delete(&self, name: &str) -> Result<()>;
 }
 
-/// Opens the objects that `backend` names.
+/// The folder of checkpoints.
+pub const CHECKPOINTS: &str = "checkpoints";
+
+/// Opens the objects that `backend` names, in a folder there, as [`CHECKPOINTS`].
 ///
 /// # Errors
 /// As [`DirectoryObjects::open`] and [`StoreObjects::open`]; or the options make no sense.
-pub fn open(backend: &Backend, options: &Options) -> Result<Box<dyn Objects>> {
+pub fn open(backend: &Backend, folder: &str, options: &Options) -> Result<Box<dyn Objects>> {
     Ok(match backend {
         Backend::Memory => Box::new(MemoryObjects::new()),
-        Backend::File(directory) => Box::new(DirectoryObjects::open(directory)?),
-        Backend::S3 { .. } => Box::new(StoreObjects::open(backend, options)?),
+        Backend::File(directory) => Box::new(DirectoryObjects::open(directory, folder)?),
+        Backend::S3 { .. } => Box::new(StoreObjects::open(backend, folder, options)?),
         Backend::Kafka { .. } | Backend::Cassandra { .. } => {
             return Err(backend.cannot_hold(Content::Checkpoints).into());
         }

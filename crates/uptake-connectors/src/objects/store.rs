@@ -1,4 +1,4 @@
-//! Objects in S3, or a store like it: `checkpoints/NAME` below the prefix.
+//! Objects in S3, or a store like it: in a folder below the prefix, as `checkpoints/NAME`.
 //!
 //! Of several writers of a name the store itself lets one win (`If-None-Match: *`).
 
@@ -17,13 +17,13 @@ pub struct StoreObjects {
 }
 
 impl StoreObjects {
-    /// Opens the objects below the prefix of `backend`.
+    /// Opens the objects in `folder` below the prefix of `backend`.
     ///
     /// # Errors
     /// The bucket is not there, the store does not answer in time or refuses the keys, or an
     /// option makes no sense.
-    pub fn open(backend: &Backend, options: &Options) -> Result<Self> {
-        Ok(Self { store: Store::open(backend, "checkpoints", options)? })
+    pub fn open(backend: &Backend, folder: &str, options: &Options) -> Result<Self> {
+        Ok(Self { store: Store::open(backend, folder, options)? })
     }
 }
 

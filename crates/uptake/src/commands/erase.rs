@@ -33,8 +33,8 @@ use crate::stages::search::requests_held;
 /// The requests are those under which the log has events of the member, and those that are given. In each stored set of
 /// a sealed tally a number that nobody has takes the place of the request id: the numbers of plays and impressions stay,
 /// and whoever writes the old row again does not bring it back. Runs and servers may go on beside it. What is not sealed
-/// yet is told, with the time from which the same command erases it. One of --member and --request must be given. Exit
-/// code 1 if something is left in the state, the table or the archive.
+/// yet is told, with the time from which the same command erases it. Exports are copies that it does not look at. One of
+/// --member and --request must be given. Exit code 1 if something is left in the state, the table or the archive.
 #[derive(Args, Debug)]
 pub(super) struct Erase {
     /// The data directory

@@ -9,6 +9,7 @@ mod doctor;
 mod erase;
 mod eval;
 mod explain;
+mod export;
 mod late;
 mod ledger;
 mod manual;
@@ -24,6 +25,7 @@ mod supervise;
 mod tallies;
 pub(crate) mod text;
 mod top;
+mod whole;
 mod why;
 
 use std::ffi::OsString;
@@ -101,6 +103,9 @@ enum Command {
     /// Say what is known of a request or of a video's tally
     #[command(subcommand)]
     Explain(explain::Explain),
+    /// Write joined events, late events, dead letters or served rows as Parquet
+    #[command(subcommand)]
+    Export(export::Export),
     // Its long help stands with its arguments.
     Erase(erase::Erase),
     // Its long help stands with its arguments.
@@ -186,7 +191,8 @@ fn this_program() -> Result<PathBuf, CommandError> {
 /// The checkpoints of a cluster that are there.
 fn existing_checkpoints(data: &Path, config: &Config, cluster: &str) -> Result<Store, CommandError> {
     let backend = existing(data, &config.places.checkpoints)?;
-    let objects = objects::open(&backend, &config.places.s3).map_err(DataDirError::from)?;
+    let objects = objects::open(&backend, objects::CHECKPOINTS, &config.places.s3);
+    let objects = objects.map_err(DataDirError::from)?;
     Ok(Store::new(Arc::from(objects), cluster))
 }
 
@@ -389,6 +395,7 @@ impl Cli {
             Command::Why(why) | Command::WhyNot(why) => why.run(),
             Command::Eval(eval) => eval.run(),
             Command::Explain(explain) => explain.run(),
+            Command::Export(export) => export.run(),
             Command::Demo(demo) => demo.run(),
             Command::Show(show) => show.run(),
             Command::Simulate(simulate) => simulate.run(),

@@ -150,6 +150,7 @@ impl Replay {
             input: Input::Files(Arc::clone(&files)),
             seals_at_end: true,
             spill,
+            keeping: None,
             checkpoints: Some(Checkpointing {
                 store: store.clone(),
                 restored,

@@ -134,6 +134,7 @@ impl Run {
                 input: Input::Log(Arc::new(LogInput { partitions: partitions.clone(), until })),
                 seals_at_end: false,
                 spill,
+                keeping: None,
                 checkpoints: Some(Checkpointing { store, restored, start: InputPosition::Log(partitions) }),
                 halt,
                 cluster,

@@ -138,7 +138,7 @@ impl Serving {
 
 fn parts(data: &Path, config: &Config, log: Arc<dyn Log>, world: World) -> Result<Parts, CommandError> {
     let places = &config.places;
-    let objects = objects::open(&places.checkpoints.backend(data), &places.s3);
+    let objects = objects::open(&places.checkpoints.backend(data), objects::CHECKPOINTS, &places.s3);
     let objects: Arc<dyn Objects> = Arc::from(objects.map_err(data_dir::DataDirError::from)?);
     let (table_at, options) = (places.table.backend(data), places.cassandra.clone());
     let open_table = move || -> Result<Option<Box<dyn Table>>, TableError> {

@@ -124,6 +124,7 @@ impl Show {
             seals_at_end: true,
             checkpoints: None,
             spill: None,
+            keeping: None,
             halt: Halt::default(),
             cluster: None,
             clock: Clock::system(),

@@ -5,6 +5,7 @@ pub mod archive;
 pub mod cap;
 pub mod collect;
 pub mod join;
+pub mod keep;
 pub mod outlets;
 pub mod search;
 pub mod spill;

@@ -10,6 +10,7 @@ use crate::checkpoint::{Coordinator, Fragment, Part, Restored, Sections, Stage};
 use crate::clock::Clock;
 use crate::memory::Memory;
 use crate::outputs::Outputs;
+use crate::stages::keep::Keeping;
 use crate::stages::spill::Spill;
 
 /// Shared by all workers of a process.
@@ -31,6 +32,8 @@ pub struct Outlets {
     pub memory: Arc<Memory>,
     /// Where requests go that memory has no room for.
     pub spill: Option<Spill>,
+    /// Takes what counts, where nothing is to be tallied.
+    pub keeping: Option<Keeping>,
     /// What time it is.
     pub clock: Clock,
 }

@@ -9,9 +9,11 @@ pub(crate) mod servers;
 pub(crate) mod workload;
 
 use std::ffi::OsStr;
+use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 
+use parquet::file::reader::{FileReader, SerializedFileReader};
 use serde_json::Value;
 use tempfile::TempDir;
 use uptake_connectors::log::{EmbeddedLog, Log, LogOptions, Stored};
@@ -377,6 +379,16 @@ pub(crate) fn files_below(folder: &Path) -> Vec<(String, Vec<u8>)> {
     }
     files.sort();
     files
+}
+
+/// The rows of all files below a folder, in their order, as JSON.
+pub(crate) fn parquet_rows(folder: &Path) -> Vec<Value> {
+    let mut rows = Vec::new();
+    for (name, _) in files_below(folder) {
+        let reader = SerializedFileReader::new(File::open(folder.join(&name)).unwrap()).unwrap();
+        rows.extend(reader.get_row_iter(None).unwrap().map(|row| row.unwrap().to_json_value()));
+    }
+    rows
 }
 
 /// The folder with the reference workload and the real data, if this checkout has it beside it.

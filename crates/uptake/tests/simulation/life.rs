@@ -178,6 +178,7 @@ fn attempt(
         seals_at_end: end == End::Sealed,
         checkpoints: Some(Checkpointing { store, restored, start: InputPosition::Log(partitions) }),
         spill: Some(spill),
+        keeping: None,
         halt,
         cluster: None,
         clock: world.clock(),

@@ -12,8 +12,8 @@ use uptake_connectors::table::Table;
 use uptake_model::tally::{Tally, TallyLimits};
 use uptake_model::{Epoch, TallyRow};
 
-use super::Held;
 use crate::commands::CommandError;
+use crate::commands::whole::Held;
 use crate::config::Config;
 
 /// What became of the rows of an epoch.

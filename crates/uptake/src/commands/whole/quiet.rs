@@ -1,4 +1,4 @@
-//! The log as a backfill has it: it reads and leaves nothing behind.
+//! The log as a run of its own has it: it reads and leaves nothing behind.
 
 use std::sync::Arc;
 
