@@ -66,6 +66,8 @@ pub(crate) type Foretold<'a> = dyn FnMut(i64, [f64; MEMORIES]) + 'a;
 pub(crate) struct Settled {
     /// As of which epoch; the one after is the first that is not in the sums.
     pub(crate) until: i64,
+    /// The last epoch of which there is a row.
+    pub(crate) last: i64,
     pub(crate) sums: [Evidence; MEMORIES],
     /// Impressions by squared discounts of the longest memory: the variance of its plays.
     pub(crate) squared: f64,
@@ -96,7 +98,7 @@ pub(crate) struct Cell {
 
 impl Cell {
     pub(crate) fn new(epoch: i64) -> Self {
-        let settled = Settled { until: epoch - 1, ..Settled::default() };
+        let settled = Settled { until: epoch - 1, last: epoch, ..Settled::default() };
         Self { settled, open: Vec::new(), view: View::default() }
     }
 
@@ -127,6 +129,11 @@ impl Cell {
         let newly_usual = self.view.window_from..window_from;
         self.open.first().is_some_and(|open| open.epoch <= settled_until)
             || self.open.iter().any(|open| newly_usual.contains(&open.epoch))
+    }
+
+    /// Whether there was no row for so long that it is as one that was never seen.
+    pub(crate) fn is_forgotten(&self, epoch: i64, options: &Options) -> bool {
+        self.open.is_empty() && epoch - self.view.now.last > options.forget_epochs()
     }
 
     /// The plays of an epoch that may still grow.
@@ -186,6 +193,13 @@ fn fold(
         let epoch = if by_time { from.max(next - gap_max) } else { next };
         let row = rows.next_if(|row| row.epoch == epoch);
         let ticks = epoch - sums.until;
+        if row.is_some() {
+            // Whether it was let go of meanwhile or not makes no difference.
+            if epoch - sums.last > options.forget_epochs() {
+                *sums = Settled { until: sums.until, ..Settled::default() };
+            }
+            sums.last = epoch;
+        }
         if ticks > options.lift_epochs {
             sums.rising = Rising::default();
         }

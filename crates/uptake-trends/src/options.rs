@@ -88,7 +88,21 @@ pub fn open_epochs(epoch_length: EpochLength, horizon_ms: i64, lateness_ms: i64)
     ((growth + length - 1) / length).clamp(LIFT_EPOCHS, OPEN_MAX)
 }
 
+/// After so many half-lives a millionth is left of what was known.
+const FORGOTTEN_HALF_LIVES: f64 = 20.0;
+
 impl Options {
+    /// After how many epochs without a row a title is forgotten, as if there had never been one: 20 half-lives of the
+    /// longest memory, 20 weeks by default. What is known of titles is then bounded by those that are on show.
+    ///
+    /// ```
+    /// assert_eq!(uptake_trends::Options::default().forget_epochs(), 20 * 7 * 48);
+    /// ```
+    pub fn forget_epochs(&self) -> i64 {
+        let longest = self.half_lives_hours.iter().copied().fold(self.baseline_half_life_hours, f64::max);
+        (FORGOTTEN_HALF_LIVES * longest * 3_600_000.0 / self.epoch_length.ms() as f64) as i64
+    }
+
     /// How many epochs before the current one say nothing of what is usual. Older ones do, whether they may still grow
     /// or not: little comes so late, and a usual rate of half a day ago would take every morning for a rise.
     pub fn window_epochs(&self) -> i64 {

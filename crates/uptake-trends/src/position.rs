@@ -203,6 +203,11 @@ impl Places {
         }
     }
 
+    /// The titles that something is known of, some of them several times.
+    pub(crate) fn videos(&self) -> impl Iterator<Item = u32> {
+        self.open.keys().map(|(video, _)| *video).chain(self.closed.seen.keys().map(|(video, _)| *video))
+    }
+
     /// Whether any place is worth more than another as far as is known.
     pub(crate) fn are_known(&self) -> bool {
         !self.weights.is_empty()

@@ -139,6 +139,8 @@ pub struct Trends {
     cells: Vec<Cell>,
     /// The video of each cell.
     video_of: Vec<u32>,
+    /// Numbers of cells and of videos that were forgotten, for the next ones.
+    free: (Vec<u32>, Vec<u32>),
     pending: Pending,
     epoch: i64,
     part: f64,
@@ -164,6 +166,7 @@ impl Trends {
             index: HashMap::default(),
             cells: Vec::new(),
             video_of: Vec::new(),
+            free: (Vec::new(), Vec::new()),
             pending: BTreeMap::new(),
             epoch: i64::MIN,
             part: 0.0,
@@ -209,8 +212,11 @@ impl Trends {
         if let Some(id) = self.videos.get(name) {
             return *id;
         }
-        let id = self.names.len() as u32;
-        self.names.push(name.clone());
+        let id = self.free.1.pop().unwrap_or(self.names.len() as u32);
+        match self.names.get_mut(id as usize) {
+            Some(free) => *free = name.clone(),
+            None => self.names.push(name.clone()),
+        }
         self.videos.insert(name.clone(), id);
         id
     }
@@ -246,9 +252,14 @@ impl Trends {
         if let Some(id) = self.index.get(&(segment, video)) {
             return *id;
         }
-        let id = self.cells.len() as u32;
-        self.cells.push(Cell::new(epoch));
-        self.video_of.push(video);
+        let id = self.free.0.pop().unwrap_or(self.cells.len() as u32);
+        match self.cells.get_mut(id as usize) {
+            Some(free) => (*free, self.video_of[id as usize]) = (Cell::new(epoch), video),
+            None => {
+                self.cells.push(Cell::new(epoch));
+                self.video_of.push(video);
+            }
+        }
         self.index.insert((segment, video), id);
         self.segments[usize::from(segment)].cells.push(id);
         id
@@ -331,8 +342,39 @@ impl Trends {
         }
         if rolled {
             self.close(closed);
+            self.forget();
         }
         refreshed
+    }
+
+    /// Lets go of titles of which there was no row for so long that they are as new ones.
+    fn forget(&mut self) {
+        let before = self.free.0.len();
+        for (id, segment) in (0..).zip(&mut self.segments) {
+            segment.cells.retain(|&cell| {
+                let is_kept = !self.cells[cell as usize].is_forgotten(self.epoch, &self.options);
+                if !is_kept {
+                    segment.rising.remove(&cell);
+                    self.index.remove(&(id, self.video_of[cell as usize]));
+                    self.free.0.push(cell);
+                }
+                is_kept
+            });
+        }
+        if self.free.0.len() == before {
+            return;
+        }
+        let cells = self.index.keys().map(|(_, video)| *video);
+        let used: HashSet<u32, Hasher> =
+            cells.chain(self.behind.keys().copied()).chain(self.places.videos()).collect();
+        self.videos.retain(|_, video| {
+            let is_used = used.contains(video);
+            if !is_used {
+                self.names[*video as usize] = Arc::default();
+                self.free.1.push(*video);
+            }
+            is_used
+        });
     }
 
     /// Looks at the titles of which nothing came: a rise ends all the same, and what cannot grow any more is folded,
@@ -636,4 +678,77 @@ pub(crate) fn mix(prior: Prior, sums: [Evidence; MEMORIES], weights: [f64; MEMOR
     let variance = (square - rate * rate).max(1e-300);
     // The Gamma law of this mean and variance.
     Estimate { rate, sd: variance.sqrt(), shape: rate * rate / variance, whole: rate / variance }
+}
+
+#[cfg(test)]
+mod tests {
+    use uptake_model::EpochLength;
+    use uptake_model::tally::Counts;
+
+    use super::*;
+
+    /// Memories of an hour, so that a title is forgotten after twenty.
+    fn short() -> Options {
+        Options { half_lives_hours: [0.5, 1.0, 1.0, 1.0], baseline_half_life_hours: 1.0, ..Options::default() }
+    }
+
+    fn row(video: &str, epoch: i64, plays: u64, impressions: u64) -> TallyRow {
+        let counts = Counts { plays, impressions, exact: true };
+        let (video_id, segment, epoch) = (video.into(), "".into(), Epoch(epoch));
+        TallyRow { video_id, segment, epoch, counts, sealed: false, sets: None }
+    }
+
+    fn refresh(trends: &mut Trends, epoch: i64) {
+        trends.refresh(EpochLength::default().end(Epoch(epoch)));
+    }
+
+    #[test]
+    fn titles_that_are_shown_no_more_are_forgotten() {
+        let mut trends = Trends::new(short());
+        for epoch in 1_000..1_500 {
+            for n in 0..10 {
+                trends.ingest(&row(&format!("v{epoch}-{n}"), epoch, n, 100));
+            }
+            trends.ingest(&row("always", epoch, 10, 100));
+            refresh(&mut trends, epoch);
+        }
+        let kept = 10 * (trends.options.forget_epochs() as usize + 2) + 1;
+        assert!(trends.cells.len() <= kept && trends.names.len() <= kept, "{} of {kept}", trends.cells.len());
+        assert_eq!(trends.ranked("", |numbers| numbers.plays).len(), trends.index.len());
+        assert_eq!((trends.numbers("v1000-3", ""), trends.videos.len()), (None, trends.index.len()));
+        let always = trends.numbers("always", "").unwrap();
+        assert!((always.estimate.rate - 0.1).abs() < 0.02, "{always:?}");
+        for (name, id) in &trends.videos {
+            assert_eq!(trends.names[*id as usize], *name);
+        }
+    }
+
+    /// What was let go of and what is merely silent come to the same.
+    #[test]
+    fn a_title_that_comes_back_is_a_new_one() {
+        let numbers = |refreshes: &[i64]| {
+            let mut trends = Trends::new(short());
+            for epoch in (1_000..1_006).chain([1_100, 1_101]) {
+                trends.ingest(&row("back", epoch, 50, 100));
+                trends.ingest(&row("other", epoch, 5, 100));
+            }
+            refreshes.iter().for_each(|epoch| refresh(&mut trends, *epoch));
+            (trends.numbers("back", "").unwrap().evidence, trends.cells.len())
+        };
+        let mut step_by_step = Trends::new(short());
+        for epoch in 1_000..1_102 {
+            for (video, plays) in [("back", 50), ("other", 5)] {
+                if !(1_006..1_100).contains(&epoch) {
+                    step_by_step.ingest(&row(video, epoch, plays, 100));
+                }
+            }
+            refresh(&mut step_by_step, epoch);
+            let is_known = (1_000..1_006 + 40).contains(&epoch) || epoch >= 1_100;
+            assert_eq!(step_by_step.numbers("back", "").is_some(), is_known, "{epoch}");
+        }
+        let at_once = numbers(&[1_101]).0;
+        let step_by_step = step_by_step.numbers("back", "").unwrap().evidence;
+        assert_eq!(at_once.to_bits(), step_by_step.to_bits());
+        assert!(at_once > 100.0 && at_once < 200.0, "of two epochs: {at_once}");
+    }
 }
