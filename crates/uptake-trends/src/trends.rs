@@ -689,7 +689,11 @@ mod tests {
 
     /// Memories of an hour, so that a title is forgotten after twenty.
     fn short() -> Options {
-        Options { half_lives_hours: [0.5, 1.0, 1.0, 1.0], baseline_half_life_hours: 1.0, ..Options::default() }
+        Options {
+            half_lives_hours: [0.5, 1.0, 1.0, 1.0],
+            baseline_half_life_hours: 1.0,
+            ..Options::default()
+        }
     }
 
     fn row(video: &str, epoch: i64, plays: u64, impressions: u64) -> TallyRow {

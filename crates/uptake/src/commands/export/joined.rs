@@ -25,9 +25,9 @@ use crate::stages::keep::Kept;
 /// Write the events that count, as Parquet: a file for each epoch and shard
 ///
 /// Reads the log (or files) to its end, joins with join.lateness=off, and writes each event that counts: what the
-/// tallies are made of, and what the table no longer tells, to train and to judge by. The names and the bytes of the files depend on
-/// the events alone: doing it again writes nothing. A file that is there with other rows stays, as when events have
-/// come late since, unless --replace is given.
+/// tallies are made of, and what the table no longer tells, to train and to judge by. The names and the bytes of the
+/// files depend on the events alone (and on their order where a cap cuts some): doing it again writes nothing. A file
+/// that is there with other rows stays, as when events have come late since, unless --replace is given.
 ///
 /// From the log only epochs are written that nothing changes any more: a live run has sealed them, and the log still
 /// has all their events. All that counts is held in memory until the end.
@@ -67,8 +67,9 @@ impl Joined {
                 let log = existing_log(data, &config)?;
                 let lock = data_dir::lock(data, "export")?;
                 self.means_the_same(data, &config)?;
-                let input = log_input(&*log, &config, self.from_time.unwrap_or(From::Start))?;
-                let (from, until) = whole_epochs(data, &*log, &input, &config)?;
+                let begin = self.from_time.unwrap_or(From::Start);
+                let input = log_input(&*log, &config, begin)?;
+                let (from, until) = whole_epochs(data, &*log, (&input, begin), &config)?;
                 (Input::Log(Arc::new(input)), from, until, log, Some(lock))
             }
         };
@@ -115,7 +116,7 @@ impl Joined {
 fn whole_epochs(
     data: &Path,
     log: &dyn Log,
-    input: &LogInput,
+    (input, begin): (&LogInput, From),
     config: &Config,
 ) -> Result<(Epoch, Epoch), CommandError> {
     let places = &config.places;
@@ -126,9 +127,13 @@ fn whole_epochs(
     let mut kept_from = EventTime::MIN;
     for position in input.partitions.iter().filter(|position| position.offset > 0) {
         let first = log.read(&position.topic, position.partition, position.offset, 1, 0)?;
-        if let Some(record) = first.first() {
-            kept_from = kept_from.max(EventTime(record.appended_ms));
-        }
+        let from = match (first.first(), begin) {
+            (Some(record), _) => EventTime(record.appended_ms),
+            // Nothing came since then; or all that came was dropped, until now as far as one can tell.
+            (None, From::Appended(time)) => time,
+            (None, _) => data_dir::now(),
+        };
+        kept_from = kept_from.max(from);
     }
     if kept_from == EventTime::MIN {
         return Ok((Epoch(i64::MIN), until));
