@@ -131,9 +131,10 @@ impl Cell {
             || self.open.iter().any(|open| newly_usual.contains(&open.epoch))
     }
 
-    /// Whether there was no row for so long that it is as one that was never seen.
-    pub(crate) fn is_forgotten(&self, epoch: i64, options: &Options) -> bool {
-        self.open.is_empty() && epoch - self.view.now.last > options.forget_epochs()
+    /// Whether there was no row for so long that it is as one that was never seen, and whatever row may still come of
+    /// it is of a new one.
+    pub(crate) fn is_forgotten(&self, settled_until: i64, options: &Options) -> bool {
+        self.open.is_empty() && settled_until - self.view.now.last > options.forget_epochs()
     }
 
     /// The plays of an epoch that may still grow.

@@ -342,17 +342,17 @@ impl Trends {
         }
         if rolled {
             self.close(closed);
-            self.forget();
+            self.forget(closed);
         }
         refreshed
     }
 
     /// Lets go of titles of which there was no row for so long that they are as new ones.
-    fn forget(&mut self) {
+    fn forget(&mut self, closed: i64) {
         let before = self.free.0.len();
         for (id, segment) in (0..).zip(&mut self.segments) {
             segment.cells.retain(|&cell| {
-                let is_kept = !self.cells[cell as usize].is_forgotten(self.epoch, &self.options);
+                let is_kept = !self.cells[cell as usize].is_forgotten(closed, &self.options);
                 if !is_kept {
                     segment.rising.remove(&cell);
                     self.index.remove(&(id, self.video_of[cell as usize]));
@@ -716,7 +716,8 @@ mod tests {
             trends.ingest(&row("always", epoch, 10, 100));
             refresh(&mut trends, epoch);
         }
-        let kept = 10 * (trends.options.forget_epochs() as usize + 2) + 1;
+        let epochs = trends.options.forget_epochs() + trends.options.open_epochs + 3;
+        let kept = 10 * epochs as usize + 1;
         assert!(trends.cells.len() <= kept && trends.names.len() <= kept, "{} of {kept}", trends.cells.len());
         assert_eq!(trends.ranked("", |numbers| numbers.plays).len(), trends.index.len());
         assert_eq!((trends.numbers("v1000-3", ""), trends.videos.len()), (None, trends.index.len()));
@@ -747,12 +748,39 @@ mod tests {
                 }
             }
             refresh(&mut step_by_step, epoch);
-            let is_known = (1_000..1_006 + 40).contains(&epoch) || epoch >= 1_100;
+            let is_known = (1_000..1_006 + 40 + 15).contains(&epoch) || epoch >= 1_100;
             assert_eq!(step_by_step.numbers("back", "").is_some(), is_known, "{epoch}");
         }
         let at_once = numbers(&[1_101]).0;
         let step_by_step = step_by_step.numbers("back", "").unwrap().evidence;
         assert_eq!(at_once.to_bits(), step_by_step.to_bits());
         assert!(at_once > 100.0 && at_once < 200.0, "of two epochs: {at_once}");
+    }
+
+    /// A row at the very bound means the same whether it comes before its title is let go of or after.
+    #[test]
+    fn what_is_forgotten_does_not_depend_on_when_a_row_comes() {
+        let forget = short().forget_epochs();
+        for silent in [forget - 1, forget, forget + 1, forget + 2] {
+            let back = 1_000 + silent;
+            let known = |comes_at: i64| {
+                let mut trends = Trends::new(short());
+                for epoch in 1_000..back + 30 {
+                    trends.ingest(&row("other", epoch, 5, 100));
+                    if epoch == 1_000 {
+                        trends.ingest(&row("back", epoch, 50, 100));
+                    }
+                    if epoch == comes_at {
+                        trends.ingest(&row("back", back, 50, 100));
+                    }
+                    refresh(&mut trends, epoch);
+                }
+                // A millionth of what was there before is in it, or not.
+                trends.numbers("back", "").unwrap().evidence.to_bits()
+            };
+            for late in [1, 5, short().open_epochs - 1] {
+                assert_eq!(known(back + late), known(back), "silent for {silent}, {late} late");
+            }
+        }
     }
 }

@@ -89,7 +89,9 @@ fn joined_events_are_those_of_the_contract() {
         let mut exports = Vec::new();
         for (n, workers) in [(0, "1"), (1, "2")] {
             shuffle(&mut all, &mut rng);
-            let text: String = all.iter().map(|event| line(event, &videos)).collect();
+            // What cannot be used is in no export, and keeps none from being written.
+            let text: String =
+                all.iter().map(|event| line(event, &videos)).collect::<String>() + "nonsense\n";
             let file = place.write(&format!("in{n}/events.jsonl"), text);
             let to = place.path(&format!("out{n}"));
             let args = [file.to_str().unwrap(), "--to", to.to_str().unwrap(), "--workers", workers];
@@ -162,6 +164,32 @@ fn what_a_live_run_still_holds_is_left_out() {
     assert_eq!(parquet_rows(&out).len(), 6);
     let paths = ["export", "joined", "--data", data.to_str().unwrap(), "--to", out.to_str().unwrap()];
     uptake(paths).fails(2, &["another meaning", "join.horizon=600000ms"]);
+    // By the lateness of the run: a day ago nothing was sealed, whatever is said here.
+    let slow = place.path("slow");
+    on(&slow, &["append", place.path("in").to_str().unwrap()]).ok();
+    let paths = ["--data", slow.to_str().unwrap(), "--to", out.to_str().unwrap()];
+    let refused = uptake([&["export", "joined"], &paths[..]].concat());
+    refused.fails(2, &["no live run has a checkpoint there", "--all"]);
+    catch_up(&slow, &["join.lateness=24h"]);
+    assert_eq!(export(&[&["joined"], &paths[..]].concat())["epochs"], 0);
+    assert_eq!(export(&[&["joined", "--all", "--replace"], &paths[..]].concat())["epochs"], 3);
+}
+
+#[test]
+fn files_that_cannot_be_read_to_their_end_write_nothing() {
+    use std::io::Write;
+    let place = Place::with("i r1 v1 10:00 | p r1 v1 10:01");
+    let mut packed = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::default());
+    packed.write_all(events("i r2 v2 10:00 | p r2 v2 10:01").as_bytes()).unwrap();
+    let packed = packed.finish().unwrap();
+    let more = place.write("in/more.jsonl.gz", &packed[..packed.len() - 12]);
+    let (input, out) = (place.path("in"), place.path("out"));
+    let paths = ["export", "joined", input.to_str().unwrap(), "--to", out.to_str().unwrap()];
+    uptake(paths).fails(1, &["more.jsonl.gz"]);
+    assert!(!out.exists());
+    std::fs::write(more, packed).unwrap();
+    uptake(paths).ok();
+    assert_eq!(parquet_rows(&out).len(), 4);
 }
 
 #[test]

@@ -104,8 +104,8 @@ impl Files {
         Ok(())
     }
 
-    /// Tells what was done; `more` beside that.
-    fn tell(&self, to: &To, more: &[(&str, serde_json::Value)]) -> Result<(), CommandError> {
+    /// Tells what was done; what the files `otherwise` are that are there with other rows; `more` beside that.
+    fn tell(&self, to: &To, otherwise: &str, more: &[(&str, serde_json::Value)]) -> Result<(), CommandError> {
         let mut out = std::io::stdout().lock();
         if to.json {
             let mut told = serde_json::json!({
@@ -127,8 +127,7 @@ impl Files {
         if let Some(first) = self.other.first() {
             writeln!(
                 out,
-                "\n{} files are there with other rows and stay as they are, the first of them {first}; --replace \
-                 writes them anew",
+                "\n{} files are there with other rows and stay as they are, the first of them {first}; they {otherwise}",
                 grouped(self.other.len() as u64)
             )?;
         }

@@ -12,6 +12,7 @@ use uptake_connectors::log::Log;
 use uptake_connectors::objects::{MemoryObjects, Objects};
 use uptake_connectors::table::MemoryTable;
 use uptake_flow::Halt;
+use uptake_model::join::JoinRules;
 use uptake_model::ledger::Ledger;
 use uptake_model::{Epoch, EventTime};
 
@@ -49,9 +50,13 @@ pub(super) fn held(objects: &Arc<dyn Objects>, config: &Config) -> Result<Option
         let store = Store::new(Arc::clone(objects), cluster);
         // A newer one that is damaged, or gone by now, only leaves more to the live run.
         let manifests = store.manifests()?;
-        let watermark =
-            manifests.iter().rev().find_map(|(_, name)| Some(store.manifest(name).ok()?.watermark));
-        let from = config.sealed_before(watermark.unwrap_or(EventTime::MIN));
+        let manifest = manifests.iter().rev().find_map(|(_, name)| store.manifest(name).ok());
+        let from = manifest.map_or(Epoch(i64::MIN), |manifest| {
+            // By the lateness of the run that holds it.
+            let lateness_ms = manifest.lateness_ms.unwrap_or(config.join.lateness_ms);
+            let join = JoinRules { lateness_ms, ..config.join };
+            Config { join, ..config.clone() }.sealed_before(manifest.watermark)
+        });
         if held.as_ref().is_none_or(|held| from < held.from) {
             held = Some(Held { from, cluster: cluster.to_owned() });
         }

@@ -1,6 +1,7 @@
 //! `uptake export joined`.
 
 use std::collections::BTreeMap;
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -15,7 +16,7 @@ use uptake_model::{Epoch, Event, EventTime, Kind};
 use super::{Files, To};
 use crate::commands::tallies::open;
 use crate::commands::whole::{From, Whole, from_time, held, log_input};
-use crate::commands::{CommandError, all_read, balanced, event_files, existing, existing_log};
+use crate::commands::{CommandError, READ_BYTES, all_read, balanced, event_files, existing, existing_log};
 use crate::config::Config;
 use crate::data_dir::{self, DataDirError};
 use crate::outputs::notice;
@@ -29,8 +30,9 @@ use crate::stages::keep::Kept;
 /// files depend on the events alone (and on their order where a cap cuts some): doing it again writes nothing. A file
 /// that is there with other rows stays, as when events have come late since, unless --replace is given.
 ///
-/// From the log only epochs are written that nothing changes any more: a live run has sealed them, and the log still
-/// has all their events. All that counts is held in memory until the end.
+/// From the log only epochs are written that nothing changes any more: a live run has sealed them by its newest
+/// checkpoint, and the log still has all their events, as far as the times of its oldest records say. From files all are.
+/// All that counts is held in memory until the end.
 #[derive(Args, Debug)]
 pub(in crate::commands) struct Joined {
     /// Event files (NDJSON, plain or gzip or zstd; Parquet) to read instead of the log, or folders of them
@@ -42,9 +44,12 @@ pub(in crate::commands) struct Joined {
     /// The log from what was appended at this time (RFC 3339) [default: all there is]
     #[arg(long, value_name = "TIME|all", value_parser = from_time, conflicts_with = "paths")]
     from_time: Option<From>,
-    /// Write files anew that are there with other rows
+    /// Write files anew that are there with other rows; who reads meanwhile may miss one
     #[arg(long)]
     replace: bool,
+    /// Write also epochs that a live run may still change, or of which the log has dropped events
+    #[arg(long, conflicts_with = "paths")]
+    all: bool,
     /// Worker threads [default: one per processor]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=256))]
     workers: Option<u16>,
@@ -56,45 +61,58 @@ impl Joined {
     pub(super) fn run(self) -> Result<(), CommandError> {
         let config = self.to.configured.load()?;
         let mut files = Files::open(&self.to.to, "joined", &config, self.replace)?;
-        // The epochs that are written: from this one on, and before that one.
-        let (input, from, until, log, _lock) = match &self.data {
+        let everything = Epoch(i64::MIN)..Epoch(i64::MAX);
+        let (input, whole, log, _lock) = match &self.data {
             None => {
                 let input = Input::Files(Arc::new(SharedFiles::new(event_files(&self.paths)?)));
                 let (log, _) = log::open(&Backend::Memory, config.places.log_options())?;
-                (input, Epoch(i64::MIN), Epoch(i64::MAX), log, None)
+                (input, everything, log, None)
             }
             Some(data) => {
                 let log = existing_log(data, &config)?;
-                let lock = data_dir::lock(data, "export")?;
+                let lock = data_dir::lock(data, "export-joined")?;
                 self.means_the_same(data, &config)?;
+                // Before the log's ends: what a run seals after this may not have been read here.
+                let sealed = if self.all { everything.clone() } else { sealed(data, &config)? };
                 let begin = self.from_time.unwrap_or(From::Start);
                 let input = log_input(&*log, &config, begin)?;
-                let (from, until) = whole_epochs(data, &*log, (&input, begin), &config)?;
-                (Input::Log(Arc::new(input)), from, until, log, Some(lock))
+                let whole = match self.all {
+                    true => everything,
+                    false => kept_from(&*log, &input, begin, &config)?.max(sealed.start)..sealed.end,
+                };
+                (Input::Log(Arc::new(input)), whole, log, Some(lock))
             }
         };
         let run =
             Whole { data: self.data.as_deref(), lock: "export", workers: self.workers, log: log.into() };
         let (ledger, mut kept) = run.joined(&config, &input)?;
-        let epochs = std::mem::take(&mut kept.epochs);
-        let found = epochs.len();
-        let mut whole = 0;
-        for (epoch, events) in epochs.into_iter().filter(|(epoch, _)| (from..until).contains(epoch)) {
-            whole += 1;
-            write(&mut files, epoch, events, &kept, &config)?;
-        }
-        if whole < found {
-            notice(&format!(
-                "{} of {found} epochs are not whole yet, or no longer, and were left out: a live run still holds them, \
-                 or the log has dropped some of their events",
-                found - whole
-            ));
-        }
-        files.tell(&self.to, &[("epochs", whole.into()), ("epochs_left_out", (found - whole).into())])?;
+        // What was read in part is not written: it would stay.
         if let Input::Files(files) = &input {
             all_read(files.take_errors())?;
         }
-        balanced(&ledger)
+        balanced(&ledger)?;
+        let gap = ledger.total().gap;
+        if gap > 0 {
+            let message = format!(
+                "the log dropped {gap} records before they were read; nothing was written, run it again"
+            );
+            return Err(CommandError::Other(message.into()));
+        }
+        let epochs = std::mem::take(&mut kept.epochs);
+        let (found, mut written) = (epochs.len(), 0);
+        for (epoch, events) in epochs.into_iter().filter(|(epoch, _)| whole.contains(epoch)) {
+            written += 1;
+            write(&mut files, epoch, events, &kept, &config)?;
+        }
+        let left_out = found - written;
+        if left_out > 0 {
+            notice(&format!(
+                "{left_out} of {found} epochs are not whole yet, or no longer, and were left out: a live run still \
+                 holds them, or the log has dropped some of their events; --all writes them as they are"
+            ));
+        }
+        let more = [("epochs", written.into()), ("epochs_left_out", left_out.into())];
+        files.tell(&self.to, "stay until they are deleted, or --replace writes them anew", &more)
     }
 
     /// What counts has to be what the tallies there count.
@@ -112,36 +130,47 @@ impl Joined {
     }
 }
 
-/// The epochs of which all events are in this part of the log: the first one, and the first behind them.
-fn whole_epochs(
-    data: &Path,
-    log: &dyn Log,
-    (input, begin): (&LogInput, From),
-    config: &Config,
-) -> Result<(Epoch, Epoch), CommandError> {
+/// The epochs that no live run changes any more.
+fn sealed(data: &Path, config: &Config) -> Result<Range<Epoch>, CommandError> {
     let places = &config.places;
     let objects = objects::open(&existing(data, &places.checkpoints)?, objects::CHECKPOINTS, &places.s3);
-    let held = held(&Arc::from(objects.map_err(DataDirError::from)?), config)?;
-    let until = held.map_or(Epoch(i64::MAX), |held| held.from);
+    match held(&Arc::from(objects.map_err(DataDirError::from)?), config)? {
+        Some(held) => Ok(Epoch(i64::MIN)..held.from),
+        None => Err(CommandError::Usage(
+            "no live run has a checkpoint there, so no epoch is known to be whole; --all writes them as they are"
+                .to_owned(),
+        )),
+    }
+}
+
+/// So many records of a partition are asked when the first of them was appended: in Kafka producers say the time, not
+/// always in order.
+const FIRST_RECORDS: usize = 1_000;
+
+/// The first epoch of which this part of the log has all events.
+fn kept_from(log: &dyn Log, input: &LogInput, begin: From, config: &Config) -> Result<Epoch, CommandError> {
     // What happened after this was appended after it, too, but for how far a stamp may be ahead.
     let mut kept_from = EventTime::MIN;
-    for position in input.partitions.iter().filter(|position| position.offset > 0) {
-        let first = log.read(&position.topic, position.partition, position.offset, 1, 0)?;
-        let from = match (first.first(), begin) {
-            (Some(record), _) => EventTime(record.appended_ms),
-            // Nothing came since then; or all that came was dropped, until now as far as one can tell.
-            (None, From::Appended(time)) => time,
-            (None, _) => data_dir::now(),
+    let ends = input.until.iter().flatten();
+    for (position, &end) in input.partitions.iter().zip(ends).filter(|(position, _)| position.offset > 0) {
+        let first =
+            log.read(&position.topic, position.partition, position.offset, FIRST_RECORDS, READ_BYTES)?;
+        let latest = first.iter().map(|record| EventTime(record.appended_ms)).max();
+        let from = match (latest, begin) {
+            (Some(latest), _) => latest,
+            // Nothing came since then.
+            (None, From::Appended(time)) if position.offset >= end => time,
+            // All that came was dropped, until now as far as one can tell.
+            _ => data_dir::now(),
         };
         kept_from = kept_from.max(from);
     }
     if kept_from == EventTime::MIN {
-        return Ok((Epoch(i64::MIN), until));
+        return Ok(Epoch(i64::MIN));
     }
     let all_from = kept_from.plus(config.join.horizon_ms).plus(config.decode.future_max_ms);
     let first = config.epoch.epoch(all_from);
-    let is_whole = config.epoch.start(first) >= all_from;
-    Ok((if is_whole { first } else { Epoch(first.0 + 1) }, until))
+    Ok(if config.epoch.start(first) >= all_from { first } else { Epoch(first.0 + 1) })
 }
 
 /// Names of columns that a dimension cannot have.

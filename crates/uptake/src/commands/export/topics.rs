@@ -7,6 +7,7 @@ use std::path::PathBuf;
 
 use clap::Args;
 use serde::Deserialize;
+use uptake_connectors::LogError;
 use uptake_connectors::log::{Log, Stored};
 use uptake_connectors::sheet::{Column, Values};
 use uptake_model::RequestId;
@@ -23,7 +24,8 @@ use crate::stages::collect::DeadLetterKey;
 const FILE_RECORDS: usize = 1 << 18;
 const FILE_BYTES: usize = 64 << 20;
 
-/// Each export goes on where the files of the one before end.
+/// Each export goes on where the files of the one before end. One at a time may write to a place: of two on several
+/// machines both would begin there.
 #[derive(Args, Debug)]
 pub(in crate::commands) struct Topic {
     /// The data directory
@@ -56,7 +58,7 @@ impl Topic {
         let config = self.to.configured.load()?;
         let mut files = Files::open(&self.to.to, exported.topic, &config, false)?;
         let log = existing_log(&self.data, &config)?;
-        let _lock = data_dir::lock(&self.data, "export")?;
+        let _lock = data_dir::lock(&self.data, &format!("export-{}", exported.topic))?;
         let (mut others, mut dropped) = (0, 0);
         match log.partitions(exported.topic) {
             Ok(partitions) => {
@@ -65,7 +67,8 @@ impl Topic {
                     (others, dropped) = (others + other, dropped + lost);
                 }
             }
-            Err(_) => notice(&format!("the log has no topic {}", exported.topic)),
+            Err(LogError::UnknownTopic { .. }) => notice(&format!("the log has no topic {}", exported.topic)),
+            Err(error) => return Err(error.into()),
         }
         if others > 0 {
             notice(&format!(
@@ -75,7 +78,11 @@ impl Topic {
                 exported.records
             ));
         }
-        files.tell(&self.to, &[("left_out", others.into()), ("dropped", dropped.into())])
+        files.tell(
+            &self.to,
+            "are of another topic: name another place",
+            &[("left_out", others.into()), ("dropped", dropped.into())],
+        )
     }
 }
 

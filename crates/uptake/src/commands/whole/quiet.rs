@@ -11,8 +11,8 @@ pub(super) struct QuietLog(pub(super) Arc<dyn Log>);
 type Result<T> = std::result::Result<T, LogError>;
 
 impl Log for QuietLog {
-    fn append(&self, topic: &str, partition: u32, _: &[Record], _: i64) -> Result<u64> {
-        self.0.end_offset(topic, partition)
+    fn append(&self, _: &str, _: u32, _: &[Record], _: i64) -> Result<u64> {
+        Ok(0)
     }
 
     fn create_topic(&self, topic: &str, partitions: u32) -> Result<()> {
