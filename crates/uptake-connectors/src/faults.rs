@@ -18,9 +18,9 @@ static PASSED: AtomicU64 = AtomicU64::new(0);
 ///
 /// ```
 /// use uptake_connectors::faults;
-/// use uptake_connectors::objects::{DirectoryObjects, Objects};
+/// use uptake_connectors::objects::{CHECKPOINTS, DirectoryObjects, Objects};
 /// let directory = tempfile::tempdir()?;
-/// let objects = DirectoryObjects::open(directory.path())?;
+/// let objects = DirectoryObjects::open(directory.path(), CHECKPOINTS)?;
 /// faults::arm(u64::MAX);
 /// objects.put_if_absent("a", b"1")?;
 /// assert!(faults::passed() > 5); // created, written, flushed, linked, …
