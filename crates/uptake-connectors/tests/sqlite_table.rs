@@ -226,3 +226,44 @@ fn an_older_table_is_read_as_it_is_and_turned_into_a_new_one_by_who_writes() {
         .unwrap();
     assert_eq!(names, ["meta", "tallies"], "nothing of the old one is left");
 }
+
+/// Rows of an epoch in two segments, sealed or not.
+fn of_epoch(epoch: i64, sealed: bool) -> Vec<TallyRow> {
+    let videos = (0..20).map(|n| format!("v{n}"));
+    let row = |video: String| TallyRow { epoch: Epoch(epoch), sealed, ..row(&video, 3) };
+    let rows: Vec<TallyRow> = videos.map(row).collect();
+    let elsewhere = rows.iter().map(|row| TallyRow { segment: "country=BR".into(), ..row.clone() });
+    rows.iter().cloned().chain(elsewhere).collect()
+}
+
+fn epochs(table: &SqliteTable, segment: &str) -> Vec<i64> {
+    let mut epochs: Vec<i64> = table.video("v7", segment).unwrap().iter().map(|row| row.epoch.0).collect();
+    epochs.sort_unstable();
+    epochs
+}
+
+#[test]
+fn sealed_rows_beyond_what_is_kept_go_and_no_others() {
+    let directory = tempfile::tempdir().unwrap();
+    let mut table = SqliteTable::open(directory.path()).unwrap();
+    for epoch in 100..200 {
+        table.write(&of_epoch(epoch, epoch != 120)).unwrap();
+    }
+    assert_eq!(epochs(&table, "").len(), 100, "nothing goes unless it is asked for");
+    table.keep_epochs(10);
+    // A write of old epochs alone is no reason.
+    table.write(&of_epoch(99, true)).unwrap();
+    assert_eq!(epochs(&table, "").len(), 101);
+    // Of 4,000 rows some more than a thousand go with each write.
+    table.write(&of_epoch(200, false)).unwrap();
+    assert!((45..=60).contains(&epochs(&table, "").len()), "{:?}", epochs(&table, ""));
+    for _ in 0..5 {
+        table.write(&of_epoch(200, false)).unwrap();
+    }
+    let kept: Vec<i64> = [120].into_iter().chain(190..=200).collect();
+    for segment in ["", "country=BR"] {
+        assert_eq!(epochs(&table, segment), kept);
+    }
+    table.write(&of_epoch(201, false)).unwrap();
+    assert_eq!(epochs(&table, "")[..3], [120, 191, 192]);
+}

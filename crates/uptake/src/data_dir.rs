@@ -130,6 +130,10 @@ impl DataDir {
             return Err(DataDirError::OtherMeaning { place: shown(table_at), stored, asked });
         }
         write_meaning(&mut *table, config)?;
+        if let Some(keep) = config.table_keep {
+            let ms = i64::try_from(keep.as_millis()).unwrap_or(i64::MAX);
+            table.keep_epochs(ms.saturating_add(config.epoch.ms() - 1) / config.epoch.ms());
+        }
         let (archive, objects) = (
             archive::open(archive, &config.places.s3)?,
             objects::open(checkpoints, objects::CHECKPOINTS, &config.places.s3)?.into(),

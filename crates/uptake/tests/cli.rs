@@ -767,3 +767,18 @@ fn notices_are_text_or_json_and_nothing_else() {
     assert_eq!(code, Some(2));
     assert!(text.contains("UPTAKE_LOG_FORMAT: \"xml\" is neither"), "{text}");
 }
+
+#[test]
+fn a_table_keeps_as_much_as_it_is_told() {
+    let place = Place::with(
+        "i r1 v1 10:00 | p r1 v1 10:01 | i r2 v1 15:00 | p r2 v1 15:01 | i r3 v1 15:40 | p r3 v1 15:41",
+    );
+    place.replay(&["--set", "table.keep=1h"]).ok();
+    let rows = |csv: String| csv.lines().count() - 1;
+    assert_eq!(rows(place.csv()), 2, "{}", place.csv());
+    let archived = files_below(&place.data().join("tallies")).len();
+    assert_eq!(archived, 3, "the archive has all");
+    place.replay(&["--set", "table.keep=10min"]).fails(2, &["table.keep"]);
+    let cassandra = ["--set", "table.url=cassandra://127.0.0.1/uptake", "--set", "table.keep=90d"];
+    place.replay(&cassandra).fails(2, &["table.keep", "cassandra.ttl"]);
+}

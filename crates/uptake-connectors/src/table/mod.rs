@@ -77,6 +77,10 @@ pub trait Table: Send {
     /// A count is beyond 2⁶², the device is full, or the driver refuses.
     fn write(&mut self, rows: &[TallyRow]) -> Result<()>;
 
+    /// From now on, sealed rows of epochs that lie more than so many before the newest that is written go, some with
+    /// each write. A table that has a way of its own, or that is gone with its process, keeps what it has.
+    fn keep_epochs(&mut self, _epochs: i64) {}
+
     /// One row, with its sets where they are stored.
     ///
     /// # Errors
@@ -211,6 +215,10 @@ fn by_plays(a: &TallyRow, b: &TallyRow) -> Ordering {
 impl<T: Table + ?Sized> Table for Arc<Mutex<T>> {
     fn write(&mut self, rows: &[TallyRow]) -> Result<()> {
         held(self).write(rows)
+    }
+
+    fn keep_epochs(&mut self, epochs: i64) {
+        held(self).keep_epochs(epochs);
     }
 
     fn get(&self, video: &str, segment: &str, epoch: Epoch) -> Result<Option<TallyRow>> {

@@ -154,11 +154,38 @@ fn upsert(rows: usize) -> String {
 /// The columns of a row without its sets.
 const BARE: &str = "video_id, segment, epoch, plays, impressions, exact, sealed";
 
+/// Lets go of sealed rows of a segment before an epoch, so many at most.
+const DROP: &str = "
+DELETE FROM tallies WHERE (segment, epoch, video_id) IN (
+    SELECT segment, epoch, video_id FROM tallies WHERE segment = ?1 AND epoch < ?2 AND sealed = 1 LIMIT ?3
+)
+";
+
 /// A table in a file.
 #[derive(Debug)]
 pub struct SqliteTable {
     connection: Connection,
     path: PathBuf,
+    keep: Keep,
+}
+
+/// Which rows are kept.
+#[derive(Debug, Default)]
+struct Keep {
+    /// Those of so many epochs before the newest that was written; `None`: all.
+    epochs: Option<i64>,
+    newest: Option<Epoch>,
+    /// No sealed row is left before this epoch.
+    dropped_before: Option<Epoch>,
+}
+
+impl Keep {
+    /// Before which epoch rows are to go, once these are written.
+    fn before(&mut self, rows: &[TallyRow]) -> Option<Epoch> {
+        self.newest = self.newest.max(rows.iter().map(|row| row.epoch).max());
+        let before = Epoch(self.newest?.0.saturating_sub(self.epochs?));
+        (self.dropped_before < Some(before)).then_some(before)
+    }
 }
 
 /// Keeps every writer away from a table for as long as it lives: for drills. Readers go on.
@@ -221,7 +248,7 @@ impl SqliteTable {
             let uri = format!("file:{}?immutable=1", escaped(&path));
             let connection = Connection::open_with_flags(&uri, flags | OpenFlags::SQLITE_OPEN_URI)
                 .map_err(|e| TableError::sqlite("open", &path, e))?;
-            Self { connection, path }
+            Self { connection, path, keep: Keep::default() }
         } else {
             Self::connect(path, flags)?
         };
@@ -243,7 +270,7 @@ impl SqliteTable {
         }
         let connection =
             Connection::open_with_flags(&path, flags).map_err(|e| TableError::sqlite("open", &path, e))?;
-        let table = Self { connection, path };
+        let table = Self { connection, path, keep: Keep::default() };
         table.on("open", |db| {
             db.busy_timeout(BUSY_TIMEOUT)?;
             // 16 MiB: the inner pages of a few million rows stay in memory between ticks.
@@ -493,6 +520,25 @@ fn in_key_order(rows: &[TallyRow]) -> Vec<u32> {
     order.into_iter().map(|(.., index)| index).collect()
 }
 
+/// With as many rows as are written and so many more, others may go: writing costs twice as much at most, and what is
+/// to go is gone in the end.
+const ROWS_DROPPED_LEAST: usize = 1_000;
+
+/// Lets go of sealed rows before an epoch, of `most` at most; says whether none is left.
+fn drop_before(db: &Connection, before: Epoch, most: usize) -> rusqlite::Result<bool> {
+    let segments =
+        db.prepare(SEGMENTS)?.query_map([], |row| row.get(0))?.collect::<rusqlite::Result<Vec<String>>>()?;
+    let (mut statement, mut left) = (db.prepare(DROP)?, most);
+    for segment in segments {
+        let at_most = i64::try_from(left).unwrap_or(i64::MAX);
+        left -= statement.execute(params![segment, before.0, at_most])?;
+        if left == 0 {
+            return Ok(false);
+        }
+    }
+    Ok(true)
+}
+
 /// Gives a row's values to the parameters after the first `before`; `bytes` is room to put sets together in.
 fn bind(
     statement: &mut Statement<'_>,
@@ -525,6 +571,7 @@ impl Table for SqliteTable {
             return Ok(());
         }
         let order = in_key_order(rows);
+        let (before, mut all_gone) = (self.keep.before(rows), false);
         self.transaction("write to", |db| {
             let mut sets = Vec::new();
             let (chunks, rest) = order.as_chunks::<ROWS_AT_ONCE>();
@@ -540,8 +587,19 @@ impl Table for SqliteTable {
                     statement.raw_execute()?;
                 }
             }
+            if let Some(before) = before {
+                all_gone = drop_before(db, before, ROWS_DROPPED_LEAST + rows.len())?;
+            }
             Ok(())
-        })
+        })?;
+        if all_gone {
+            self.keep.dropped_before = before;
+        }
+        Ok(())
+    }
+
+    fn keep_epochs(&mut self, epochs: i64) {
+        self.keep = Keep { epochs: Some(epochs), ..Keep::default() };
     }
 
     fn get(&self, video: &str, segment: &str, epoch: Epoch) -> Result<Option<TallyRow>> {

@@ -130,6 +130,11 @@ pub const KEYS: &[Key] = &[
         "Where the table is. \"file:\": in the --data directory; file:PATH;\ncassandra://HOST:PORT,HOST:PORT/KEYSPACE.",
     ),
     key(
+        "table.keep",
+        r#""off""#,
+        "How long the embedded table keeps the rows of sealed epochs, counted back from the newest: what is older\ngoes, some with each write, and the archive still has it. \"off\": for ever. In Cassandra cassandra.ttl says it.",
+    ),
+    key(
         "table.write_interval",
         r#""1s""#,
         "How often changed tallies are written to the table; a replay writes every 10 s at most.",

@@ -83,6 +83,8 @@ pub struct Config {
     pub archive_shards: u32,
     /// How long the embedded log keeps what was read; `None` for ever.
     pub log_keep: Option<Duration>,
+    /// How long the embedded table keeps sealed rows, in event time; `None` for ever.
+    pub table_keep: Option<Duration>,
     /// The topics of the log that are read.
     pub input_topics: Vec<String>,
     /// Partitions of a topic that is made.

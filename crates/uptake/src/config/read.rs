@@ -291,10 +291,14 @@ pub(super) fn config(mut values: Values, mistakes: &mut Vec<String>) -> Config {
         EpochLength::default()
     });
     let places = places(&mut r);
-    let log_keep = match r.duration("log.keep", 3_600_000, Some(UNBOUNDED)) {
-        UNBOUNDED => None,
-        keep => Some(ms(keep)),
-    };
+    let [log_keep, table_keep] =
+        ["log.keep", "table.keep"].map(|key| match r.duration(key, 3_600_000, Some(UNBOUNDED)) {
+            UNBOUNDED => None,
+            keep => Some(ms(keep)),
+        });
+    if table_keep.is_some() && matches!(places.table, Place::Url(Backend::Cassandra { .. })) {
+        r.mistake("table.keep", "Cassandra lets go of its rows itself; set cassandra.ttl");
+    }
     if log_keep.is_some() && matches!(places.log, Place::Url(Backend::Kafka { .. })) {
         r.mistake(
             "log.keep",
@@ -327,6 +331,7 @@ pub(super) fn config(mut values: Values, mistakes: &mut Vec<String>) -> Config {
         table_write_interval: ms(r.duration("table.write_interval", 0, None)),
         archive_shards: r.number("archive.shards", 1, 256, None) as u32,
         log_keep,
+        table_keep,
         input_topics: topics(&mut r),
         input_partitions: r.number("input.partitions", 1, 4_096, None) as u32,
         input_pace_ms: r.duration("input.pace", 0, Some(UNBOUNDED)),
