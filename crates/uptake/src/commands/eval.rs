@@ -174,7 +174,7 @@ impl Progressive {
                 high: score.next + 1.96 * score.error,
             })
             .collect();
-        let note = "Ranked with the past only, scored on the next epoch; without impressions, in plays.";
+        let note = "Ranked with the past only, scored on the next epoch: take rate, or plays where nothing is shown.";
         self.to.html("The next epoch", note, &bars)?;
         let mut out = std::io::stdout().lock();
         if self.to.json {
