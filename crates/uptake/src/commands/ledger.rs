@@ -33,12 +33,19 @@ pub(super) struct LedgerOf {
     configured: Configured,
 }
 
+/// What is said where no checkpoint is.
+fn no_books(place: &impl std::fmt::Display) -> String {
+    format!(
+        "{place} has no books yet: nothing was run there, or the run's first checkpoint is still to come \
+         (checkpoint.interval)"
+    )
+}
+
 /// The books of the newest checkpoint of the main cluster.
 pub(super) fn newest(data: &Path, config: &Config) -> Result<Ledger, CommandError> {
     let newest = existing_checkpoints(data, config, super::run::CLUSTER)?.newest()?;
-    let (manifest, _) = newest.checkpoint.ok_or_else(|| {
-        CommandError::Other(format!("{} has no books yet: nothing was run there", data.display()).into())
-    })?;
+    let (manifest, _) =
+        newest.checkpoint.ok_or_else(|| CommandError::Other(no_books(&data.display()).into()))?;
     Ok(manifest.ledger)
 }
 
@@ -60,10 +67,7 @@ impl LedgerOf {
             let data = crate::data_dir::shown(&backend);
             return Err(CommandError::Other(match &self.cluster {
                 Some(cluster) => format!("{data} has no checkpoint of cluster {cluster}").into(),
-                None => {
-                    format!("{data} has no books yet: nothing was run there (`uptake run`, `uptake replay`)")
-                        .into()
-                }
+                None => no_books(&data).into(),
             }));
         };
         let mut out = std::io::stdout().lock();
