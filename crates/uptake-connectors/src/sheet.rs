@@ -2,13 +2,14 @@
 //!
 //! The same columns give the same bytes: no time, no host and no release is in the file.
 
+use std::io::Write;
 use std::sync::Arc;
 
 use ::parquet::basic::{Compression, LogicalType, Repetition, TimeUnit, Type as PhysicalType, ZstdLevel};
 use ::parquet::data_type::{BoolType, ByteArray, ByteArrayType, DataType, DoubleType, Int64Type};
-use ::parquet::errors::Result;
-use ::parquet::file::properties::WriterProperties;
-use ::parquet::file::writer::{SerializedFileWriter, SerializedRowGroupWriter};
+use ::parquet::errors::{ParquetError, Result};
+use ::parquet::file::properties::{WriterProperties, WriterPropertiesBuilder};
+use ::parquet::file::writer::{SerializedColumnWriter, SerializedFileWriter, SerializedRowGroupWriter};
 use ::parquet::schema::types::{Type, TypePtr};
 use bytes::Bytes;
 
@@ -40,8 +41,15 @@ pub enum Values<'a> {
     Flags(Vec<bool>),
 }
 
-/// Rows of a row group.
-const GROUP_ROWS: usize = 64 << 10;
+/// Rows of a row group: its texts and numbers are in memory at a time, some MiB.
+pub(crate) const GROUP_ROWS: usize = 64 << 10;
+
+/// How every file of ours is written, whatever is in it.
+pub(crate) fn properties() -> Result<WriterPropertiesBuilder> {
+    Ok(WriterProperties::builder()
+        .set_created_by("uptake version 1.0.0 (build 1)".to_owned())
+        .set_compression(Compression::ZSTD(ZstdLevel::try_new(1)?)))
+}
 
 impl Values<'_> {
     /// How many there are.
@@ -119,7 +127,7 @@ fn levels<T>(values: &[Option<T>]) -> Vec<i16> {
 }
 
 /// Values as parts of one piece of memory.
-fn byte_arrays<'a>(values: impl Iterator<Item = &'a [u8]> + Clone) -> Vec<ByteArray> {
+pub(crate) fn byte_arrays<'a>(values: impl Iterator<Item = &'a [u8]> + Clone) -> Vec<ByteArray> {
     let mut all = Vec::with_capacity(values.clone().map(<[u8]>::len).sum());
     values.clone().for_each(|value| all.extend_from_slice(value));
     let (all, mut at) = (Bytes::from(all), 0);
@@ -136,9 +144,16 @@ fn column<T: DataType>(
     values: &[T::T],
     is_there: Option<&[i16]>,
 ) -> Result<()> {
-    let Some(mut column) = group.next_column()? else { return Ok(()) };
+    let mut column = next(group)?;
     column.typed::<T>().write_batch(values, is_there, None)?;
     column.close()
+}
+
+/// The next column of a group.
+pub(crate) fn next<'a, W: Write + Send>(
+    group: &'a mut SerializedRowGroupWriter<'_, W>,
+) -> Result<SerializedColumnWriter<'a>> {
+    group.next_column()?.ok_or_else(|| ParquetError::General("the schema has too few columns".into()))
 }
 
 /// The columns as a Parquet file.
@@ -164,16 +179,12 @@ pub fn to_parquet(columns: &[Column<'_>]) -> Result<Vec<u8>> {
     };
     if let Some(column) = columns.iter().find(wrong) {
         let what = format!("column {:?} is there twice, or has not the rows of the first", column.name);
-        return Err(::parquet::errors::ParquetError::General(what));
+        return Err(ParquetError::General(what));
     }
     let types = columns.iter().map(|column| Ok(Arc::new(column.values.column_type(column.name)?)));
     let types = types.collect::<Result<Vec<TypePtr>>>()?;
     let schema = Arc::new(Type::group_type_builder("rows").with_fields(types).build()?);
-    let properties = WriterProperties::builder()
-        .set_created_by("uptake version 1.0.0 (build 1)".to_owned())
-        .set_compression(Compression::ZSTD(ZstdLevel::try_new(1)?))
-        .build();
-    let mut writer = SerializedFileWriter::new(Vec::new(), schema, Arc::new(properties))?;
+    let mut writer = SerializedFileWriter::new(Vec::new(), schema, Arc::new(properties()?.build()))?;
     for from in (0..rows).step_by(GROUP_ROWS) {
         let mut group = writer.next_row_group()?;
         let some = from..rows.min(from + GROUP_ROWS);

@@ -126,9 +126,7 @@ impl DataDir {
     ) -> Result<Self, DataDirError> {
         let (log, notices) = log_with_topics(log, config, Durability::default())?;
         let mut table = table::open(table_at, &config.places.cassandra)?;
-        if let Some((stored, asked)) = other_meaning(&*table, config)? {
-            return Err(DataDirError::OtherMeaning { place: shown(table_at), stored, asked });
-        }
+        check_meaning(&*table, table_at, config)?;
         write_meaning(&mut *table, config)?;
         if let Some(keep) = config.table_keep {
             let ms = i64::try_from(keep.as_millis()).unwrap_or(i64::MAX);
@@ -250,6 +248,17 @@ pub(crate) fn other_meaning(
         }
     }
     Ok(None)
+}
+
+/// That a table holds what this configuration means.
+///
+/// # Errors
+/// It holds something else, or cannot be read.
+pub(crate) fn check_meaning(table: &dyn Table, at: &Backend, config: &Config) -> Result<(), DataDirError> {
+    match other_meaning(table, config)? {
+        Some((stored, asked)) => Err(DataDirError::OtherMeaning { place: shown(at), stored, asked }),
+        None => Ok(()),
+    }
 }
 
 /// The length of the epochs of a table, as it was written.

@@ -13,7 +13,7 @@ use std::path::Path;
 use std::str::FromStr;
 use std::sync::Arc;
 
-use ::parquet::basic::{Compression, ZstdLevel};
+use ::parquet::basic::Compression;
 use ::parquet::column::reader::get_typed_column_reader;
 use ::parquet::data_type::{BoolType, ByteArray, ByteArrayType, DataType, Int64Type};
 use ::parquet::errors::{ParquetError, Result as ParquetResult};
@@ -23,7 +23,6 @@ use ::parquet::file::reader::{ChunkReader, FileReader, RowGroupReader, Serialize
 use ::parquet::file::writer::{SerializedFileWriter, SerializedRowGroupWriter};
 use ::parquet::schema::parser::parse_message_type;
 use ::parquet::schema::types::ColumnPath;
-use bytes::Bytes;
 use uptake_model::tally::{Counts, RequestSet, TallySets};
 use uptake_model::{Epoch, EpochLength, TallyRow};
 
@@ -31,6 +30,7 @@ use super::{PartInfo, Result, TallyPart};
 use crate::error::{ArchiveError, FailureKind};
 use crate::faults::point;
 use crate::guard::guard;
+use crate::sheet::{self, GROUP_ROWS, byte_arrays, next};
 
 const SCHEMA: &str = "message tallies {
     required binary video_id (STRING);
@@ -48,10 +48,6 @@ const SCHEMA: &str = "message tallies {
 
 /// The version of this layout, in the file's metadata.
 const FORMAT: &str = "1";
-
-/// Rows of a row group. One row group's text and numbers are in memory at a time, some MiB; the
-/// ids of its rows pass through one row at a time.
-const GROUP_ROWS: usize = 64 << 10;
 
 /// Which of a row's sets a column holds.
 type Pick = fn(&TallySets) -> &RequestSet;
@@ -123,18 +119,15 @@ fn entry(key: &str, value: impl ToString) -> KeyValue {
 }
 
 fn properties(part: &TallyPart, size: u64, rows: usize) -> ParquetResult<WriterProperties> {
-    let mut properties = WriterProperties::builder()
-        .set_created_by("uptake version 1.0.0 (build 1)".to_owned())
-        .set_compression(Compression::ZSTD(ZstdLevel::try_new(1)?))
-        .set_key_value_metadata(Some(vec![
-            entry("format", FORMAT),
-            entry("epoch", part.epoch),
-            entry("epoch_ms", part.length.ms()),
-            entry("shard", part.shard),
-            entry("shards", part.shards),
-            entry("rows", rows),
-            entry("size", size),
-        ]));
+    let mut properties = sheet::properties()?.set_key_value_metadata(Some(vec![
+        entry("format", FORMAT),
+        entry("epoch", part.epoch),
+        entry("epoch_ms", part.length.ms()),
+        entry("shard", part.shard),
+        entry("shards", part.shards),
+        entry("rows", rows),
+        entry("size", size),
+    ]));
     // Hardly two rows have the same, and looking for them costs more than all the rest of the column.
     properties = properties.set_column_dictionary_enabled(ColumnPath::from("video_id"), false);
     for name in ["played", "shown"] {
@@ -151,20 +144,15 @@ fn properties(part: &TallyPart, size: u64, rows: usize) -> ParquetResult<WriterP
     Ok(properties.build())
 }
 
-/// Texts as parts of one piece of memory.
 fn texts<W: Write + Send>(
     group: &mut SerializedRowGroupWriter<'_, W>,
     rows: &[TallyRow],
     text: impl Fn(&TallyRow) -> &str,
 ) -> ParquetResult<()> {
-    let mut all = Vec::with_capacity(rows.iter().map(|row| text(row).len()).sum());
-    rows.iter().for_each(|row| all.extend_from_slice(text(row).as_bytes()));
-    let (all, mut at) = (Bytes::from(all), 0);
-    column::<ByteArrayType, _>(group, rows, |row| {
-        let from = at;
-        at += text(row).len();
-        ByteArray::from(all.slice(from..at))
-    })
+    let values = byte_arrays(rows.iter().map(|row| text(row).as_bytes()));
+    let mut column = next(group)?;
+    column.typed::<ByteArrayType>().write_batch(&values, None, None)?;
+    column.close()
 }
 
 fn column<T: DataType, W: Write + Send>(
@@ -231,12 +219,6 @@ fn sketch_column<W: Write + Send>(
         column.typed::<ByteArrayType>().write_batch(&values, Some(&defined), None)?;
     }
     column.close()
-}
-
-fn next<'a, W: Write + Send>(
-    group: &'a mut SerializedRowGroupWriter<'_, W>,
-) -> ParquetResult<::parquet::file::writer::SerializedColumnWriter<'a>> {
-    group.next_column()?.ok_or_else(|| ParquetError::General("the schema has too few columns".into()))
 }
 
 /// The same as bytes, for an archive that is no directory.

@@ -8,7 +8,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Subcommand};
 use uptake_connectors::objects::{self, Objects, PutObject};
-use uptake_connectors::sheet::{Column, to_parquet};
+use uptake_connectors::sheet::{Column, Values, to_parquet};
 use uptake_connectors::url::{Backend, Content};
 
 use super::text::{grouped, table};
@@ -50,6 +50,10 @@ struct To {
     json: bool,
     #[command(flatten)]
     configured: Configured,
+}
+
+fn column<'a>(name: &'a str, values: Values<'a>) -> Column<'a> {
+    Column { name, values }
 }
 
 /// An export under way.

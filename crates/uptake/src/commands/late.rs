@@ -34,14 +34,16 @@ pub(super) enum Late {
     },
 }
 
-/// What the log keeps of a late event, as far as it is looked at here.
+/// What the log keeps of a late event.
 #[derive(Deserialize)]
-struct LateEvent {
-    kind: String,
-    request_id: String,
-    video_id: Option<String>,
-    timestamp: i64,
-    age_ms: i64,
+pub(super) struct LateEvent {
+    pub(super) kind: String,
+    pub(super) request_id: String,
+    pub(super) video_id: Option<String>,
+    pub(super) timestamp: i64,
+    pub(super) age_ms: i64,
+    #[serde(default)]
+    pub(super) dimensions: BTreeMap<String, String>,
 }
 
 impl Late {

@@ -39,6 +39,7 @@ use std::time::Duration;
 use clap::{Args, Parser, Subcommand};
 use uptake_connectors::input::{EventFiles, InputOptions};
 use uptake_connectors::log::{self, Log, StoredRef};
+use uptake_connectors::objects::Objects;
 use uptake_connectors::table::Table;
 use uptake_connectors::{
     ArchiveError, Backend, FailureKind, InputError, LogError, ObjectsError, RemoteError, TableError,
@@ -190,10 +191,14 @@ fn this_program() -> Result<PathBuf, CommandError> {
 
 /// The checkpoints of a cluster that are there.
 fn existing_checkpoints(data: &Path, config: &Config, cluster: &str) -> Result<Store, CommandError> {
+    Ok(Store::new(existing_objects(data, config)?, cluster))
+}
+
+/// The checkpoints of all clusters that are there.
+fn existing_objects(data: &Path, config: &Config) -> Result<Arc<dyn Objects>, CommandError> {
     let backend = existing(data, &config.places.checkpoints)?;
     let objects = objects::open(&backend, objects::CHECKPOINTS, &config.places.s3);
-    let objects = objects.map_err(DataDirError::from)?;
-    Ok(Store::new(Arc::from(objects), cluster))
+    Ok(Arc::from(objects.map_err(DataDirError::from)?))
 }
 
 /// Opens event files; says which of a folder's are left out.

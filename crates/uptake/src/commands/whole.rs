@@ -54,8 +54,7 @@ pub(super) fn held(objects: &Arc<dyn Objects>, config: &Config) -> Result<Option
         let from = manifest.map_or(Epoch(i64::MIN), |manifest| {
             // By the lateness of the run that holds it.
             let lateness_ms = manifest.lateness_ms.unwrap_or(config.join.lateness_ms);
-            let join = JoinRules { lateness_ms, ..config.join };
-            Config { join, ..config.clone() }.sealed_before(manifest.watermark)
+            config.sealed_before_by(&JoinRules { lateness_ms, ..config.join }, manifest.watermark)
         });
         if held.as_ref().is_none_or(|held| from < held.from) {
             held = Some(Held { from, cluster: cluster.to_owned() });

@@ -142,9 +142,14 @@ impl Config {
     /// Deadlines are kept in whole seconds, rounded up, and are over when the watermark has passed
     /// them: an epoch before this one is sealed for sure, this one perhaps.
     pub fn sealed_before(&self, watermark: EventTime) -> Epoch {
+        self.sealed_before_by(&self.join, watermark)
+    }
+
+    /// The same by the rules of another run.
+    pub fn sealed_before_by(&self, rules: &JoinRules, watermark: EventTime) -> Epoch {
         match watermark {
             EventTime::MIN => Epoch(i64::MIN),
-            watermark => self.epoch.epoch(watermark.minus(self.join.retention_ms()).minus(1_000)),
+            watermark => self.epoch.epoch(watermark.minus(rules.retention_ms()).minus(1_000)),
         }
     }
 

@@ -1,27 +1,29 @@
 //! `uptake export joined`.
 
 use std::collections::BTreeMap;
-use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use clap::Args;
 use uptake_connectors::TableError;
-use uptake_connectors::log::{self, Log};
-use uptake_connectors::objects;
-use uptake_connectors::sheet::{Column, Values};
-use uptake_connectors::url::Backend;
+use uptake_connectors::log::{Log, MemoryLog};
+use uptake_connectors::sheet::Values;
 use uptake_model::{Epoch, Event, EventTime, Kind};
 
-use super::{Files, To};
+use super::{Files, To, column};
 use crate::commands::tallies::open;
 use crate::commands::whole::{From, Whole, from_time, held, log_input};
-use crate::commands::{CommandError, READ_BYTES, all_read, balanced, event_files, existing, existing_log};
+use crate::commands::{
+    CommandError, READ_BYTES, all_read, balanced, event_files, existing_log, existing_objects,
+};
 use crate::config::Config;
-use crate::data_dir::{self, DataDirError};
+use crate::data_dir;
 use crate::outputs::notice;
 use crate::stages::collect::{Input, LogInput, SharedFiles};
 use crate::stages::keep::Kept;
+
+/// The lock that is held in the data directory, and the folder there for what memory has no room for.
+const LOCK: &str = "export-joined";
 
 /// Write the events that count, as Parquet: a file for each epoch and shard
 ///
@@ -61,30 +63,29 @@ impl Joined {
     pub(super) fn run(self) -> Result<(), CommandError> {
         let config = self.to.configured.load()?;
         let mut files = Files::open(&self.to.to, "joined", &config, self.replace)?;
-        let everything = Epoch(i64::MIN)..Epoch(i64::MAX);
-        let (input, whole, log, _lock) = match &self.data {
+        let mut whole = Epoch(i64::MIN)..Epoch(i64::MAX);
+        let (input, log, _lock) = match &self.data {
             None => {
                 let input = Input::Files(Arc::new(SharedFiles::new(event_files(&self.paths)?)));
-                let (log, _) = log::open(&Backend::Memory, config.places.log_options())?;
-                (input, everything, log, None)
+                (input, Box::<MemoryLog>::default() as Box<dyn Log>, None)
             }
             Some(data) => {
                 let log = existing_log(data, &config)?;
-                let lock = data_dir::lock(data, "export-joined")?;
+                let lock = data_dir::lock(data, LOCK)?;
                 self.means_the_same(data, &config)?;
                 // Before the log's ends: what a run seals after this may not have been read here.
-                let sealed = if self.all { everything.clone() } else { sealed(data, &config)? };
+                if !self.all {
+                    whole.end = sealed_before(data, &config)?;
+                }
                 let begin = self.from_time.unwrap_or(From::Start);
                 let input = log_input(&*log, &config, begin)?;
-                let whole = match self.all {
-                    true => everything,
-                    false => kept_from(&*log, &input, begin, &config)?.max(sealed.start)..sealed.end,
-                };
-                (Input::Log(Arc::new(input)), whole, log, Some(lock))
+                if !self.all {
+                    whole.start = kept_from(&*log, &input, begin, &config)?;
+                }
+                (Input::Log(Arc::new(input)), log, Some(lock))
             }
         };
-        let run =
-            Whole { data: self.data.as_deref(), lock: "export", workers: self.workers, log: log.into() };
+        let run = Whole { data: self.data.as_deref(), lock: LOCK, workers: self.workers, log: log.into() };
         let (ledger, mut kept) = run.joined(&config, &input)?;
         // What was read in part is not written: it would stay.
         if let Input::Files(files) = &input {
@@ -122,20 +123,14 @@ impl Joined {
             Err(CommandError::Table(TableError::Missing { .. })) => return Ok(()),
             opened => opened?,
         };
-        let place = data_dir::shown(&config.places.table.backend(data));
-        match data_dir::other_meaning(&*table, config)? {
-            Some((stored, asked)) => Err(DataDirError::OtherMeaning { place, stored, asked }.into()),
-            None => Ok(()),
-        }
+        Ok(data_dir::check_meaning(&*table, &config.places.table.backend(data), config)?)
     }
 }
 
-/// The epochs that no live run changes any more.
-fn sealed(data: &Path, config: &Config) -> Result<Range<Epoch>, CommandError> {
-    let places = &config.places;
-    let objects = objects::open(&existing(data, &places.checkpoints)?, objects::CHECKPOINTS, &places.s3);
-    match held(&Arc::from(objects.map_err(DataDirError::from)?), config)? {
-        Some(held) => Ok(Epoch(i64::MIN)..held.from),
+/// The first epoch that a live run may still change.
+fn sealed_before(data: &Path, config: &Config) -> Result<Epoch, CommandError> {
+    match held(&existing_objects(data, config)?, config)? {
+        Some(held) => Ok(held.from),
         None => Err(CommandError::Usage(
             "no live run has a checkpoint there, so no epoch is known to be whole; --all writes them as they are"
                 .to_owned(),
@@ -204,7 +199,6 @@ fn write(
             (event.time, event.request, event.kind, *video, event.dims)
         });
         let kind = |kind| if kind == Kind::Play { "play" } else { "impression" };
-        let column = |name, values| Column { name, values };
         let mut columns = vec![
             column("request_id", Values::Ids(rows.iter().map(|(_, event)| event.request.0).collect())),
             column("kind", Values::Texts(rows.iter().map(|(_, event)| Some(kind(event.kind))).collect())),

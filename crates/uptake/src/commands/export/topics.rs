@@ -2,18 +2,18 @@
 //!
 //! A file's name says which records it has, so the files say themselves where the next export goes on.
 
-use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use clap::Args;
 use serde::Deserialize;
 use uptake_connectors::LogError;
 use uptake_connectors::log::{Log, Stored};
-use uptake_connectors::sheet::{Column, Values};
+use uptake_connectors::sheet::Values;
 use uptake_model::RequestId;
 use uptake_serve::SERVED_ROWS;
 
-use super::{Files, To};
+use super::{Files, To, column};
+use crate::commands::late::LateEvent;
 use crate::commands::text::grouped;
 use crate::commands::{CommandError, READ_BYTES, READ_RECORDS, existing_log};
 use crate::data_dir::{self, DEAD_LETTERS, DataDirError, LATE};
@@ -139,25 +139,9 @@ fn last_offset(name: &str) -> Option<u64> {
     last.parse().ok()
 }
 
-fn column<'a>(name: &'a str, values: Values<'a>) -> Column<'a> {
-    Column { name, values }
-}
-
 /// An offset, which the log keeps below 2⁶³.
 fn offset(record: &Stored) -> Option<i64> {
     i64::try_from(record.offset).ok()
-}
-
-/// A late event, as its topic has it.
-#[derive(Deserialize)]
-struct LateEvent {
-    kind: String,
-    request_id: String,
-    video_id: Option<String>,
-    timestamp: i64,
-    age_ms: i64,
-    #[serde(default)]
-    dimensions: BTreeMap<String, String>,
 }
 
 fn late(files: &mut Files, name: &str, records: &[Stored]) -> Result<u64, CommandError> {
