@@ -85,6 +85,9 @@ const open = async (path = "/", before = async () => {}) => {
   return { context, page };
 };
 const flush = (page) => page.evaluate(() => window.uptake.flush());
+/** Waits until all that was sent is answered: the collector has it before the page knows. */
+const answered = (page) => until("it was answered", () => page.evaluate(
+  () => !Object.keys(localStorage).some((key) => key.startsWith("uptake-queue-"))));
 const names = () => events.map((event) => `${event.kind} ${event.video_id}`).sort();
 
 test("half a second is no impression, a second is one, and only once", async () => {
@@ -141,9 +144,7 @@ test("what happens while the network or the collector is away arrives later, wit
     document.body.insertAdjacentHTML("afterbegin", '<div data-uptake-request="R3"><p data-uptake-video="v3">v3</p></div>');
   });
   await page.click('[data-uptake-video="v3"]');
-  await pause(300);
-  const stored = await page.evaluate(() => Object.values(localStorage).join());
-  assert.ok(stored.includes('"v3"'), "kept for the next page");
+  await until("kept for the next page", () => page.evaluate(() => Object.values(localStorage).join().includes('"v3"')));
   // The page dies; the next one of the site sends it.
   await page.goto("about:blank");
   away = 0;
@@ -170,13 +171,15 @@ test("two tabs and the way back do not double", async () => {
   await other.bringToFront();
   await pause(1300);
   await flush(other);
+  await answered(other);
   await page.bringToFront();
   await flush(page);
+  await answered(page);
   await page.goto(base + "/other");
   await page.goBack();
   await pause(1500);
   await flush(page);
-  await pause(200);
+  await answered(page);
   const distinct = new Set(events.map((e) => [e.kind, e.request_id, e.video_id, e.timestamp].join()));
   assert.equal(distinct.size, events.length, "no event twice");
   // Two tabs, and the page that was left for a while: each saw it once at most.
@@ -210,6 +213,7 @@ test("consent that is withdrawn takes along what earlier pages left", async () =
   await page.evaluate(() => window.uptake.consent(true));
   await until("what is in view", () => names().includes("impression v1"));
   assert.ok(!names().includes("play earlier"));
+  await answered(page);
   // On its way when consent was withdrawn, and refused: it is not taken up again.
   away = 503;
   await page.evaluate(() => {
@@ -273,7 +277,7 @@ test("what a tab that is put aside cannot send is sent later", async () => {
   await until("it was tried", () => asked === 1);
   away = 0;
   await until("it arrived", () => names().join() === "impression v1");
-  assert.equal(await page.evaluate(() => localStorage.length), 0, "and is kept no longer");
+  await answered(page);
   await context.close();
 });
 
