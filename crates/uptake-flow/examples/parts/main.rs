@@ -234,7 +234,7 @@ fn checkpoint(events: &[Event]) -> impl FnMut() -> u64 {
     let mut saver = JoinSaver::default();
     move || {
         let mut bytes = Vec::new();
-        saver.clear();
+        saver.begin(&dictionary, states.len());
         for part in 0..states.parts() {
             states.part(part, &mut |_, state, _| state.save(&dictionary, &mut saver, &mut bytes));
         }

@@ -89,6 +89,11 @@ impl<T: Copy + Eq + Hash, K> Numbered<T, K> {
         self.values[n as usize]
     }
 
+    /// The values by number. What stands at a number that is not in use is nothing.
+    pub(super) fn values(&self) -> &[T] {
+        &self.values
+    }
+
     /// Takes a number out of use, unless it is already; it will stand for another value.
     pub(super) fn forget(&mut self, n: u32) {
         let h = hash(&self.values[n as usize]);

@@ -777,7 +777,7 @@ mod tests {
                 if n % 5 == 4 {
                     let (mut saver, mut bytes) = (JoinSaver::default(), Vec::new());
                     state.save(&dictionary, &mut saver, &mut bytes);
-                    let names = JoinNames::read(&saver.names()).unwrap();
+                    let names = JoinNames::read(&saver.names(&dictionary)).unwrap();
                     let mut rest = bytes.as_slice();
                     let again = RequestState::load(RequestId(0), &mut rest, &names, &rules, &mut dictionary);
                     std::mem::replace(&mut state, again.unwrap()).expire(

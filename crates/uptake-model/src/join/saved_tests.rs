@@ -65,10 +65,17 @@ impl States {
         expired
     }
 
+    /// A saver for so many states that videos keep their numbers, or for so few that none does.
+    fn saver(&self, keeps_videos: bool) -> JoinSaver {
+        let mut saver = JoinSaver::default();
+        saver.begin(&self.dictionary, if keeps_videos { usize::MAX } else { 0 });
+        saver
+    }
+
     fn save(&self, saver: &mut JoinSaver) -> (Vec<u8>, Vec<u8>) {
         let mut saved = Vec::new();
         self.requests.iter().for_each(|state| state.save(&self.dictionary, saver, &mut saved));
-        (saved, saver.names())
+        (saved, saver.names(&self.dictionary))
     }
 }
 
@@ -136,11 +143,12 @@ proptest! {
     #[test]
     fn request_states_go_on(
         input in events(REQUESTS, 500), moment in 0usize..500, rules in rules(), used in 0u64..40,
+        keeps_videos in any::<bool>(),
     ) {
         let mut one = states();
         let (before, after) = input.split_at(moment.min(input.len()));
         one.step(before, &rules);
-        let mut saver = JoinSaver::default();
+        let mut saver = one.saver(keeps_videos);
         let (bytes, names) = one.save(&mut saver);
 
         // Into a dictionary that is in use already, with other numbers.
@@ -151,7 +159,8 @@ proptest! {
             other.step(&event, &rules, &mut two.dictionary, &mut |_| {});
         }
         load(&bytes, &names, &rules, &mut two).unwrap();
-        prop_assert_eq!(two.save(&mut JoinSaver::default()), (bytes.clone(), names.clone()), "saved again");
+        let anew = |states: &States| states.save(&mut JoinSaver::default());
+        prop_assert_eq!(anew(&one), anew(&two), "saved again");
 
         one.step(after, &rules);
         two.step(after, &rules);
@@ -160,7 +169,7 @@ proptest! {
         prop_assert_eq!(&one.counted, &two.counted);
 
         // The saver can be used again, though the dictionary has changed.
-        saver.clear();
+        saver.begin(&one.dictionary, 1_000);
         let mut three = States::default();
         let (bytes, names) = one.save(&mut saver);
         load(&bytes, &names, &rules, &mut three).unwrap();
@@ -199,10 +208,11 @@ proptest! {
     #[test]
     fn damaged_request_states_do_no_harm(
         input in events(REQUESTS, 300), rules in rules(), at in any::<prop::sample::Index>(), flip in 1u8..,
+        keeps_videos in any::<bool>(),
     ) {
         let mut whole = states();
         whole.step(&input, &rules);
-        let (bytes, names) = whole.save(&mut JoinSaver::default());
+        let (bytes, names) = whole.save(&mut whole.saver(keeps_videos));
         let at = at.index(bytes.len() + names.len());
         let try_load = |bytes: &[u8], names: &[u8]| {
             let mut loaded = States::default();
@@ -271,16 +281,55 @@ fn a_state_is_damaged_at_every_length_but_its_own() {
             Event { video: VideoHash(i), time: EventTime(i as i64), partition: i as u32 % 2, ..shown };
         one.step(&[event], &rules);
     }
-    let (bytes, names) = one.save(&mut JoinSaver::default());
-    for end in 0..bytes.len() {
-        let mut loaded = States::default();
-        assert!(load(&bytes[..end], &names, &rules, &mut loaded).is_err(), "{end} of {}", bytes.len());
-        loaded.expire();
+    for keeps_videos in [false, true] {
+        let (bytes, names) = one.save(&mut one.saver(keeps_videos));
+        for end in 0..bytes.len() {
+            let mut loaded = States::default();
+            assert!(load(&bytes[..end], &names, &rules, &mut loaded).is_err(), "{end} of {}", bytes.len());
+            loaded.expire();
+        }
+        for end in 0..names.len() {
+            assert!(JoinNames::read(&names[..end]).is_err(), "{end} of {}", names.len());
+        }
+        assert!(JoinNames::read(&[names.as_slice(), &[0]].concat()).is_err());
     }
-    for end in 0..names.len() {
-        assert!(JoinNames::read(&names[..end]).is_err(), "{end} of {}", names.len());
+}
+
+#[test]
+fn videos_keep_their_numbers_where_most_are_needed() {
+    let rules = JoinRules::default();
+    let mut all =
+        States { requests: (0..10).map(|_| RequestState::default()).collect(), ..States::default() };
+    let shown =
+        |request, video| Event { request: RequestId(request), video: VideoHash(video), ..Event::default() };
+    // Many videos, of which the last request has two.
+    (0..60).for_each(|video| all.step(&[shown(video % 9, video)], &rules));
+    all.step(&[shown(9, 7), shown(9, 3)], &rules);
+    let saved = |saver: &mut JoinSaver, requests: &[RequestState]| {
+        saver.begin(&all.dictionary, 4 * requests.len());
+        let mut bytes = Vec::new();
+        requests.iter().for_each(|state| state.save(&all.dictionary, saver, &mut bytes));
+        let names = saver.names(&all.dictionary);
+        (bytes, names)
+    };
+    let mut saver = JoinSaver::default();
+    // Of ten requests all keep their numbers, of one it has some of its own.
+    for (requests, videos) in [(9..10, 2), (0..10, 60), (9..10, 2)] {
+        let (bytes, names) = saved(&mut saver, &all.requests[requests.clone()]);
+        assert_eq!(names[0], videos, "{requests:?}");
+        let names = JoinNames::read(&names).unwrap();
+        let (mut rest, mut dictionary) = (bytes.as_slice(), JoinDictionary::default());
+        for request in requests {
+            let id = RequestId(request as u64);
+            let state = RequestState::load(id, &mut rest, &names, &rules, &mut dictionary).unwrap();
+            let mut expired = Vec::new();
+            state.expire(id, &mut dictionary, &mut |event| expired.push(event.video.0));
+            let expected =
+                if request == 9 { vec![7, 3] } else { (0..60).filter(|v| v % 9 == request as u64).collect() };
+            assert_eq!(expired, expected);
+        }
+        assert!(rest.is_empty());
     }
-    assert!(JoinNames::read(&[names.as_slice(), &[0]].concat()).is_err());
 }
 
 #[test]

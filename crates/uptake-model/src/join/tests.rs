@@ -354,7 +354,7 @@ proptest! {
         let saved = |(state, dictionary, waiting, counted): (RequestState, JoinDictionary, usize, Vec<Event>)| {
             let (mut saver, mut bytes) = (JoinSaver::default(), Vec::new());
             state.save(&dictionary, &mut saver, &mut bytes);
-            (bytes, saver.names(), waiting, counted, state.pack().ok())
+            (bytes, saver.names(&dictionary), waiting, counted, state.pack().ok())
         };
         prop_assert_eq!(saved(one), saved(other));
     }

@@ -67,6 +67,12 @@ pub fn each_due<K: Eq + Hash + Clone, S>(
     }
 }
 
+/// About how many states in memory [`each_due`] saves.
+pub fn count_due<K: Eq + Hash + Clone, S>(number: u64, states: &KeyedState<K, S>) -> usize {
+    let parts = (0..ROUND).filter(|&part| Coordinator::takes_part(number, part)).count();
+    (states.touched(Tracking::Checkpoint) + states.held() / ROUND * parts).min(states.held())
+}
+
 /// Calls `each` with every virtual shard whose keys come to this worker.
 ///
 /// # Errors

@@ -4,6 +4,7 @@
 //! not at all if a larger one follows: changed tallies are written when the table has taken the
 //! ones before, and a slow table makes them fewer, never a queue longer.
 
+mod counted;
 mod saved;
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
@@ -24,6 +25,10 @@ use crate::data_dir::LATE;
 use crate::stages::Joined;
 use crate::stages::collect::Name;
 use crate::stages::outlets::{Books, Outlets};
+
+use counted::{Counted, CountedNotes, Slot};
+
+pub use counted::each_counted;
 
 /// Counts what counts, writes changed tallies to the table, and lets sealed ones out.
 pub fn by_video_and_epoch<'s>(
@@ -68,15 +73,23 @@ pub fn by_video_and_epoch<'s>(
 
 /// What changed since the checkpoint before.
 struct Changes {
-    /// Counting events, by shard, as [`saved`] writes them.
-    counted: Vec<Vec<u8>>,
+    counted: CountedNotes,
     videos: Vec<VideoHash>,
     dims: Vec<DimsHash>,
     /// Who is behind plays, by shard.
     behind: Vec<Vec<u8>>,
-    /// How many of both there were.
+    /// How many events are noted, and who is behind how many plays.
     events: usize,
     /// There were so many that they were let go of: the next checkpoint writes all tallies instead.
+    whole: bool,
+}
+
+/// What there is to write of [`Changes`].
+struct Taken {
+    counted: Vec<Vec<u8>>,
+    videos: Vec<VideoHash>,
+    dims: Vec<DimsHash>,
+    behind: Vec<Vec<u8>>,
     whole: bool,
 }
 
@@ -84,7 +97,7 @@ impl Default for Changes {
     fn default() -> Self {
         Self {
             behind: shard_buffers(),
-            counted: shard_buffers(),
+            counted: CountedNotes::default(),
             videos: Vec::new(),
             dims: Vec::new(),
             events: 0,
@@ -94,17 +107,37 @@ impl Default for Changes {
 }
 
 impl Changes {
-    /// Where the next event is noted, in the shard of its video; `None` once there are more than `most`. While an
+    /// Where the next event is noted; `None` once there are more than `most`. While an
     /// output is away no checkpoint is made, and what is noted must not grow with the events until it is back: the
     /// tallies are bounded by what is open.
     #[inline]
     fn room(&mut self, most: usize) -> Option<&mut Self> {
         self.events += 1;
         if self.events > most && !self.whole {
-            (self.whole, self.counted, self.behind) = (true, shard_buffers(), shard_buffers());
+            (self.whole, self.behind) = (true, shard_buffers());
+            self.counted.clear();
         }
         (!self.whole).then_some(self)
     }
+
+    /// What has changed; from now on it is what changes until the next checkpoint.
+    fn take(&mut self) -> Taken {
+        self.events = 0;
+        Taken {
+            counted: self.counted.take(),
+            videos: std::mem::take(&mut self.videos),
+            dims: std::mem::take(&mut self.dims),
+            behind: std::mem::replace(&mut self.behind, shard_buffers()),
+            whole: std::mem::take(&mut self.whole),
+        }
+    }
+}
+
+/// A tally that still grows.
+#[derive(Default)]
+struct Open {
+    tally: Tally,
+    slot: Slot,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
@@ -112,16 +145,6 @@ struct TallyKey {
     video: VideoHash,
     epoch: Epoch,
     segment: u32,
-}
-
-/// What is remembered of an event that counts.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) struct Counted {
-    video: VideoHash,
-    epoch: Epoch,
-    dims: DimsHash,
-    pub(super) request: RequestId,
-    kind: Kind,
 }
 
 /// What is remembered of a play because it says who plays the video.
@@ -218,9 +241,31 @@ impl Groups {
     }
 }
 
+/// Adds an event to the tallies of its segments; returns the slot of one of them, `None` if its dimensions are not
+/// known yet.
+#[inline]
+fn add<'a>(
+    states: &'a mut KeyedState<TallyKey, Open>,
+    groups: &Groups,
+    config: &Config,
+    counted: &Counted,
+) -> Option<&'a mut Slot> {
+    let &Counted { video, epoch, dims, request, kind } = counted;
+    let sealed_at = config.sealed_at(epoch);
+    let (last, others) = groups.by_dims.get(&dims)?.segments.split_last()?;
+    for &segment in others {
+        let open = states.entry(&TallyKey { video, epoch, segment }, Some(sealed_at)).get_or_insert_default();
+        open.tally.insert(kind, request, config.tally);
+    }
+    let key = TallyKey { video, epoch, segment: *last };
+    let open = states.entry(&key, Some(sealed_at)).get_or_insert_default();
+    open.tally.insert(kind, request, config.tally);
+    Some(&mut open.slot)
+}
+
 struct Tallies {
     config: Arc<Config>,
-    states: KeyedState<TallyKey, Tally>,
+    states: KeyedState<TallyKey, Open>,
     /// The id of each video and the last epoch in which it was told.
     videos: HashMap<VideoHash, (Arc<str>, Epoch), FixedState>,
     groups: Groups,
@@ -264,11 +309,9 @@ impl Tallies {
         let epoch = self.epoch_of(event.time);
         let counted =
             Counted { video: event.video, epoch, dims: event.dims, request: event.request, kind: event.kind };
-        if !self.add(&counted) {
-            return false;
-        }
+        let Some(slot) = add(&mut self.states, &self.groups, &self.config, &counted) else { return false };
         if let Some(changes) = self.since_checkpoint.as_mut().and_then(|c| c.room(self.changes_max)) {
-            counted.save(&mut changes.counted[shard(&event.video) as usize]);
+            changes.counted.note(&counted, slot);
         }
         if self.config.counts_members && event.kind == Kind::Play && event.member != MemberHash::NONE {
             self.look_behind(event, Some(event.member.within(event.video, epoch)));
@@ -290,8 +333,8 @@ impl Tallies {
         let &Behind { video, epoch, request, member } = behind;
         let segment = if member.is_some() { self.groups.members } else { self.groups.capped };
         let sealed_at = self.config.sealed_at(epoch);
-        let tally =
-            self.states.entry(&TallyKey { video, epoch, segment }, Some(sealed_at)).get_or_insert_default();
+        let key = TallyKey { video, epoch, segment };
+        let Open { tally, .. } = self.states.entry(&key, Some(sealed_at)).get_or_insert_default();
         match member {
             Some(member) => {
                 tally.insert(Kind::Impression, request, self.config.tally);
@@ -299,19 +342,6 @@ impl Tallies {
             }
             None => tally.insert(Kind::Play, request, self.config.tally),
         }
-    }
-
-    #[inline]
-    fn add(&mut self, counted: &Counted) -> bool {
-        let &Counted { video, epoch, dims, request, kind } = counted;
-        let sealed_at = self.config.sealed_at(epoch);
-        let Some(group) = self.groups.by_dims.get(&dims) else { return false };
-        for &segment in &group.segments {
-            let key = TallyKey { video, epoch, segment };
-            let tally = self.states.entry(&key, Some(sealed_at)).get_or_insert_default();
-            tally.insert(kind, request, self.config.tally);
-        }
-        true
     }
 
     /// Counts what came before its names, which have all come when a batch ends.
@@ -352,7 +382,8 @@ impl Tallies {
     fn write_all_changed(&mut self) {
         let mut states = std::mem::take(&mut self.states);
         let mut rows = Vec::new();
-        states.drain_touched(Tracking::Batch, &mut |key, tally, _| rows.extend(self.row(key, tally)));
+        states
+            .drain_touched(Tracking::Batch, &mut |key, open, _| rows.extend(self.row(key, &mut open.tally)));
         self.states = states;
         self.outlets.outputs.write(rows);
         self.written = (self.outlets.clock.moment(), self.outlets.outputs.handed_to_table());
@@ -367,7 +398,7 @@ impl Tallies {
             out.reserve(states.len());
             rows.reserve(states.len().min(SEALED_ROWS_PER_WRITE));
         }
-        states.expire(watermark, &mut |key, mut tally| {
+        states.expire(watermark, &mut |key, Open { mut tally, .. }| {
             if let Some(row) = self.row(key, &mut tally) {
                 // Who is behind plays is told by its numbers alone: no member stands in table or archive.
                 let sets = (!is_reserved(&row.segment)).then(|| Arc::new(tally.into_sets()));
@@ -538,12 +569,23 @@ mod tests {
     #[test]
     fn what_is_noted_for_a_checkpoint_has_a_bound() {
         let mut changes = Changes::default();
-        for event in 0..10 {
-            match changes.room(7) {
-                Some(changes) => changes.counted[0].push(event),
-                None => assert!(event >= 7, "{event}"),
+        let counted = |request| Counted {
+            video: VideoHash(1),
+            epoch: Epoch(2),
+            dims: DimsHash::NONE,
+            request: RequestId(request),
+            kind: Kind::Play,
+        };
+        for checkpoint in 0..2 {
+            for event in 0..10 {
+                match changes.room(7) {
+                    Some(changes) => changes.counted.note(&counted(event), &mut Slot::default()),
+                    None => assert!(event >= 7, "{event}"),
+                }
+                assert_eq!(changes.counted.bytes() > 0, event < 7, "{event}");
             }
+            let taken = changes.take();
+            assert!(taken.whole && taken.counted.iter().all(Vec::is_empty), "{checkpoint}");
         }
-        assert!(changes.whole && changes.counted.iter().all(Vec::is_empty));
     }
 }

@@ -16,7 +16,7 @@ use uptake_model::ledger::Account;
 use uptake_model::{Event, RequestId};
 
 use crate::checkpoint::{
-    CheckpointError, Fields, Fragment, Restored, SectionKind, Sections, Segment, Stage, each_due,
+    CheckpointError, Fields, Fragment, Restored, SectionKind, Sections, Segment, Stage, count_due, each_due,
     for_own_shards, put_part, shard_buffers,
 };
 use crate::config::{Config, JoinMethod};
@@ -224,7 +224,7 @@ fn save_requests(
     // A checkpoint is about as large as the one before; growing would leave as much memory behind.
     let mut shards: Vec<Vec<u8>> = sizes.iter().map(|size| Vec::with_capacity(size + size / 8)).collect();
     let mut bytes = Vec::new();
-    saver.clear();
+    saver.begin(dictionary, count_due(number, states));
     let mut save = |request: RequestId, state: &RequestState, deadline: EventTime| {
         bytes.clear();
         state.save(dictionary, saver, &mut bytes);
@@ -241,7 +241,7 @@ fn save_requests(
     sizes.iter_mut().zip(&shards).for_each(|(size, shard)| *size = shard.len());
     let mut sections = Sections::default();
     sections.put_shards(SectionKind::Requests, shards);
-    *sections.section(SectionKind::JoinNames, 0) = saver.names();
+    *sections.section(SectionKind::JoinNames, 0) = saver.names(dictionary);
     Some(sections)
 }
 

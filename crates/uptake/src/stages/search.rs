@@ -6,7 +6,7 @@ use uptake_flow::SHARDS;
 use uptake_model::RequestId;
 use uptake_model::tally::{RequestSet, Tally, TallyLimits};
 
-use super::aggregate::{Behind, Counted};
+use super::aggregate::{Behind, each_counted};
 use crate::checkpoint::{CheckpointError, Fields, SectionKind, Segment};
 
 /// Those of `requests` that some segment has: waiting in the join, in a tally, or counted since the last whole
@@ -47,11 +47,10 @@ pub fn requests_held(
                     }
                 }
             }
-            let bytes = segment.section(SectionKind::Counted, shard)?;
-            let mut fields = Fields::new(segment, &bytes);
-            while !fields.is_empty() {
-                see(Counted::load(&mut fields)?.request);
-            }
+            each_counted(segment, shard, |counted| {
+                see(counted.request);
+                Ok(())
+            })?;
             let bytes = segment.section(SectionKind::Behind, shard)?;
             let mut fields = Fields::new(segment, &bytes);
             while !fields.is_empty() {

@@ -1,5 +1,5 @@
-//! What the numbers in saved request states stand for: small numbers of their own, because those
-//! of a worker's dictionary mean nothing to another worker.
+//! What the numbers in saved request states stand for: those of a worker's dictionary mean nothing to
+//! another worker.
 
 use crate::DamagedState;
 use crate::bytes::{check_count, check_end, put_u64, put_varint, take_u64, take_varint};
@@ -10,18 +10,28 @@ use crate::join::request::JoinDictionary;
 /// Gives the videos and contexts of the request states that are saved together their numbers, in
 /// order of first use, so that what is used most has the shortest.
 ///
-/// All of them have one dictionary, which stays as it is until the saver is cleared. It keeps its memory
+/// Where many states are saved, next to the videos that the dictionary has numbers for, the videos keep those:
+/// states that only wait are then copied as they lie, and all videos are in the table.
+///
+/// All states have one dictionary, which stays as it is until the saver begins anew. It keeps its memory
 /// then: 4 bytes per number of the dictionary.
 #[derive(Debug, Default)]
 pub struct JoinSaver {
     videos: Numbers<VideoHash>,
     contexts: Numbers<Context>,
+    /// Whether videos have the numbers of the dictionary.
+    keeps_videos: bool,
 }
+
+/// Videos to a state, at most, where the table has all videos: their names then take a sixth of the room that the
+/// states take.
+const VIDEOS_PER_STATE: usize = 2;
 
 impl JoinSaver {
     /// The table of what the numbers given out stand for, to be stored beside the states.
-    pub fn names(&self) -> Vec<u8> {
-        let (videos, contexts) = (&self.videos.values, &self.contexts.values);
+    pub fn names(&self, dictionary: &JoinDictionary) -> Vec<u8> {
+        let videos = if self.keeps_videos { dictionary.videos.values() } else { &self.videos.values };
+        let contexts = &self.contexts.values;
         let mut out = Vec::with_capacity(16 + 8 * videos.len() + 20 * contexts.len());
         put_varint(&mut out, videos.len() as u64);
         videos.iter().for_each(|video| put_u64(&mut out, video.0));
@@ -30,15 +40,22 @@ impl JoinSaver {
         out
     }
 
-    /// Forgets all numbers, to begin another table.
-    pub fn clear(&mut self) {
+    /// Forgets all numbers, to begin another table, for about as many `states`.
+    pub fn begin(&mut self, dictionary: &JoinDictionary, states: usize) {
         self.videos.clear();
         self.contexts.clear();
+        self.keeps_videos = dictionary.videos.values().len() < states.saturating_mul(VIDEOS_PER_STATE);
+    }
+
+    /// Whether videos have the numbers of the dictionary.
+    #[inline]
+    pub(super) fn keeps_videos(&self) -> bool {
+        self.keeps_videos
     }
 
     #[inline]
     pub(super) fn video(&mut self, n: u32, dictionary: &JoinDictionary) -> u64 {
-        self.videos.of(n, || dictionary.videos.get(n))
+        if self.keeps_videos { n.into() } else { self.videos.of(n, || dictionary.videos.get(n)) }
     }
 
     #[inline]

@@ -3,8 +3,10 @@
 //! A small state: varint(events << 2 | plain << 1), varint(context), then per event in the order
 //! of the log varint(video << 3 | other context << 2 | counted << 1 | kind), varint(context) where
 //! it is another, zigzag varint(time − time before). In a plain one, where all are impressions
-//! that wait and share the context, the three bits are left out. A large state: varint(1), then
-//! its events as [`saved_events`] writes them. Videos and contexts are numbers of [`JoinSaver`].
+//! that wait and share the context, the three bits are left out. One that is copied as it lies, which a plain
+//! one can be: varint(events << 2 | 3), varint(context), zigzag varint(base), then the entries of the log. A large
+//! state: varint(1), then its events as [`saved_events`] writes them. Videos and contexts are numbers of
+//! [`JoinSaver`].
 
 use super::names::{JoinNames, JoinSaver};
 use super::{
@@ -23,6 +25,8 @@ use crate::time::EventTime;
 const EMPTY: u64 = 0;
 const LARGE: u64 = 1;
 const PLAIN_BIT: u64 = 2;
+/// Both bits of the head of a small state.
+const AS_IT_LIES: u64 = 3;
 /// At least the bytes of the longest entry, three varints.
 const ENTRY_BYTES: usize = (3 * VARINT_BYTES_MAX).next_multiple_of(16);
 
@@ -39,7 +43,7 @@ impl RequestState {
     ///
     /// let (mut saver, mut saved) = (JoinSaver::default(), Vec::new());
     /// state.save(&dictionary, &mut saver, &mut saved);
-    /// let names = JoinNames::read(&saver.names())?;
+    /// let names = JoinNames::read(&saver.names(&dictionary))?;
     /// let (mut other, mut bytes) = (JoinDictionary::default(), saved.as_slice());
     /// let loaded = RequestState::load(RequestId(0), &mut bytes, &names, &rules, &mut other)?;
     ///
@@ -57,10 +61,22 @@ impl RequestState {
                 return saved_events::put(&mut side::events(sides).collect::<Vec<_>>(), out);
             }
         };
-        let Header { context, taken, kinds, .. } = Header::read(log);
+        let Header { base, context, taken, kinds, .. } = Header::read(log);
         let plain = kinds & (1 << Kind::Play as u8 | MIXED) == 0;
-        put_varint(out, u64::from(taken) << 2 | if plain { PLAIN_BIT } else { 0 });
+        let as_it_lies = saver.keeps_videos() && plain;
+        let form = if as_it_lies {
+            AS_IT_LIES
+        } else if plain {
+            PLAIN_BIT
+        } else {
+            0
+        };
+        put_varint(out, u64::from(taken) << 2 | form);
         put_varint(out, saver.context(context, dictionary));
+        if as_it_lies {
+            put_varint(out, zigzag(base));
+            return out.extend_from_slice(&log[Header::BYTES..]);
+        }
         let mut time = 0;
         for entry in Entries::new(log) {
             let mut head = saver.video(entry.video, dictionary);
@@ -133,19 +149,26 @@ fn load_small(
     rules: &JoinRules,
     dictionary: &mut JoinDictionary,
 ) -> Result<(), DamagedState> {
-    let (taken, plain) = (head >> 2, head & PLAIN_BIT != 0);
-    if head & LARGE != 0 || !(1..SMALL_EVENTS_MAX as u64).contains(&taken) {
+    let (taken, form) = (head >> 2, head & 3);
+    let as_it_lies = form == AS_IT_LIES;
+    if form == LARGE || !(1..SMALL_EVENTS_MAX as u64).contains(&taken) {
         return Err(DamagedState("no request has so many events"));
     }
     let shared = names.context(take_varint(bytes)?)?;
-    let mut time = 0;
+    // Times are relative to the first one, or each to the one before.
+    let mut time = if as_it_lies { unzigzag(take_varint(bytes)?) } else { 0 };
+    let base = time;
     for _ in 0..taken {
         let head = take_varint(bytes)?;
-        let (video, bits) = if plain { (head, 0) } else { (head >> 3, head & 7) };
+        let (video, bits) = if form == PLAIN_BIT { (head, 0) } else { (head >> 3, head & 7) };
+        if as_it_lies && bits != 0 {
+            return Err(DamagedState("an event that only waits is something else"));
+        }
         let video = names.video(video)?;
         let own_context = bits & CONTEXT_BIT != 0;
         let context = if own_context { names.context(take_varint(bytes)?)? } else { shared };
-        time = unzigzag(take_varint(bytes)?).wrapping_add(time);
+        let from = if as_it_lies { base } else { time };
+        time = unzigzag(take_varint(bytes)?).wrapping_add(from);
         let kind = if bits as u8 & KIND_BIT != 0 { Kind::Play } else { Kind::Impression };
         let counts = bits as u8 & COUNTED_BIT != 0;
         let Context { member, dims, partition } = context;

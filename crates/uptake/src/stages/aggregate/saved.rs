@@ -5,48 +5,14 @@ use std::sync::Arc;
 
 use uptake_flow::{Flow, KeyedState, shard};
 use uptake_model::join::JoinRules;
-use uptake_model::tally::Tally;
-use uptake_model::{DimsHash, Epoch, Kind, RequestId, VideoHash};
+use uptake_model::{DimsHash, Epoch, RequestId, VideoHash};
 
-use super::{Behind, Counted, Tallies, TallyKey};
+use super::counted::each_counted;
+use super::{Behind, Open, Tallies, TallyKey, add};
 use crate::checkpoint::{
     CheckpointError, Coordinator, Fields, ROUND, Restored, SectionKind, Sections, each_due, for_own_shards,
     put_part, shard_buffers,
 };
-
-/// Bits of the first byte of a counted event.
-const PLAY: u8 = 1;
-const HAS_DIMS: u8 = 2;
-
-impl Counted {
-    /// Flags u8 | video u64 | request u64 | epoch i64 | dimensions u64 if it has any.
-    #[inline]
-    pub(super) fn save(&self, out: &mut Vec<u8>) {
-        let has_dims = self.dims != DimsHash::NONE;
-        let mut bytes = [0; 33];
-        bytes[0] = if self.kind == Kind::Play { PLAY } else { 0 } | if has_dims { HAS_DIMS } else { 0 };
-        bytes[1..9].copy_from_slice(&self.video.0.to_le_bytes());
-        bytes[9..17].copy_from_slice(&self.request.0.to_le_bytes());
-        bytes[17..25].copy_from_slice(&self.epoch.0.to_le_bytes());
-        bytes[25..].copy_from_slice(&self.dims.0.to_le_bytes());
-        // As many bytes each time, and those too many taken back: no length to look at for a copy.
-        out.extend_from_slice(&bytes);
-        if !has_dims {
-            out.truncate(out.len() - 8);
-        }
-    }
-
-    pub(in crate::stages) fn load(fields: &mut Fields<'_>) -> Result<Self, CheckpointError> {
-        let [flags] = fields.array()?;
-        Ok(Self {
-            kind: if flags & PLAY != 0 { Kind::Play } else { Kind::Impression },
-            video: VideoHash(fields.u64()?),
-            request: RequestId(fields.u64()?),
-            epoch: Epoch(fields.i64()?),
-            dims: DimsHash(if flags & HAS_DIMS != 0 { fields.u64()? } else { 0 }),
-        })
-    }
-}
 
 impl Behind {
     /// Video u64 | epoch i64 | request u64 | u8, whether a member follows | member u64.
@@ -75,7 +41,7 @@ impl Tallies {
     pub(super) fn save(&mut self, number: u64) -> Sections {
         let mut sections = Sections::default();
         let Some(changes) = &mut self.since_checkpoint else { return sections };
-        let changes = std::mem::take(changes);
+        let changes = changes.take();
         let is_due = |hash: u64| Coordinator::takes_part(number, hash as usize % ROUND);
         let mut names = shard_buffers();
         let mut put_name = |video: VideoHash| {
@@ -104,13 +70,13 @@ impl Tallies {
         }
         let (mut tallies, mut sets) = (shard_buffers(), Vec::new());
         let segments = &self.groups.names;
-        let mut put = |key: &TallyKey, tally: &mut Tally, _| {
+        let mut put = |key: &TallyKey, open: &mut Open, _| {
             let out = &mut tallies[shard(&key.video) as usize];
             out.extend_from_slice(&key.video.0.to_le_bytes());
             out.extend_from_slice(&key.epoch.0.to_le_bytes());
             put_part(out, segments[key.segment as usize].as_bytes());
             sets.clear();
-            tally.save(&mut sets);
+            open.tally.save(&mut sets);
             put_part(out, &sets);
         };
         match changes.whole {
@@ -132,7 +98,7 @@ impl Tallies {
         let kept_ms = JoinRules { lateness_ms, ..self.config.join }.retention_ms();
         let (epochs, watermark) = (self.config.epoch, restored.manifest.watermark);
         let was_sealed =
-            |epoch: Epoch| KeyedState::<TallyKey, Tally>::is_over(epochs.end(epoch).plus(kept_ms), watermark);
+            |epoch: Epoch| KeyedState::<TallyKey, Open>::is_over(epochs.end(epoch).plus(kept_ms), watermark);
         for section in restored.sections(SectionKind::Dimensions, 0) {
             let (segment, bytes) = section?;
             let mut fields = Fields::new(segment, &bytes);
@@ -170,21 +136,20 @@ impl Tallies {
                     }
                     let key = TallyKey { video, epoch, segment: self.groups.number(name) };
                     let sealed_at = self.config.sealed_at(epoch);
-                    let tally = self.states.entry(&key, Some(sealed_at)).get_or_insert_default();
-                    tally
+                    let open = self.states.entry(&key, Some(sealed_at)).get_or_insert_default();
+                    open.tally
                         .merge_saved(sets, self.config.tally)
                         .map_err(|error| segment.damaged(error.to_string()))?;
                 }
             }
-            for section in restored.sections(SectionKind::Counted, shard) {
-                let (segment, bytes) = section?;
-                let mut fields = Fields::new(segment, &bytes);
-                while !fields.is_empty() {
-                    let counted = Counted::load(&mut fields)?;
-                    if !was_sealed(counted.epoch) && !self.add(&counted) {
-                        return Err(segment.damaged("an event has dimensions that are nowhere named"));
+            for segment in &restored.segments {
+                each_counted(segment, shard, |counted| {
+                    let (states, groups) = (&mut self.states, &self.groups);
+                    match was_sealed(counted.epoch) || add(states, groups, &self.config, counted).is_some() {
+                        true => Ok(()),
+                        false => Err(segment.damaged("an event has dimensions that are nowhere named")),
                     }
-                }
+                })?;
             }
             for section in restored.sections(SectionKind::Behind, shard) {
                 let (segment, bytes) = section?;
