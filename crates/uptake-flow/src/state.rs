@@ -8,8 +8,8 @@
 use std::collections::BTreeMap;
 use std::hash::Hash;
 
-use hashbrown::HashTable;
 use uptake_model::EventTime;
+use uptake_model::index::Index;
 
 use crate::cold::Cold;
 use crate::hash_of;
@@ -79,7 +79,7 @@ impl<K, S> Slot<K, S> {
 /// ```
 #[derive(Debug)]
 pub struct KeyedState<K, S> {
-    index: HashTable<u32>,
+    index: Index,
     pages: Vec<Vec<Slot<K, S>>>,
     free: u32,
     /// By minute of the deadline, the first slot of the minute's list.
@@ -131,7 +131,7 @@ impl Touched {
 impl<K, S> Default for KeyedState<K, S> {
     fn default() -> Self {
         Self {
-            index: HashTable::new(),
+            index: Index::default(),
             pages: Vec::new(),
             free: NONE,
             minutes: BTreeMap::new(),
@@ -194,7 +194,7 @@ impl<K: Eq + Hash + Clone, S> KeyedState<K, S> {
     }
 
     fn look_up(&self, key: &K) -> Option<u32> {
-        self.index.find(hash_of(key), |&n| self.slot(n).key == *key).copied()
+        self.index.find(hash_of(key), |n| self.slot(n).key == *key)
     }
 
     /// The state of `key`, if it is in memory.
@@ -246,9 +246,8 @@ impl<K: Eq + Hash + Clone, S> KeyedState<K, S> {
             (page * PAGE + self.pages[page].len() - 1) as u32
         };
         let pages = &self.pages;
-        self.index.insert_unique(hash_of(key), n, |&n| {
-            hash_of(&pages[n as usize >> PAGE_BITS][n as usize % PAGE].key)
-        });
+        self.index
+            .insert(hash_of(key), n, |n| hash_of(&pages[n as usize >> PAGE_BITS][n as usize % PAGE].key));
         if let Some((state, deadline)) = self.cold.as_mut().and_then(|cold| cold.take(key)) {
             let slot = &mut self.pages[n as usize >> PAGE_BITS][n as usize % PAGE];
             slot.state = Some(state);
@@ -276,9 +275,8 @@ impl<K: Eq + Hash + Clone, S> KeyedState<K, S> {
 
     fn unindex(&mut self, n: u32) {
         let hash = hash_of(&self.slot(n).key);
-        if let Ok(found) = self.index.find_entry(hash, |&m| m == n) {
-            found.remove();
-        }
+        let pages = &self.pages;
+        self.index.remove(hash, n, |n| hash_of(&pages[n as usize >> PAGE_BITS][n as usize % PAGE].key));
         if self.recent == n {
             self.recent = NONE;
         }
@@ -482,12 +480,10 @@ impl<K: Eq + Hash + Clone, S> KeyedState<K, S> {
 
     /// Bytes held on the heap, without what the states hold there themselves.
     pub fn heap_bytes(&self) -> usize {
-        // An index of a power of two of buckets, each with 4 bytes and a control byte.
-        let index = (self.index.capacity() * 8 / 7).next_power_of_two() * 5;
         let pages = self.pages.len() * PAGE * size_of::<Slot<K, S>>();
         let touched = self.touched.iter().flatten();
         let touched: usize = touched.map(|of| of.bits.capacity() * 8 + of.list.capacity() * 4).sum();
-        index + pages + touched + self.minutes.len() * size_of::<(u32, u32)>()
+        self.index.heap_bytes() + pages + touched + self.minutes.len() * size_of::<(u32, u32)>()
     }
 }
 

@@ -13,6 +13,7 @@ pub mod decode;
 pub mod event;
 pub mod filter;
 pub mod ids;
+pub mod index;
 pub mod join;
 pub mod ledger;
 pub mod segment;

@@ -3,14 +3,16 @@
 //! One look per event, so the table holds the bare hash and the epoch, and the hash, which is
 //! already well mixed, is its own place in the table.
 
-use hashbrown::HashTable;
-
 use crate::time::Epoch;
 
 /// Hashes with the last epoch each was announced for.
 #[derive(Debug)]
 pub(super) struct Announced {
-    table: HashTable<(u64, Epoch)>,
+    /// A power of two of places, of which three quarters are taken at most: a hash is in the place that its lowest
+    /// bits say, or in one of the next, before the first that is free.
+    table: Vec<(u64, Epoch)>,
+    /// How many are taken.
+    taken: usize,
     /// Of each of a thousand parts of all hashes the one asked for last. A few names are in most
     /// events, and this stays in the fastest cache where the table does not.
     recent: Box<[(u64, Epoch); RECENT]>,
@@ -19,13 +21,14 @@ pub(super) struct Announced {
 }
 
 const RECENT: usize = 1 << 10;
+const TABLE_MIN: usize = 1 << 5;
 
-/// Told of no epoch.
+/// Told of no epoch; a place that is free.
 const NOTHING: (u64, Epoch) = (0, Epoch(i64::MIN));
 
 impl Default for Announced {
     fn default() -> Self {
-        Self { table: HashTable::new(), recent: Box::new([NOTHING; RECENT]), since: None }
+        Self { table: vec![NOTHING; TABLE_MIN], taken: 0, recent: Box::new([NOTHING; RECENT]), since: None }
     }
 }
 
@@ -34,7 +37,7 @@ impl Announced {
     #[inline]
     pub(super) fn is_new(&mut self, hash: u64, epoch: Epoch) -> bool {
         let recent = self.recent[hash as usize % RECENT];
-        if recent.0 == hash && recent.1 >= epoch && epoch.0 > i64::MIN {
+        if recent.0 == hash && recent.1 >= epoch && epoch > NOTHING.1 {
             return false;
         }
         let is_new = self.look_up(hash, epoch);
@@ -44,19 +47,45 @@ impl Announced {
         is_new
     }
 
+    /// The place of `hash`, or the free one where it is to be.
+    #[inline]
+    fn place(&mut self, hash: u64) -> &mut (u64, Epoch) {
+        let mask = self.table.len() - 1;
+        let mut place = hash as usize & mask;
+        while self.table[place].0 != hash && self.table[place] != NOTHING {
+            place = (place + 1) & mask;
+        }
+        &mut self.table[place]
+    }
+
     fn look_up(&mut self, hash: u64, epoch: Epoch) -> bool {
-        match self.table.find_mut(hash, |entry| entry.0 == hash) {
-            Some((_, last)) if *last >= epoch => false,
-            Some((_, last)) => {
-                *last = epoch;
-                true
-            }
+        let since = self.since;
+        let place = self.place(hash);
+        match *place {
+            // No event is of the first epoch there could be, so it is always told.
+            _ if epoch == NOTHING.1 => true,
+            (_, last) if last >= epoch => false,
             // Who listens forgets too, at a time of its own: only what is told anew is surely known.
-            None if self.since.is_some_and(|since| epoch < since) => true,
-            None => {
-                self.table.insert_unique(hash, (hash, epoch), |entry| entry.0);
+            NOTHING if since.is_some_and(|since| epoch < since) => true,
+            NOTHING => {
+                *place = (hash, epoch);
+                self.taken += 1;
+                if self.taken > self.table.len() / 4 * 3 {
+                    self.rebuild(2 * self.table.len());
+                }
                 true
             }
+            _ => {
+                place.1 = epoch;
+                true
+            }
+        }
+    }
+
+    fn rebuild(&mut self, places: usize) {
+        let before = std::mem::replace(&mut self.table, vec![NOTHING; places]);
+        for entry in before.into_iter().filter(|entry| *entry != NOTHING) {
+            *self.place(entry.0) = entry;
         }
     }
 
@@ -64,9 +93,51 @@ impl Announced {
     pub(super) fn forget_before(&mut self, epoch: Epoch) {
         self.since = self.since.max(Some(epoch));
         self.recent.fill(NOTHING);
-        self.table.retain(|entry| entry.1 >= epoch);
-        if self.table.len() < self.table.capacity() / 4 {
-            self.table.shrink_to_fit(|entry| entry.0);
+        for entry in self.table.iter_mut().filter(|entry| entry.1 < epoch) {
+            *entry = NOTHING;
+        }
+        self.taken = self.table.iter().filter(|entry| **entry != NOTHING).count();
+        // The places of those that are left may be others now: they are all put in anew.
+        self.rebuild((self.taken + self.taken / 2).next_power_of_two().max(TABLE_MIN));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        /// The obviously right one: a map from hash to epoch.
+        #[test]
+        fn what_was_told_is_not_told_again(
+            steps in prop::collection::vec(
+                (0u64..300, prop_oneof![50 => -5i64..40, 1 => Just(i64::MIN), 1 => Just(i64::MAX)], 0u32..60),
+                0..2_000,
+            ),
+            alike in prop_oneof![Just(1u64), Just(1 << 40), Just(0x9e37_79b9_7f4a_7c15)],
+        ) {
+            let (mut announced, mut plain, mut since) = (Announced::default(), BTreeMap::new(), i64::MIN);
+            for (name, epoch, step) in steps {
+                if step == 0 {
+                    since = since.max(epoch);
+                    announced.forget_before(Epoch(epoch));
+                    plain.retain(|_, last| *last >= epoch);
+                    continue;
+                }
+                let hash = name.wrapping_mul(alike);
+                let last = plain.get(&hash).copied();
+                // No event is of the first epoch there could be: it is told each time.
+                let is_new = epoch == i64::MIN || last.is_none_or(|last| last < epoch);
+                if epoch > i64::MIN && is_new && (last.is_some() || epoch >= since) {
+                    plain.insert(hash, epoch);
+                }
+                prop_assert_eq!(announced.is_new(hash, Epoch(epoch)), is_new);
+            }
+            prop_assert_eq!(announced.taken, plain.len());
         }
     }
 }

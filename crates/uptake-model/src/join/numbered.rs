@@ -4,19 +4,19 @@
 use std::hash::{BuildHasher, Hash};
 
 use foldhash::fast::FixedState;
-use hashbrown::HashTable;
+
+use crate::index::Index;
 
 /// Values of type `T` by a number each, which are kept for what `K` says.
 #[derive(Debug)]
 pub(super) struct Numbered<T, K> {
-    /// The values stand in the table beside their numbers: a look-up touches one line of memory.
-    table: HashTable<(T, u32)>,
+    index: Index,
     values: Vec<T>,
     /// By number: 0 for a new one.
     pub(super) marks: Vec<u32>,
     free: Vec<u32>,
     /// Of each of a thousand parts of all values the one asked for last, with its number. A few
-    /// values are asked for most, and this stays in the fastest cache where the table does not.
+    /// values are asked for most, and this stays in the fastest cache where all of them do not.
     recent: Vec<(T, u32)>,
     pub(super) keeping: K,
 }
@@ -29,7 +29,7 @@ const NONE: u32 = u32::MAX;
 impl<T, K: Default> Default for Numbered<T, K> {
     fn default() -> Self {
         Self {
-            table: HashTable::new(),
+            index: Index::default(),
             values: Vec::new(),
             marks: Vec::new(),
             free: Vec::new(),
@@ -55,8 +55,8 @@ impl<T: Copy + Eq + Hash, K> Numbered<T, K> {
         {
             return n;
         }
-        let n = match self.table.find(h, |(v, _)| *v == value) {
-            Some(&(_, n)) => n,
+        let n = match self.index.find(h, |n| self.values[n as usize] == value) {
+            Some(n) => n,
             None => self.insert(h, value),
         };
         if self.recent.is_empty() {
@@ -79,7 +79,8 @@ impl<T: Copy + Eq + Hash, K> Numbered<T, K> {
                 self.values.len() as u32 - 1
             }
         };
-        self.table.insert_unique(h, (value, n), |(v, _)| hash(v));
+        let values = &self.values;
+        self.index.insert(h, n, |n| hash(&values[n as usize]));
         n
     }
 
@@ -97,8 +98,8 @@ impl<T: Copy + Eq + Hash, K> Numbered<T, K> {
     /// Takes a number out of use, unless it is already; it will stand for another value.
     pub(super) fn forget(&mut self, n: u32) {
         let h = hash(&self.values[n as usize]);
-        if let Ok(found) = self.table.find_entry(h, |&(_, m)| m == n) {
-            found.remove();
+        let values = &self.values;
+        if self.index.remove(h, n, |n| hash(&values[n as usize])) {
             if let Some(recent) = self.recent.get_mut(h as usize % RECENT)
                 && recent.1 == n
             {
@@ -110,12 +111,12 @@ impl<T: Copy + Eq + Hash, K> Numbered<T, K> {
 
     /// How many values are in use.
     pub(super) fn len(&self) -> usize {
-        self.table.len()
+        self.index.len()
     }
 
     /// Bytes held on the heap.
     pub(super) fn heap_bytes(&self) -> usize {
-        self.table.allocation_size()
+        self.index.heap_bytes()
             + self.values.capacity() * size_of::<T>()
             + self.recent.capacity() * size_of::<(T, u32)>()
             + (self.marks.capacity() + self.free.capacity()) * size_of::<u32>()
