@@ -283,6 +283,11 @@ impl<K: Eq + Hash + Clone, S> KeyedState<K, S> {
     }
 
     fn release(&mut self, n: u32) {
+        debug_assert_ne!(
+            self.look_up(&self.slot(n).key),
+            Some(n),
+            "a slot is given back that a key still has"
+        );
         let free = self.free;
         let slot = self.slot_mut(n);
         slot.next = free;

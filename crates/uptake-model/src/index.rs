@@ -92,7 +92,7 @@ impl Index {
     /// Adds a number that is not there; `hash_of` knows the hashes of the others.
     ///
     /// # Panics
-    /// If the number, or how many there are, comes near 2^31.
+    /// If it has to grow and the number, or how many there are, is 2^30 or more.
     pub fn insert(&mut self, hash: u64, n: u32, hash_of: impl Fn(u32) -> u64) {
         if self.used >= self.places.len() / 4 * 3 || n >= self.mask() {
             self.grow(n, hash_of);
@@ -113,12 +113,12 @@ impl Index {
     /// Makes room for one more, and for `n`.
     #[cold]
     fn grow(&mut self, n: u32, hash_of: impl Fn(u32) -> u64) {
+        assert!(self.used.max(n as usize) < 1 << 30, "an index of a billion numbers");
         let mask = self.mask();
         self.bits += u32::from(!self.places.is_empty());
         while n >= self.mask() {
             self.bits += 1;
         }
-        assert!(self.bits < u32::BITS, "an index of two billion numbers");
         let before = std::mem::replace(&mut self.places, vec![EMPTY; 1 << self.bits]);
         self.used = 0;
         for n in before.into_iter().filter(|place| *place != EMPTY).map(|place| place & mask) {
