@@ -180,6 +180,7 @@ test("two tabs and the way back do not double", async () => {
   await pause(1500);
   await flush(page);
   await answered(page);
+  await pause(200);
   const distinct = new Set(events.map((e) => [e.kind, e.request_id, e.video_id, e.timestamp].join()));
   assert.equal(distinct.size, events.length, "no event twice");
   // Two tabs, and the page that was left for a while: each saw it once at most.
@@ -277,7 +278,8 @@ test("what a tab that is put aside cannot send is sent later", async () => {
   await until("it was tried", () => asked === 1);
   away = 0;
   await until("it arrived", () => names().join() === "impression v1");
-  await answered(page);
+  // The collector has it before the page knows.
+  await until("and nothing is kept any longer", () => page.evaluate(() => !localStorage.length));
   await context.close();
 });
 

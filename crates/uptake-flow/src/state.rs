@@ -65,6 +65,11 @@ impl<K, S> Slot<K, S> {
     }
 }
 
+/// The hash of the key in a slot.
+fn hash_in<K: Hash, S>(pages: &[Vec<Slot<K, S>>]) -> impl Fn(u32) -> u64 {
+    |n| hash_of(&pages[n as usize >> PAGE_BITS][n as usize % PAGE].key)
+}
+
 /// States by key.
 ///
 /// ```
@@ -245,9 +250,7 @@ impl<K: Eq + Hash + Clone, S> KeyedState<K, S> {
             self.pages[page].push(slot);
             (page * PAGE + self.pages[page].len() - 1) as u32
         };
-        let pages = &self.pages;
-        self.index
-            .insert(hash_of(key), n, |n| hash_of(&pages[n as usize >> PAGE_BITS][n as usize % PAGE].key));
+        self.index.insert(hash_of(key), n, hash_in(&self.pages));
         if let Some((state, deadline)) = self.cold.as_mut().and_then(|cold| cold.take(key)) {
             let slot = &mut self.pages[n as usize >> PAGE_BITS][n as usize % PAGE];
             slot.state = Some(state);
@@ -275,8 +278,7 @@ impl<K: Eq + Hash + Clone, S> KeyedState<K, S> {
 
     fn unindex(&mut self, n: u32) {
         let hash = hash_of(&self.slot(n).key);
-        let pages = &self.pages;
-        self.index.remove(hash, n, |n| hash_of(&pages[n as usize >> PAGE_BITS][n as usize % PAGE].key));
+        self.index.remove(hash, n, hash_in(&self.pages));
         if self.recent == n {
             self.recent = NONE;
         }

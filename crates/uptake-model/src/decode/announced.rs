@@ -93,11 +93,8 @@ impl Announced {
     pub(super) fn forget_before(&mut self, epoch: Epoch) {
         self.since = self.since.max(Some(epoch));
         self.recent.fill(NOTHING);
-        for entry in self.table.iter_mut().filter(|entry| entry.1 < epoch) {
-            *entry = NOTHING;
-        }
-        self.taken = self.table.iter().filter(|entry| **entry != NOTHING).count();
-        // The places of those that are left may be others now: they are all put in anew.
+        self.table.retain(|entry| *entry != NOTHING && entry.1 >= epoch);
+        self.taken = self.table.len();
         self.rebuild((self.taken + self.taken / 2).next_power_of_two().max(TABLE_MIN));
     }
 }

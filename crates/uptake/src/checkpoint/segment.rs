@@ -25,8 +25,8 @@ use super::CheckpointError;
 const MAGIC: [u8; 8] = *b"uptkckpt";
 /// The version that is written.
 const VERSION: u32 = 3;
-/// Those before, which are still read.
-const VERSIONS_BEFORE: [u32; 2] = [1, 2];
+/// The oldest that is still read.
+const OLDEST: u32 = 1;
 const HEADER_BYTES: usize = 16;
 const ENTRY_BYTES: usize = 1 + 1 + 2 + 8 + 8 + 8 + 4;
 const ENTRY_BYTES_BEFORE: usize = 1 + 2 + 8 + 8 + 4;
@@ -291,13 +291,11 @@ fn read_index(bytes: &[u8]) -> Result<BTreeMap<(SectionKind, u16), Stored>, Stri
         return Err("it is no segment of a checkpoint".to_owned());
     }
     let entry_bytes = match u32_at(bytes, 8) {
-        Some(VERSION | 2) => ENTRY_BYTES,
-        Some(1) => ENTRY_BYTES_BEFORE,
+        Some(OLDEST) => ENTRY_BYTES_BEFORE,
+        Some(OLDEST..=VERSION) => ENTRY_BYTES,
         other => {
             let version = other.unwrap_or(0);
-            return Err(format!(
-                "it has format {version}, this program reads {VERSIONS_BEFORE:?} and {VERSION}"
-            ));
+            return Err(format!("it has format {version}, this program reads {OLDEST} to {VERSION}"));
         }
     };
     let torn = "it breaks off before its end";
@@ -391,7 +389,7 @@ mod tests {
             changed[at] ^= flip;
             // The four reserved bytes say nothing; version 2 looks the same, and without any section 1 does, too.
             let is_other_version = match u32_at(&changed, 8) {
-                Some(1) => written.0.is_empty(),
+                Some(OLDEST) => written.0.is_empty(),
                 version => version == Some(2),
             };
             let is_noticed = !(12..16).contains(&at) && !is_other_version;

@@ -69,24 +69,25 @@ impl CountedNotes {
         notes.bytes.extend_from_slice(&bytes);
     }
 
-    /// The sections of the shards; what is noted from now on is of the next checkpoint, with room for as much.
-    pub(super) fn take(&mut self) -> Vec<Vec<u8>> {
-        self.next_round();
-        let taken = self.shards.iter_mut().map(|notes| {
-            let next = Notes { bytes: Vec::with_capacity(notes.bytes.len() / 8 * 9), ..Notes::default() };
-            std::mem::replace(notes, next).bytes
-        });
-        taken.collect()
+    /// Those of the next checkpoint, with room for as much as is noted here.
+    pub(super) fn next(&self) -> Self {
+        let room = |notes: &Notes| Vec::with_capacity(notes.bytes.len() / 8 * 9);
+        let shards = self.shards.iter().map(|notes| Notes { bytes: room(notes), ..Notes::default() });
+        Self { round: self.next_round(), shards: shards.collect() }
     }
 
-    fn next_round(&mut self) {
-        self.round = self.round.wrapping_add(1).max(1);
+    fn next_round(&self) -> u32 {
+        self.round.wrapping_add(1).max(1)
     }
 
     /// Lets go of all that is noted, and of the room for it.
     pub(super) fn clear(&mut self) {
-        self.next_round();
-        self.shards.iter_mut().for_each(|notes| *notes = Notes::default());
+        *self = Self { round: self.next_round(), ..Self::default() };
+    }
+
+    /// The sections of the shards.
+    pub(super) fn into_shards(self) -> Vec<Vec<u8>> {
+        self.shards.into_iter().map(|notes| notes.bytes).collect()
     }
 
     /// How many bytes are noted.
@@ -219,7 +220,8 @@ mod tests {
                     notes.note(counted, slots.entry((counted.video, counted.epoch)).or_default());
                 }
                 let mut expected = round;
-                let mut got = read(notes.take()).unwrap();
+                let next = notes.next();
+                let mut got = read(std::mem::replace(&mut notes, next).into_shards()).unwrap();
                 let key = |c: &Counted| (shard(&c.video), c.video);
                 // Events keep their order within a shard.
                 expected.sort_by_key(key);
@@ -246,7 +248,7 @@ mod tests {
         };
         let (mut slots, all) = (vec![Slot::default(); 20_000], (0..50_000).map(count).collect::<Vec<_>>());
         all.iter().for_each(|counted| notes.note(counted, &mut slots[counted.epoch.0 as usize]));
-        assert_eq!(read(notes.take()).unwrap(), all);
+        assert_eq!(read(notes.into_shards()).unwrap(), all);
     }
 
     #[test]
@@ -286,7 +288,7 @@ mod tests {
             kind: Kind::Play,
         };
         notes.note(&counted, &mut Slot::default());
-        let bytes: Vec<u8> = notes.take().concat();
+        let bytes: Vec<u8> = notes.into_shards().concat();
         for end in 1..bytes.len() {
             assert!(read(vec![bytes[..end].to_vec()]).is_err(), "{end}");
         }

@@ -85,7 +85,7 @@ impl Tallies {
         }
         sections.put_shards(SectionKind::Names, names);
         sections.put_shards(SectionKind::Tallies, tallies);
-        sections.put_shards(SectionKind::Counted, changes.counted);
+        sections.put_shards(SectionKind::Counted, changes.counted.into_shards());
         sections.put_shards(SectionKind::Behind, changes.behind);
         sections
     }
